@@ -1,0 +1,20 @@
+"""lgm: latent generative models of images. `models.train`, `models.load` and `models.stream` are the Python API; importing this is light."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.version import __version__
+
+if TYPE_CHECKING:
+    from models.api import Trained, load, plan, stream, train
+
+__all__ = ["Trained", "__version__", "load", "plan", "stream", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from models import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

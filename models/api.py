@@ -1,0 +1,441 @@
+"""The Python API: what the commands call, and notebooks too.
+
+::
+
+    import models
+
+    trained = models.train("aegan", data="glyphs", images=200_000, options={"latent": 32})
+    images = trained.sample(16, seed=1)              # uint8 (16, 32, 32, 1)
+    again, error = trained.reconstruct(images)       # the same images through encoder and decoder
+    strip = trained.interpolate("seed:1", "seed:2")  # uint8 (10, 32, 32, 1)
+
+    trained = models.load("runs/aegan-glyphs")       # later, or elsewhere
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from models import generate
+from models.base import DataSpec, Encodes, LatentModel, Samples
+from models.config import Preset, RunConfig, check
+from models.data import images as pictures
+from models.data.batches import Batches, spec_of
+from models.data.dataset import DataRequest, ImageData
+from models.data.images import BadImage
+from models.data.load import load as load_data
+from models.data.load import parse, parse_item
+from models.device import pick
+from models.errors import UserError, nearest, printable
+from models.randomness import seed_torch
+from models.registry import MODELS, model_class
+from models.training import checkpoint, events, loop
+from models.training.checkpoint import Header
+from models.training.distributed import Ranks, process_group
+
+RUNS = "runs"
+
+
+# --- training -------------------------------------------------------------------------------------------------------------------------
+
+
+def train(
+    model: str,
+    data: str,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    on_event: Callable[[events.Event], None] = lambda event: None,
+    **settings: Any,
+) -> Trained:
+    """Train a model to the end of its run and return it.
+
+    Args:
+        model: a name of `lgm models`.
+        data: a data set's name, `name:test`, or a folder of images.
+        out: the run's folder; by default a new one, `runs/<model>-<data>`.
+        on_event: called with every event of `models.training.events`.
+        settings: as for `plan`.
+
+    Raises UserError, RunFailed, Interrupted (see `models.errors`).
+    """
+    run = ""
+    for event in stream(model, data, out=out, **settings):
+        run = event.run if isinstance(event, (events.Started, events.Finished)) else run
+        on_event(event)
+    return load(run, device=settings.get("device", "auto"))
+
+
+def stream(
+    model: str, data: str, *, out: str | os.PathLike[str] | None = None, fused: bool = True, **settings: Any
+) -> Iterator[events.Event]:
+    """`train` as an iterator of events; nothing happens until it is iterated over."""
+    device = pick(settings.get("device", "auto"))
+    with process_group(device) as ranks:
+        config, loaded = plan(model, data, **settings)
+        run = Path(ranks.from_first(str(out or _new_run(config))))
+        if checkpoint.numbered(run / checkpoint.FOLDER):
+            raise UserError("a run lies there already", run, f"go on with it: lgm train --resume {run}; or choose another --out")
+        built = build(config, spec_of(loaded), device)
+        if config.base is not None:
+            _take_base(built, config, Path(config.base))
+        yield from loop.train(_job(config, built, loaded, run, device, ranks, fused=fused))
+
+
+def resume(
+    run: str | os.PathLike[str], *, accept_data: bool = False, fused: bool = True, **changes: Any
+) -> Iterator[events.Event]:
+    """Go on with a run where its newest intact checkpoint stands; bit-exact on the same kind of machine.
+
+    Args:
+        run: the run's folder.
+        accept_data: go on although the data are not what they were.
+        changes: fields of RunConfig that may differ (`RunConfig.FREE`); any other that does is a UserError.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise UserError("no such run", folder, "give the folder that `lgm train` wrote")
+    start, tensors, damaged = checkpoint.newest_valid(folder)
+    config = changed(start.config, changes, folder)
+    device = pick(config.device)
+    with process_group(device) as ranks:
+        warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
+        warnings += _inexact(start, config, loop.environment(device, ranks))
+        loaded = load_data(data_request(config))
+        built = build(config, start.spec, device)
+        _fill(built, tensors, start)
+        job = _job(config, built, loaded, folder, device, ranks, start=start, tensors=tensors, warnings=tuple(warnings), fused=fused)
+        if job.fingerprint != start.fingerprint:
+            if not accept_data:
+                raise UserError(
+                    f"the data have changed since the run began ({len(loaded):,} images now)", config.data, "bring them back, or give --accept-data"
+                )
+            job = dataclasses.replace(job, warnings=(*job.warnings, "not bit-exact: the data have changed since the run began"))
+        if spec_of(loaded).shape != start.spec.shape:
+            raise UserError(f"the images are {spec_of(loaded).shape} now, the run's are {start.spec.shape}", config.data, "bring the data back")
+        yield from loop.train(job)
+
+
+def plan(
+    model: str,
+    data: str,
+    *,
+    preset: str = "default",
+    options: Mapping[str, Any] | None = None,
+    epochs: float | None = None,
+    download: bool = True,
+    **settings: Any,
+) -> tuple[RunConfig, ImageData]:
+    """The full configuration of a run and its data; nothing is written.
+
+    Args:
+        preset: quick, default or paper: how long to train, and the model's options.
+        options: fields of the model's own Config, over the preset's.
+        epochs: how often to see each image, instead of `images`.
+        settings: fields of RunConfig (images, batch, seed, device, precision, size, ...); None means the default.
+    """
+    cls = model_class(model)
+    chosen = _preset(cls, preset, model)
+    given = {key: value for key, value in settings.items() if value is not None}
+    own = {**chosen.options, **(options or {})}
+    if given.get("base"):
+        own = {**_base_options(cls, Path(given["base"]), options or {}), **own}
+    values = {"images": chosen.images, "batch": chosen.batch, **given}
+    values |= {"model": MODELS.find(model).name, "data": data, "preset": preset, "options": {}}
+    config = check(RunConfig, values, "train")  # before the data are read: a bad number should not wait for them
+    complete = dataclasses.asdict(check(cls.Config, own, "--set"))
+    loaded = load_data(data_request(config, download))
+    if len(loaded) < config.batch:
+        raise UserError(f"{len(loaded)} images, batch {config.batch}", data, f"use --batch {len(loaded)} or less")
+    if epochs is not None:
+        if not 0 < epochs <= 1e6:
+            raise UserError(f"{epochs} epochs", "--epochs", "give a number above 0")
+        values["images"] = max(1, round(epochs * len(loaded)))
+    for cadence, parts in (("log_every", 500), ("sample_every", 20), ("save_every", 10)):
+        values.setdefault(cadence, max(config.batch, values["images"] // parts))
+    lacking = cls.needs - spec_of(loaded).provides
+    if lacking:
+        have = ", ".join(sorted(spec_of(loaded).provides))
+        raise UserError(f"{model} needs {', '.join(sorted(lacking))}, these data have {have}", data, "choose labelled data")
+    return check(RunConfig, values | {"options": complete}, "train"), loaded
+
+
+def build(config: RunConfig, spec: DataSpec, device: torch.device) -> LatentModel:
+    """The model of a run with the weights that its seed gives it, on its device in channels_last."""
+    cls = model_class(config.model)
+    options = check(cls.Config, config.options, "--set")
+    seed_torch(torch.device("cpu"), config.seed, "init")
+    model: LatentModel = cls(options, spec)
+    if config.compile:
+        for child in model.children():
+            child.compile()
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def data_request(config: RunConfig, download: bool = True) -> DataRequest:
+    return parse(
+        config.data,
+        root=Path(config.data_root) if config.data_root else None,
+        size=config.size,
+        fit=config.fit,
+        channels=config.channels,
+        background=config.background,
+        skip_bad=config.skip_bad,
+        workers=config.workers,
+        download=download,
+    )
+
+
+def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConfig:
+    """`config` with what a resumed run may change. Raises UserError listing `field: saved -> given` for anything else."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    options = dict(given.pop("options", None) or {})
+    refused = [f"{k}: {getattr(config, k)} -> {v}" for k, v in given.items() if k not in RunConfig.FREE and getattr(config, k) != v]
+    refused += [f"{k}: {config.options.get(k)} -> {v}" for k, v in options.items() if config.options.get(k) != v]
+    if refused:
+        raise UserError(f"a resumed run keeps its configuration ({printable('; '.join(refused))})", run, "leave these out, or train anew")
+    free = {key: value for key, value in given.items() if key in RunConfig.FREE}
+    return check(RunConfig, {**dataclasses.asdict(config), **free}, "--resume")
+
+
+# --- a trained model ------------------------------------------------------------------------------------------------------------------
+
+
+def load(run: str | os.PathLike[str], *, device: str = "auto", raw: bool = False) -> Trained:
+    """The model of a run folder (its newest checkpoint) or of a checkpoint file, ready to generate.
+
+    Args:
+        raw: use the weights as trained instead of their moving average.
+
+    Raises UserError where the file is damaged, foreign or does not fit its model.
+    """
+    where = pick(device)
+    path = checkpoint.locate(run)
+    header = checkpoint.read_header(path)
+    model = build(dataclasses.replace(header.config, model=header.model, compile=False), header.spec, where)
+    checkpoint.match(_shapes(model), checkpoint.part(checkpoint.shapes(path), "model"), path)
+    tensors = checkpoint.read_tensors(path)
+    weights = checkpoint.part(tensors, "model")
+    if not raw:
+        weights |= checkpoint.part(tensors, "average")
+    checkpoint.load_state(model, weights)
+    return Trained(model.eval(), header, where)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and its checkpoint's header. Images are uint8 arrays (N, height, width, channels)."""
+
+    model: LatentModel
+    header: Header
+    device: torch.device
+
+    def sample(self, count: int, seed: int = 0, first: int = 0) -> np.ndarray:
+        """`count` samples. Image i depends on the seed and on `first` + i alone."""
+        return np.concatenate(list(self.sample_blocks(count, seed, first)))
+
+    def sample_blocks(self, count: int, seed: int = 0, first: int = 0) -> Iterator[np.ndarray]:
+        """The same in blocks, for numbers that should not be in memory at once."""
+        self._ready_to_sample()
+        return generate.sample(self.model, count, check_seed(seed), first)
+
+    def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Reconstructions and each image's mean squared error (black 0, white 1)."""
+        return generate.reconstruct(self.model, images)
+
+    def project(self, images: np.ndarray, **settings: Any) -> generate.Projection:
+        """Noise whose samples are as near as possible to the images; settings as for `models.generate.project`."""
+        self._ready_to_sample()
+        return generate.project(self.model, images, **settings)
+
+    def interpolate(
+        self,
+        a: str | np.ndarray,
+        b: str | np.ndarray,
+        *,
+        steps: int = 10,
+        path: Literal["lerp", "slerp"] = "lerp",
+        space: Literal["auto", "code", "noise"] = "auto",
+        data_root: str | None = None,
+        **projection: Any,
+    ) -> np.ndarray:
+        """A way from `a` to `b`: (steps, height, width, channels).
+
+        Args:
+            a, b: each an image file, an item of a data set ("mnist:test:17"), a seed ("seed:3" or "3"), or an image array.
+            space: `code` goes straight between encoder outputs; `noise` between noise, for images found by projection; `auto` is the
+                model's own choice (`LatentModel.interpolates`).
+            projection: settings of `models.generate.project`.
+        """
+        ends = [self.endpoint(x, data_root) for x in (a, b)]
+        space = self.space_for(ends, space)
+        points = [self._point(end, space, projection) for end in ends] if _any_seed(ends) else list(self._points(ends, space, projection))
+        return generate.images_from(self.model, generate.blend(points[0], points[1], steps, path), space)
+
+    def space_for(self, ends: Sequence[int | np.ndarray], space: str) -> Literal["code", "noise"]:
+        if space not in ("auto", "code", "noise"):
+            raise UserError(f"unknown space {space!r}", "--space", "use code or noise")
+        if space == "auto":
+            space = "noise" if any(isinstance(e, int) for e in ends) or not isinstance(self.model, Encodes) else self.model.interpolates
+        if space == "code":
+            if any(isinstance(e, int) for e in ends):
+                raise UserError("a seed has no code", "--space code", "leave --space out, or give images")
+            generate.require(self.model, Encodes, "encode")
+        else:
+            self._ready_to_sample()
+        return space  # type: ignore[return-value]
+
+    def endpoint(self, what: str | np.ndarray, data_root: str | None = None) -> int | np.ndarray:
+        """A seed as an int, or an image of the model's shape, (H, W, C) uint8."""
+        if isinstance(what, np.ndarray):
+            return what
+        text = what.removeprefix("seed:")
+        if text.isdigit() and not Path(what).exists():
+            return check_seed(int(text))
+        return self.images([what], data_root)[0]
+
+    def images(self, sources: Iterable[str | os.PathLike[str]], data_root: str | None = None) -> np.ndarray:
+        """Image files and data-set items ("mnist:test:17") as the model takes them: (N, H, W, C) uint8."""
+        spec, made = self.header.spec, []
+        for source in map(str, sources):
+            if ":" in source and not Path(source).exists():
+                request, index = parse_item(source, root=Path(data_root) if data_root else None, **self._fitting())
+                data = load_data(request)
+                if index >= len(data):
+                    raise UserError(f"item {index} of {len(data)}", source, f"give a number from 0 to {len(data) - 1}")
+                made.append(data.images[index])
+            else:
+                try:
+                    decoded = pictures.decode(source, background=self.header.config.background)
+                    made.append(pictures.to_channels(pictures.fit(decoded, spec.size, self.header.config.fit), spec.channels))
+                except (BadImage, OSError) as error:
+                    raise UserError(f"no readable image ({printable(error)})", source, "give an image file, or SET:NUMBER") from error
+        return np.stack(made)
+
+    def data(self, text: str, data_root: str | None = None) -> ImageData:
+        """A data set as the model takes it."""
+        return load_data(parse(text, root=Path(data_root) if data_root else None, **self._fitting()))
+
+    def _fitting(self) -> dict[str, Any]:
+        config, spec = self.header.config, self.header.spec
+        return {"size": spec.size, "fit": config.fit, "channels": str(spec.channels), "background": config.background}
+
+    def _points(self, ends: Sequence[Any], space: str, projection: Mapping[str, Any]) -> torch.Tensor:
+        both = np.stack(ends)
+        if space == "noise":
+            return self.project(both, **projection).noise
+        with generate.evaluating(self.model):
+            return generate.in_blocks(self.model.encode, generate.to_float(torch.from_numpy(both)), self.device)  # type: ignore[arg-type]
+
+    def _point(self, end: int | np.ndarray, space: str, projection: Mapping[str, Any]) -> torch.Tensor:
+        if isinstance(end, int):
+            return generate.image_noise(end, [0], self.model.noise_shape)[0]
+        return self._points([end], space, projection)[0]
+
+    def _ready_to_sample(self) -> None:
+        generate.require(self.model, Samples, "sample")
+        stage = next((s for s in self.model.stages() if s.name == self.header.stage), None)
+        if stage is not None and not stage.samples:
+            raise UserError(
+                f"the run is still in its stage {stage.name!r}, what samples is not trained yet",
+                self.header.path or "",
+                "let the training go on (lgm train --resume RUN); lgm reconstruct works already",
+            )
+
+
+def check_seed(seed: int) -> int:
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed {seed}", "--seed", "a seed is a whole number from 0 to 2^64 - 1")
+    return seed
+
+
+# --- helpers --------------------------------------------------------------------------------------------------------------------------
+
+
+def _any_seed(ends: Sequence[int | np.ndarray]) -> bool:
+    return any(isinstance(end, int) for end in ends)
+
+
+def _preset(cls: type[LatentModel], name: str, model: str) -> Preset:
+    if name not in cls.presets:
+        raise UserError(f"{model} has no preset {name!r}", "--preset", nearest(name, cls.presets))
+    return cls.presets[name]
+
+
+def _new_run(config: RunConfig) -> Path:
+    data = parse(config.data)
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(data.name).resolve().name if os.sep in data.name else data.name).strip("-") or "data"
+    stem = f"{config.model}-{name}" + ("" if data.split == "train" else f"-{data.split}")
+    number = 1
+    while (path := Path(RUNS) / (stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return path
+
+
+def _job(
+    config: RunConfig, model: LatentModel, data: ImageData, run: Path, device: torch.device, ranks: Ranks, **more: Any
+) -> loop.Job:
+    ranks.share_of(config.batch)
+    fingerprint = data.fingerprint()
+    if not ranks.same(fingerprint):
+        raise UserError("the ranks see different data", config.data, "give every machine the same files")
+    return loop.Job(config, model, Batches(data, device), fingerprint, run, device, ranks, **more)
+
+
+def _shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def _fill(model: LatentModel, tensors: Mapping[str, torch.Tensor], header: Header) -> None:
+    weights = checkpoint.part(tensors, "model")
+    assert header.path is not None
+    checkpoint.match(_shapes(model), {n: tuple(t.shape) for n, t in weights.items()}, header.path)
+    checkpoint.load_state(model, weights)
+
+
+def _base_options(cls: type[LatentModel], base: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that shape the base's modules. Raises UserError where the base cannot serve, or other values were asked for."""
+    if not cls.base_modules:
+        raise UserError("this model takes no base", "--base", "leave it out")
+    header = checkpoint.read_header(checkpoint.locate(base))
+    theirs = header.config.options
+    lacking = [name for name in cls.base_options if name not in theirs]
+    if lacking:
+        raise UserError(f"a {header.model} has no {', '.join(lacking)}", f"--base {base}", "give a run of an auto-encoder")
+    differ = [f"{name}: {theirs[name]} in the base, {given[name]} asked for" for name in cls.base_options if name in given and _differ(given[name], theirs[name])]
+    if differ:
+        raise UserError("; ".join(differ), f"--base {base}", "leave these options out: the base decides them")
+    return {name: theirs[name] for name in cls.base_options}
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return json.dumps(a) != json.dumps(b)  # a tuple and the list that JSON made of it are the same
+
+
+def _take_base(model: LatentModel, config: RunConfig, base: Path) -> None:
+    path = checkpoint.locate(base)
+    header = checkpoint.read_header(path)
+    if header.spec.shape != model.spec.shape:
+        raise UserError(f"the base's images are {header.spec.shape}, these are {model.spec.shape}", path, "use the same data, --size and --channels")
+    tensors = checkpoint.read_tensors(path)
+    theirs = checkpoint.part(tensors, "model") | checkpoint.part(tensors, "average")
+    for name in model.base_modules:
+        module = model.get_submodule(name)
+        weights = {key.removeprefix(f"{name}."): value for key, value in theirs.items() if key.startswith(f"{name}.")}
+        checkpoint.match(_shapes(module), {k: tuple(v.shape) for k, v in weights.items()}, path)
+        checkpoint.load_state(module, weights)
+
+
+def _inexact(start: Header, config: RunConfig, now: Mapping[str, Any]) -> list[str]:
+    differences = [f"{key} {old} -> {now[key]}" for key, old in start.environment.items() if key in now and now[key] != old]
+    differences += [f"{key} {getattr(start.config, key)} -> {getattr(config, key)}" for key in ("batch", "compile") if getattr(start.config, key) != getattr(config, key)]
+    return [f"not bit-exact: {', '.join(differences)}"] if differences else []

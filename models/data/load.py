@@ -1,0 +1,167 @@
+"""From what a user typed to a decoded data set: `parse`, `load`, and what `lgm data` shows about it. No torch here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.data.dataset import SPLITS, DataRequest, ImageData
+from models.data.folder import Report, allocate, check_folder, load_folder
+from models.data.images import FITS, BadImage, fit, to_channels
+from models.errors import UserError, nearest, printable
+from models.registry import SETS
+
+MAX_SIZE = 4096  # pixels a side; a typing mistake beyond that would ask for terabytes
+
+
+def parse(text: str, **request_fields: Any) -> DataRequest:
+    """The request for `mnist`, `mnist:test`, `path/to/folder` or `path/to/folder:test`; `request_fields` are DataRequest's others.
+
+    A name without a slash that a data set has means the data set; write `./mnist` for a folder of that name. Raises UserError where the
+    name is neither, with the nearest match, and where a field is out of range.
+    """
+    text = str(text)
+    name, colon, split = text.rpartition(":")
+    if not colon or not name or _is_folder(text):
+        name, split = text, request_fields.pop("split", "train")
+    request_fields.pop("split", None)
+    known = _canonical(name)
+    if known is None and not _is_folder(name):
+        if _canonical(text) is None and not os.path.exists(name) and not _looks_like_path(name):
+            hint = nearest(name, SETS.entries())
+            raise UserError(
+                "neither a data set nor a folder", name or "(empty)", f"{hint} (see `lgm data`), or the path of a folder of images"
+            )
+        what = "a file, not a folder of images" if os.path.isfile(name) else "no such folder"
+        raise UserError(what, name, f"name an existing folder of images, or a data set: {', '.join(sorted(SETS.entries()))}")
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}", f"--data {printable(text)}", nearest(split, SPLITS))
+    return _checked(DataRequest(name=known or name, split=split, **request_fields))
+
+
+def parse_item(text: str, **request_fields: Any) -> tuple[DataRequest, int]:
+    """The request and the index of one image: `mnist:17`, `mnist:test:17`, `path/to/folder:17`. Raises UserError where it is not one."""
+    name, colon, index = str(text).rpartition(":")
+    if not colon or not name or not (index.isascii() and index.isdigit()) or len(index) > 12:
+        raise UserError(
+            "not one image of a data set", text, "write SET:NUMBER or SET:test:NUMBER, such as mnist:test:17; numbers start at 0"
+        )
+    return parse(name, **request_fields), int(index)
+
+
+def load(request: DataRequest) -> ImageData:
+    """Decode what `request` asks for, in the asked size and channels. Raises UserError."""
+    _checked(request)
+    known = _canonical(request.name)
+    if known is None:
+        return load_folder(request)
+    data: ImageData = SETS.find(known).module().load(replace(request, name=known))
+    return _shaped(data, request)
+
+
+def check(request: DataRequest) -> Report:
+    """Decode everything and report on it: a folder's bad files are all in the report and raise nothing.
+
+    Raises UserError where there is nothing to look at, and where a named set's own files are absent or damaged.
+    """
+    _checked(request)
+    if _canonical(request.name) is None:
+        return check_folder(request)
+    data = load(replace(request, skip_bad=True))
+    count, height, width, channels = data.images.shape
+    return Report(
+        name=data.name,
+        count=count,
+        shape=(height, width, channels),
+        classes=data.classes,
+        bad=data.bad,
+        notes=data.notes,
+        modes={"L" if channels == 1 else "RGB": count},
+        sizes={f"{width}x{height}": count},
+        frames={1: count},
+    )
+
+
+def describe(data: ImageData) -> dict[str, Any]:
+    """What `lgm data NAME` shows, as JSON-able values. Reads all pixels once, for the fingerprint."""
+    count, height, width, channels = data.images.shape
+    found: dict[str, Any] = {
+        "name": printable(data.name),
+        "count": count,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "classes": None,
+        "attributes": None,
+        "factors": None,
+        "identities": None,
+        "fingerprint": data.fingerprint(),
+        "notes": [printable(note) for note in data.notes],
+        "bad": [{"file": printable(path), "reason": printable(reason)} for path, reason in data.bad],
+    }
+    if data.labels is not None:
+        counts = np.bincount(data.labels, minlength=len(data.classes))
+        names = data.classes or tuple(str(i) for i in range(len(counts)))
+        found["classes"] = [{"name": name, "count": int(n)} for name, n in zip(names, counts)]
+    if data.attributes is not None:
+        found["attributes"] = {name: round(float(share), 4) for name, share in zip(data.attribute_names, data.attributes.mean(axis=0))}
+    if data.factors is not None:
+        lows, highs = data.factors.min(axis=0), data.factors.max(axis=0)
+        found["factors"] = {name: [float(low), float(high)] for name, low, high in zip(data.factor_names, lows, highs)}
+    if data.identities is not None:
+        found["identities"] = len(np.unique(data.identities))
+    return found
+
+
+def _shaped(data: ImageData, request: DataRequest) -> ImageData:
+    """`data` in the asked size and channels, for sets that come in their own."""
+    count, height, width, channels = data.images.shape
+    size = request.size or (height, width)
+    wanted = channels if request.channels == "auto" else int(request.channels)
+    if (size, wanted) == ((height, width), channels):
+        return data
+    out = allocate((count, *size, wanted))
+    for i, image in enumerate(data.images):
+        try:
+            out[i] = to_channels(fit(image, size, request.fit, background=request.background), wanted)
+        except BadImage as error:  # only an extreme --size can do this to a set, and then to every image of it
+            raise UserError(str(error), "--size", "choose another --size, or --fit pad") from error
+    return data.replace(images=out)
+
+
+def _checked(request: DataRequest) -> DataRequest:
+    """`request` itself, after a look at every field whose value may come from a user. Raises UserError naming the flag."""
+    if request.split not in SPLITS:
+        raise UserError(f"unknown split {request.split!r}", "split", nearest(str(request.split), SPLITS))
+    if request.fit not in FITS:
+        raise UserError(f"unknown way to fit images {request.fit!r}", "--fit", nearest(str(request.fit), FITS))
+    if request.channels not in ("auto", "1", "3"):
+        raise UserError(f"{request.channels!r} channels", "--channels", "choose auto, 1 or 3")
+    if request.size is not None and not (len(request.size) == 2 and all(1 <= side <= MAX_SIZE for side in request.size)):
+        raise UserError(f"size {request.size} is out of range", "--size", f"height and width from 1 to {MAX_SIZE}")
+    if len(request.background) != 3 or not all(0 <= value <= 255 for value in request.background):
+        raise UserError(f"background {request.background} is not a colour", "--background", "three values from 0 to 255")
+    if request.workers < 0:
+        raise UserError(f"{request.workers} workers", "--workers", "0 (one per core) or more")
+    return request
+
+
+def _canonical(name: str) -> str | None:
+    """The registry's spelling of a set's name (fashion_mnist -> fashion-mnist), or None."""
+    spelled = name.replace("_", "-")
+    return spelled if spelled in SETS.entries() else None
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a NUL, or of an unknown user (~nobody)
+        return False
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith(("~", ".")) or os.sep in name or "/" in name

@@ -1,0 +1,30 @@
+"""Choosing where to compute."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from models.errors import UserError
+
+
+def available() -> list[str]:
+    """The devices of this machine, best first: ``["cuda:0", "cuda:1", "cpu"]``."""
+    cuda = [f"cuda:{n}" for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def pick(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` as a device. There is no silent fall-back: UserError lists what there is.
+
+    Under torchrun, `cuda` is the local rank's own GPU.
+    """
+    found = available()
+    if name == "auto":
+        name = found[0].partition(":")[0]
+    if name == "cuda" and "cuda:0" in found:
+        name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    if name not in found:
+        raise UserError(f"there is no device {name!r} on this machine", "--device", f"use one of: auto, {', '.join(found)}")
+    return torch.device(name)

@@ -1,0 +1,52 @@
+"""Losses as pure functions. Logits are real numbers: large means real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def real_loss(logits: Tensor) -> Tensor:
+    """-E log D: what the discriminator pays on real items and the non-saturating generator on fakes. Any shape -> scalar."""
+    return F.softplus(-logits).mean()
+
+
+def fake_loss(logits: Tensor) -> Tensor:
+    """-E log(1 - D): what the discriminator pays on fakes. Any shape -> scalar."""
+    return F.softplus(logits).mean()
+
+
+def gradient_norm_squared(critic: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """||d critic(x) / dx||^2 for every item x of `inputs`: (B, ...) -> (B,), differentiable.
+
+    Computed in float32, also under autocast: second derivatives in half precision end in NaN. Finite for a constant critic.
+    """
+    with torch.autocast(inputs.device.type, enabled=False):
+        inputs = inputs.detach().float().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(inputs).sum(), inputs, create_graph=True)
+        return gradient.flatten(1).square().sum(1)
+
+
+def r1_penalty(critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """E ||grad D(real)||^2 / 2 (Mescheder et al. 2018, eq. 9)."""
+    return gradient_norm_squared(critic, real).mean() / 2
+
+
+def one_centred_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """E (||grad D|| - 1)^2 at one random point between each real item and its fake, two-sided (Gulrajani et al. 2017, eq. 3)."""
+    share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
+    norm = (gradient_norm_squared(critic, torch.lerp(real.detach(), fake.detach(), share)) + 1e-12).sqrt()  # the root's slope at 0 is infinite
+    return (norm - 1).square().mean()
+
+
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats, summed over the latent's dimensions: (B, ...) -> (B,)."""
+    return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).flatten(1).sum(1)
+
+
+def squared_error(image: Tensor, other: Tensor) -> Tensor:
+    """Sum over the pixels of the squared difference, in units where black is 0 and white 1: (B, C, H, W) twice -> (B,)."""
+    return ((image - other) / 2).square().flatten(1).sum(1)

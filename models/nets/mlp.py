@@ -1,0 +1,47 @@
+"""Fully connected nets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from models.base import DataSpec
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU, norm: Literal["none", "batch"] = "none") -> nn.Sequential:
+    """Linear layers of the given sizes, input first; activation (and batch norm before it) after all but the last.
+
+    (B, sizes[0]) -> (B, sizes[-1]).
+    """
+    layers: list[nn.Module] = []
+    for wide, narrow in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers += [nn.Linear(wide, narrow), *([nn.BatchNorm1d(narrow)] if norm == "batch" else []), activation()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+class MlpEncoder(nn.Module):
+    """Images to vectors through fully connected layers: (B, C, H, W) -> (B, latent)."""
+
+    def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int, activation: type[nn.Module] = nn.Tanh) -> None:
+        super().__init__()
+        self.features = widths[-1]
+        self.trunk = nn.Sequential(nn.Flatten(), mlp([spec.channels * spec.height * spec.width, *widths], activation), activation())
+        self.head = nn.Linear(self.features, latent)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.trunk(image))
+
+
+class MlpDecoder(nn.Module):
+    """Vectors to images through fully connected layers: (B, latent) -> (B, C, H, W), unbounded (the model applies tanh)."""
+
+    def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int, activation: type[nn.Module] = nn.Tanh) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            mlp([latent, *reversed(widths), spec.channels * spec.height * spec.width], activation), nn.Unflatten(1, spec.shape)
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.net(latent)

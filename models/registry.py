@@ -1,0 +1,114 @@
+"""The registries: a model or data set is a file in a folder, its name is the file's name. No torch here.
+
+`lgm models` and `lgm data` list what is there by parsing the files, without importing them; a name that comes from outside (command line,
+checkpoint) is looked up in the list of files and is never handed to the import system as given.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import io
+import tokenize
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from models.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a model's Config as its source shows it."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a registry: its name on the command line and what can be read from its source without running it."""
+
+    name: str
+    path: Path
+    package: str
+
+    @cached_property
+    def docstring(self) -> str:
+        return ast.get_docstring(self._tree) or ""
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return self.docstring.partition("\n")[0]
+
+    def options(self) -> list[Option]:
+        """The fields of the file's `Config` class; the trailing comment of each line is its help text."""
+        comments = {
+            token.start[0]: token.string.lstrip("# ")
+            for token in tokenize.generate_tokens(io.StringIO(self._source).readline)
+            if token.type == tokenize.COMMENT
+        }
+        config = next((n for n in ast.walk(self._tree) if isinstance(n, ast.ClassDef) and n.name == "Config"), None)
+        fields = [n for n in (config.body if config else []) if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+        return [
+            Option(
+                name=f.target.id,  # type: ignore[union-attr]
+                type=ast.unparse(f.annotation),
+                default=ast.unparse(f.value) if f.value else "",
+                help=comments.get(f.end_lineno or f.lineno, ""),
+            )
+            for f in fields
+        ]
+
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"{self.package}.{self.path.stem}")
+
+    @cached_property
+    def _source(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def _tree(self) -> ast.Module:
+        return ast.parse(self._source)
+
+
+class Registry:
+    """The files of one folder, by name (`wgan_gp.py` is `wgan-gp`)."""
+
+    def __init__(self, kind: str, folder: Path, package: str, listing: str) -> None:
+        self.kind, self.folder, self.package, self.listing = kind, folder, package, listing
+
+    def entries(self) -> dict[str, Entry]:
+        files = sorted(p for p in self.folder.glob("*.py") if not p.stem.startswith("_"))
+        return {name: Entry(name, p, self.package) for p in files for name in [p.stem.replace("_", "-")]}
+
+    def find(self, name: str) -> Entry:
+        """The entry called `name`. Raises UserError with the nearest match where there is none."""
+        entry = self.entries().get(str(name).replace("_", "-"))
+        if entry is None:
+            raise UserError(f"unknown {self.kind}", name or "(empty)", f"{nearest(str(name), self.entries())} (see `{self.listing}`)")
+        return entry
+
+
+_HERE = Path(__file__).parent
+MODELS = Registry("model", _HERE / "zoo", "models.zoo", "lgm models")
+SETS = Registry("data set", _HERE / "data" / "sets", "models.data.sets", "lgm data")
+
+
+def model_class(name: str) -> Any:
+    """The `LatentModel` subclass of the zoo file called `name` (this imports torch)."""
+    from models.base import LatentModel
+
+    entry = MODELS.find(name)
+    module = entry.module()
+    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, LatentModel) and c.__module__ == module.__name__]
+    if len(found) != 1:
+        from models.errors import ContractError
+
+        raise ContractError(f"a zoo file defines exactly one LatentModel, this one defines {len(found)}", entry.path)
+    return found[0]

@@ -1,0 +1,326 @@
+"""Checkpoints: one self-describing safetensors file each, complete and verified or not there at all. Nothing is ever unpickled.
+
+A file's tensors are `model/*`, `average/*` and `optim/<player>/<parameter>/<slot>`; its metadata (all strings) are listed in `Header`.
+Order of a save: write in a private folder, fsync the file, rename, fsync the folder, and only then delete older ones. docs/checkpoints.md
+describes the format for readers in other languages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.base import DataSpec
+from models.config import RunConfig, check, to_json
+from models.errors import RunFailed, UserError, printable
+from models.version import __version__
+
+FORMAT = 1
+FOLDER, UNFINISHED = "checkpoints", ".tmp"
+_NAME = re.compile(r"images-(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself, without its tensors."""
+
+    model: str
+    config: RunConfig
+    spec: DataSpec
+    images: int  # images seen
+    stage: str
+    borders: tuple[int, ...]  # images seen at which each stage ends
+    scalars: Mapping[str, Any] = field(default_factory=dict)  # the optimizers' numbers and the running sums of the log
+    fingerprint: str = ""  # of the data set
+    environment: Mapping[str, Any] = field(default_factory=dict)  # torch, device kind, threads, world size
+    lgm: str = __version__
+    digest: str = ""  # sha256 over the rest of the metadata and all tensors
+    path: Path | None = None
+
+    def metadata(self) -> dict[str, str]:
+        """The header as safetensors metadata, without the digest."""
+        return {
+            "format": str(FORMAT),
+            "lgm": self.lgm,
+            "model": self.model,
+            "config": to_json(self.config),
+            "spec": json.dumps(dataclasses.asdict(self.spec), sort_keys=True),
+            "images": str(self.images),
+            "stage": self.stage,
+            "borders": json.dumps(self.borders),
+            "scalars": json.dumps(self.scalars, sort_keys=True, allow_nan=False),
+            "fingerprint": self.fingerprint,
+            "environment": json.dumps(self.environment, sort_keys=True),
+        }
+
+
+# --- writing --------------------------------------------------------------------------------------------------------------------------
+
+
+def save(run: Path, header: Header, tensors: Mapping[str, Tensor], keep: int) -> Path:
+    """Write the checkpoint of `run`, then delete all but the newest `keep`.
+
+    Raises RunFailed where a tensor is not finite (nothing is written) or where the disk refuses; older checkpoints are untouched then.
+    """
+    folder = run / FOLDER
+    path = write(folder / f"images-{header.images:09d}.safetensors", header, tensors)
+    for old in sorted(numbered(folder), reverse=True)[keep:]:
+        numbered(folder)[old].unlink(missing_ok=True)
+    return path
+
+
+def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> Path:
+    """Write one checkpoint file so that it is complete under its name or absent. Raises RunFailed as `save` does."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in plain.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise RunFailed(f"{name} is not finite at {header.images:,} images, so no checkpoint is written", path, _LOWER)
+    metadata = header.metadata()
+    metadata["digest"] = digest(metadata, plain)
+    unfinished = path.parent / UNFINISHED / path.name
+    try:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        save_file(plain, unfinished, metadata)
+        _fsync(unfinished)
+        os.replace(unfinished, path)
+        _fsync(path.parent)
+    except (OSError, SafetensorError) as error:
+        sweep(path.parent)
+        raise RunFailed(f"the checkpoint could not be written ({printable(error)})", path, _space(path.parent, plain)) from error
+    except BaseException:
+        sweep(path.parent)
+        raise
+    return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an unfinished save has left (also safetensors' own hidden temporary files)."""
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+def digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the metadata (but for the digest itself) and the tensors, both in the order of their names."""
+    total = hashlib.sha256()
+    for key in sorted(metadata):
+        if key != "digest":
+            total.update(f"{key}={metadata[key]}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+# --- finding --------------------------------------------------------------------------------------------------------------------------
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """Images seen -> checkpoint file, for everything in `folder` that is named like one; strangers are left alone."""
+    found = (folder.iterdir() if folder.is_dir() else ())
+    return {int(match[1]): path for path in found if (match := _NAME.fullmatch(path.name)) and path.is_file()}
+
+
+def locate(run_or_file: str | Path) -> Path:
+    """The checkpoint that a user means: the file itself, or the newest of a run folder. Raises UserError where there is none."""
+    path = Path(run_or_file)
+    try:
+        kind = path.stat().st_mode
+    except OSError as error:
+        raise UserError("no such run or checkpoint", path, "give the folder that `lgm train` wrote, or a checkpoint file") from error
+    if stat.S_ISREG(kind):
+        return path
+    if not stat.S_ISDIR(kind):
+        raise UserError("not a regular file", path, "give the folder that `lgm train` wrote, or a checkpoint file")
+    found = numbered(path / FOLDER) or numbered(path)
+    if not found:
+        raise UserError("no checkpoint in this folder", path, "give a folder that `lgm train` wrote and that has a checkpoints/images-*")
+    return found[max(found)]
+
+
+# --- reading --------------------------------------------------------------------------------------------------------------------------
+
+
+def read_header(path: Path) -> Header:
+    """The header of a checkpoint file; the tensors are not touched. Raises UserError where the file is damaged, foreign or too new."""
+    metadata = _open(path).metadata() or {}
+    if "format" not in metadata or "model" not in metadata:
+        raise UserError("not an lgm checkpoint", path, "give a file that `lgm train` wrote")
+    if not metadata["format"].isdigit() or int(metadata["format"][:9]) > FORMAT:
+        raise UserError(
+            f"written by lgm {printable(metadata.get('lgm', '?'), 40)} in format {printable(metadata['format'], 20)}, this is lgm {__version__}",
+            path,
+            "upgrade lgm",
+        )
+    try:
+        values = {key: _json(metadata[key]) for key in ("config", "spec", "borders", "scalars", "environment")}
+        images = int(metadata["images"])
+        borders = tuple(int(b) for b in values["borders"])
+        texts = {key: metadata[key] for key in ("model", "stage", "fingerprint", "lgm", "digest")}
+        valid = isinstance(values["config"], dict) and isinstance(values["spec"], dict) and isinstance(values["scalars"], dict)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise _damaged(path, f"its metadata cannot be read: {type(error).__name__}") from error
+    if not valid:
+        raise _damaged(path, "its metadata have the wrong form")
+    return Header(
+        config=check(RunConfig, values["config"], f"{printable(path)}: config"),
+        spec=_spec(values["spec"], path),
+        images=images,
+        borders=borders,
+        scalars=values["scalars"],
+        environment=values["environment"],
+        path=path,
+        **texts,
+    )
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor, from the file's header alone."""
+    file = _open(path)
+    return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors, after the digest was verified. Raises UserError where it does not match or a weight is not finite."""
+    file = _open(path)
+    metadata = file.metadata() or {}
+    try:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, printable(error)) from error
+    if digest(metadata, tensors) != metadata.get("digest"):
+        raise _damaged(path, "its sha256 digest does not match its content")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"the tensor {printable(name)} is not finite", path, "use an earlier checkpoint of the run")
+    return tensors
+
+
+def newest_valid(run: Path) -> tuple[Header, dict[str, Tensor], list[str]]:
+    """The newest checkpoint of a run that is intact, and a message about each newer one that is not.
+
+    Raises UserError listing every file with its reason where none is intact.
+    """
+    reasons: list[str] = []
+    found = numbered(run / FOLDER)
+    for images in sorted(found, reverse=True):
+        try:
+            return read_header(found[images]), read_tensors(found[images]), reasons
+        except UserError as error:
+            reasons.append(f"{error.what}: {error.where}")
+    raise UserError("no intact checkpoint" + "".join(f"\n  {r}" for r in reasons), run, "start anew with `lgm train MODEL --data DATA`")
+
+
+def match(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Compare tensor names and shapes. Raises UserError with both sides' lists (at most 10 names each)."""
+    missing = sorted(set(expected) - set(found))
+    extra = sorted(set(found) - set(expected))
+    wrong = sorted(n for n in set(expected) & set(found) if tuple(expected[n]) != tuple(found[n]))
+    if missing or extra or wrong:
+        parts = [
+            *([f"missing {_names(missing)}"] if missing else []),
+            *([f"unexpected {_names(extra)}"] if extra else []),
+            *([f"shaped differently {_names([f'{n} {found[n]} instead of {expected[n]}' for n in wrong])}"] if wrong else []),
+        ]
+        raise UserError(f"the tensors do not fit the model: {'; '.join(parts)}", path, "use the lgm version that wrote the file")
+
+
+def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a module's parameters and buffers; their memory format stays as it is."""
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            value.copy_(tensors[name])
+
+
+def part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries under `prefix/`, without the prefix."""
+    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + "/")}
+
+
+_LOWER = "lower the learning rate, or use --precision fp32; the last checkpoint is intact"
+
+
+def _open(path: Path) -> Any:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError("not a regular file", path, "give a checkpoint file")
+        return safe_open(path, framework="pt")
+    except FileNotFoundError as error:
+        raise UserError("no such checkpoint", path, "look into the run's checkpoints/ folder") from error
+    except (SafetensorError, OSError, ValueError, UnicodeDecodeError) as error:
+        _refuse(path, error)
+
+
+def _refuse(path: Path, error: Exception) -> NoReturn:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError:
+        start = b""
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise UserError("this is a pickle, and lgm never unpickles", path, "give a safetensors checkpoint that lgm wrote") from error
+    raise _damaged(path, printable(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    others = numbered(path.parent)
+    newest = max((n for n, p in others.items() if p != path and _intact(p)), default=None)
+    fix = f"use {others[newest].name}, the newest intact one" if newest is not None else "there is no other intact checkpoint beside it"
+    return UserError(f"incomplete or damaged ({reason})", path, fix)
+
+
+def _intact(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return digest(metadata, {name: file.get_tensor(name) for name in file.keys()}) == metadata.get("digest")
+    except Exception:  # whatever is wrong with it, it is not intact
+        return False
+
+
+def _spec(values: dict[str, Any], path: Path) -> DataSpec:
+    spec = check(DataSpec, values, f"{printable(path)}: spec")
+    if not (spec.channels in (1, 3) and 1 <= spec.height <= 16384 and 1 <= spec.width <= 16384):
+        raise _damaged(path, f"images of shape {spec.shape}")
+    return spec
+
+
+def _json(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(printable(n, 120) for n in names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _space(folder: Path, tensors: Mapping[str, Tensor]) -> str:
+    needed = sum(t.numel() * t.element_size() for t in tensors.values())
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return f"needs {needed / 2**20:.1f} MiB; check the folder"
+    return f"needs {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free; make room, the next save tries again"
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,97 @@
+"""Several processes on one model: `torchrun --nproc-per-node N --no-python lgm train ...`.
+
+Every rank works on its share of each batch; gradients and floating-point buffers are averaged, so that the ranks stay identical. Rank 0
+writes and speaks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from models.errors import UserError
+
+TIMEOUT = timedelta(minutes=10)  # a rank that waits longer for the others gives up
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the processes of the run."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def writes(self) -> bool:
+        return self.rank == 0
+
+    def share_of(self, batch: int) -> int:
+        if batch % self.world:
+            raise UserError(f"a batch of {batch} cannot be divided among {self.world} ranks", "--batch", f"use a multiple of {self.world}")
+        return batch // self.world
+
+    @torch.no_grad()
+    def average_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace the tensors by their mean over the ranks: one exchange for all of them."""
+        tensors = [t for t in tensors if t.is_floating_point()]
+        if self.world == 1 or not tensors:
+            return
+        flat = torch.cat([t.float().reshape(-1) for t in tensors])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def any(self, flag: int) -> int:
+        """The largest `flag` of all ranks: what one rank was told (a signal), all ranks know at the same step."""
+        if self.world == 1:
+            return flag
+        box = torch.tensor([flag])
+        dist.all_reduce(box, op=dist.ReduceOp.MAX)
+        return int(box)
+
+    def same(self, text: str) -> bool:
+        """Whether all ranks have the same text of the same length (a data fingerprint, say)."""
+        if self.world == 1:
+            return True
+        mine = torch.tensor(list(text.encode()), dtype=torch.int64)
+        low, high = mine.clone(), mine.clone()
+        dist.all_reduce(low, op=dist.ReduceOp.MIN)
+        dist.all_reduce(high, op=dist.ReduceOp.MAX)
+        return bool((low == high).all())
+
+    def from_first(self, text: str) -> str:
+        """Rank 0's text, on all ranks."""
+        if self.world == 1:
+            return text
+        length = torch.tensor([len(text.encode())])
+        dist.broadcast(length, src=0)
+        box = torch.tensor(list(text.encode()), dtype=torch.int64) if self.rank == 0 else torch.empty(int(length), dtype=torch.int64)
+        dist.broadcast(box, src=0)
+        return bytes(box.tolist()).decode()
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[Ranks]:
+    """Join the group that torchrun describes in the environment; a single process needs none."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks()
+        return
+    # gloo beside NCCL, because flags and texts travel on the CPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,405 @@
+"""The one loop. It knows stages, turns and files; it knows no model.
+
+Every step draws from its own random stream, keyed by the images seen, and every batch is a function of the same number; so a run that is
+killed anywhere and resumed makes the same weights, bit for bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import generate
+from models.base import Encodes, LatentModel, Samples, Stage
+from models.config import RunConfig, to_json
+from models.data.batches import Batches
+from models.data.images import save_png
+from models.errors import ContractError, Interrupted, RunFailed, UserError
+from models.randomness import seed_torch
+from models.training import checkpoint, events, signals
+from models.training.averaging import Averages
+from models.training.checkpoint import Header
+from models.training.distributed import Ranks
+from models.training.journal import Journal, Window
+from models.training.turn import Mover
+
+SAMPLES, RECONSTRUCTIONS = 64, 32  # images in the grids that a run draws
+_TICK = 0.2  # seconds between two Progressed events
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run needs, built and checked; nothing is written yet."""
+
+    config: RunConfig
+    model: LatentModel  # on its device
+    batches: Batches
+    fingerprint: str
+    run: Path
+    device: torch.device
+    ranks: Ranks = Ranks()
+    start: Header | None = None  # the checkpoint to go on from, with its tensors
+    tensors: dict[str, Tensor] | None = None
+    warnings: tuple[str, ...] = ()
+    fused: bool = True
+
+
+def borders(config: RunConfig, stages: tuple[Stage, ...], saved: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Images seen at the end of each stage: whole batches, at least one a stage, in proportion to the stages' shares.
+
+    A stage that `--base` provides ends where it begins. On resume the `saved` borders stay, only the last one follows `config.images`.
+    """
+    if saved:
+        return tuple(config.images if end == saved[-1] else end for end in saved)
+    shares = [0.0 if stage_is_given(config, number) else stage.share for number, stage in enumerate(stages)]
+    last = max((number for number, share in enumerate(shares) if share), default=-1)
+    ends, end = [], 0
+    for number, share in enumerate(shares):
+        if number == last:
+            end = max(config.images, end + 1)
+        elif share:
+            end = max(round(config.images * sum(shares[: number + 1]) / sum(shares) / config.batch), end // config.batch + 1) * config.batch
+        ends.append(end)
+    return tuple(ends)
+
+
+def stage_is_given(config: RunConfig, number: int) -> bool:
+    """Whether `--base RUN` has done this stage already."""
+    return config.base is not None and number == 0
+
+
+def train(job: Job) -> Iterator[events.Event]:
+    """Carry out a job; yields what happens.
+
+    Raises RunFailed (non-finite numbers, a disk that refuses the last save), Interrupted (after a signal, with the state saved) and
+    ContractError (a bug in the model).
+    """
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(signals.caught())
+        if job.ranks.writes:
+            stack.enter_context(_claimed(job.run))
+            checkpoint.sweep(job.run / checkpoint.FOLDER)
+        job.ranks.barrier()
+        trainer = _Trainer(job)
+        stack.callback(trainer.close)
+        yield from trainer.run(stop)
+
+
+class _Trainer:
+    """The state of a run between its steps."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.config, self.model = job, job.config, job.model
+        self.stages = self.model.stages()
+        self.borders = borders(self.config, self.stages, job.start.borders if job.start else ())
+        self.total = self.borders[-1]
+        self.images = job.start.images if job.start else 0
+        self.averages = Averages(self.model, self.config.average_images)
+        self.window = Window(job.start.scalars.get("window") if job.start else None, job.device)
+        self.journal = Journal(job.run / "log.jsonl", self.images) if job.ranks.writes else None
+        self.mover: Mover | None = None
+        self.clock = _Clock()
+        self.checked = self.images  # weights were finite here
+        self.saved_at = self.images if job.start else -1
+        self.failure: events.Warned | None = None
+        if job.tensors is not None:
+            average = checkpoint.part(job.tensors, "average")
+            for name, module in self.averages.modules.items():
+                prefix = f"{name}."
+                checkpoint.load_state(module, {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)})
+
+    # --- the run ----------------------------------------------------------------------------------------------------------------------
+
+    def run(self, stop: signals.Stop) -> Iterator[events.Event]:
+        job = self.job
+        resumed = job.start is not None
+        yield events.Started(
+            self.images, str(job.run), self.config.model, str(self.job.batches.data.name), self.total, str(job.device), resumed
+        )
+        for message in (*job.warnings, *self._space_warning()):
+            yield events.Warned(self.images, message)
+        if resumed and self.images >= self.total:
+            yield events.Finished(self.images, str(job.run), 0.0, already=True)
+            return
+        if job.ranks.writes:
+            _write_text(job.run / "config.json", to_json(self.config) + "\n")
+        started = time.monotonic()
+        for number, stage in enumerate(self.stages):
+            if self.images < self.borders[number]:
+                yield from self._stage(number, stage, stop)
+            elif self.images == self.borders[number] and stage.prepare is not None:
+                self._prepare(stage)
+        yield from self._save(final=True)
+        yield events.Finished(self.images, str(job.run), time.monotonic() - started)
+
+    def _stage(self, number: int, stage: Stage, stop: signals.Stop) -> Iterator[events.Event]:
+        job, config = self.job, self.config
+        begin, end = (self.borders[number - 1] if number else 0), self.borders[number]
+        yield events.StageStarted(self.images, stage.name, number + 1, len(self.stages), end)
+        self._prepare(stage)
+        mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused)
+        if job.tensors is not None and job.start is not None and begin < self.images == job.start.images:
+            self._restore(mover, job.tensors, job.start)  # at a border the new stage's optimizers start afresh
+        for player in mover.players.values():
+            for module in player.modules:
+                module.train()
+        self.clock.restart(self.images)
+        keys = stage.needs if stage.needs is not None else self.model.needs
+        stream = job.batches.stream(config.seed, config.batch, self.images, keys, config.workers, job.ranks.rank, job.ranks.world)
+        with contextlib.closing(stream):
+            while self.images < end:
+                self._step(stage, mover, next(stream), begin, end)
+                yield from self._after_step(stage, mover, end)
+                if asked := job.ranks.any(stop.signal):
+                    yield from self._save(final=True)
+                    raise Interrupted(asked, f"stopped at {self.images:,} of {self.total:,} images, saved", job.run, _again(job.run))
+
+    def _prepare(self, stage: Stage) -> None:
+        self.model.eval()
+        if stage.prepare is not None:
+            with torch.no_grad():
+                stage.prepare(self.job.batches.in_order(self.config.batch))
+
+    def _step(self, stage: Stage, mover: Mover, batch: Any, begin: int, end: int) -> None:
+        job, config = self.job, self.config
+        seed_torch(job.device, config.seed, "step", self.images, job.ranks.rank)
+        mover.schedule((self.images - begin) / (end - begin))
+        scalars: dict[str, Tensor] = {}
+        moved: set[int] = set()
+        turns = stage.turns(batch, (self.images - begin) // config.batch)
+        for number in range(10**9):
+            with _autocast(job.device, config.precision):
+                turn = next(turns, None)
+            if turn is None:
+                break
+            moved |= mover.apply(turn, number)
+            scalars.update({f"{name} loss": loss for name, loss in turn.losses.items()}, **turn.logs)
+        if not moved:
+            raise ContractError(f"the stage {stage.name!r} moved nobody in a step", type(self.model).__module__, "yield a Turn")
+        mover.average_buffers()
+        self.window.add(self.images, scalars)
+        self.images += config.batch
+        self.averages.update(self.images - begin, config.batch, moved)
+
+    def _after_step(self, stage: Stage, mover: Mover, end: int) -> Iterator[events.Event]:
+        config = self.config
+        if self.clock.due():
+            yield events.Progressed(self.images, self.total, self.clock.rate(self.images))
+        if self._crossed(config.log_every) or self.images >= end:
+            self._check(mover, stage)
+            rate = self.clock.rate(self.images)
+            losses = self.window.means()
+            self.window.clear()
+            if self.journal:
+                self.journal.write({"images": self.images, "stage": stage.name, "losses": losses, "rate": round(rate, 1)})
+            yield events.Logged(self.images, stage.name, losses, rate)
+        if self._crossed(config.sample_every) or self.images >= end:
+            yield from self._draw(stage)
+        if self._crossed(config.save_every):
+            yield from self._save()
+
+    def _crossed(self, every: int) -> bool:
+        """Whether the last step went past a multiple of `every` images."""
+        return self.images // every > (self.images - self.config.batch) // every
+
+    # --- what must hold, and what is left behind -----------------------------------------------------------------------------------------
+
+    def _check(self, mover: Mover, stage: Stage) -> None:
+        """Stop at the first loss or weight that is not finite, naming the player and the window of images."""
+        losses = [name.removesuffix(" loss") for name in self.window.not_finite()]
+        weights = mover.not_finite()
+        if losses or weights:
+            bad = losses or weights
+            kind = "loss" if losses else "weights"
+            last = checkpoint.numbered(self.job.run / checkpoint.FOLDER)
+            fix = f"the last checkpoint is intact ({last[max(last)].name}); " if last else ""
+            raise RunFailed(
+                f"the {kind} of {', '.join(bad)} became not finite between {self.checked:,} and {self.images:,} images, in stage {stage.name!r}",
+                self.job.run,
+                fix + "lower the learning rate (--set), or use --precision fp32",
+            )
+        self.checked = self.images
+
+    def _save(self, final: bool = False) -> Iterator[events.Event]:
+        """Save now. A periodic save that fails is reported and tried again at the next interval; the final one is tried elsewhere."""
+        job = self.job
+        if self.saved_at == self.images or not job.ranks.writes:
+            job.ranks.barrier()
+            return
+        header, tensors = self._header(), self._tensors()
+        try:
+            path = checkpoint.save(job.run, header, tensors, self.config.keep)
+        except RunFailed as error:
+            if "not finite" in error.what:
+                raise
+            if not final:
+                yield events.Warned(self.images, f"{error.what}: {error.where}", error.fix)
+                job.ranks.barrier()
+                return
+            elsewhere = Path(tempfile.mkdtemp(prefix="lgm-rescued-"))
+            rescued = checkpoint.write(elsewhere / f"images-{self.images:09d}.safetensors", header, tensors)
+            message = f"the last state could not be saved in the run, it lies in {rescued}"
+            raise RunFailed(message, error.where, f"make room, then move the file into {job.run / checkpoint.FOLDER}") from error
+        self.saved_at = self.images
+        job.ranks.barrier()
+        yield events.Saved(self.images, str(path))
+
+    def _draw(self, stage: Stage) -> Iterator[events.Event]:
+        """Fixed-noise samples and the reconstructions of the first images. Watching does not disturb: no random state is touched."""
+        if not self.job.ranks.writes:
+            return
+        folder = self.job.run / "samples"
+        with self.averages.applied():
+            pictures = {}
+            if isinstance(self.model, Samples) and stage.samples:
+                made = list(generate.sample(self.model, SAMPLES, self.config.seed))
+                pictures["sample"] = generate.grid([image for block in made for image in block], 8)
+            if isinstance(self.model, Encodes):
+                shown = self.job.batches.data.images[:RECONSTRUCTIONS]
+                pictures["reconstruction"] = generate.pairs(shown, generate.reconstruct(self.model, shown)[0], 8)
+        for kind, picture in pictures.items():
+            path = folder / f"{kind}-{self.images:09d}.png"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                save_png(picture, path)
+            except OSError as error:
+                yield events.Warned(self.images, f"a picture could not be written ({error}): {path}")
+            else:
+                yield events.Drawn(self.images, kind, str(path))
+
+    def close(self) -> None:
+        if self.journal:
+            self.journal.close()
+
+    # --- state ---------------------------------------------------------------------------------------------------------------------------
+
+    def _header(self) -> Header:
+        stage = next(s.name for s, end in zip(self.stages, self.borders, strict=True) if self.images <= end or end == self.total)
+        return Header(
+            model=self.config.model,
+            config=self.config,
+            spec=self.model.spec,
+            images=self.images,
+            stage=stage,
+            borders=self.borders,
+            scalars={"window": self.window.state()},
+            fingerprint=self.job.fingerprint,
+            environment=environment(self.job.device, self.job.ranks),
+        )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        slots = self.mover.tensors() if self.mover else {}
+        return {
+            **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"average/{name}": tensor for name, tensor in self.averages.tensors().items()},
+            **{f"optim/{name}": tensor for name, tensor in slots.items()},
+        }
+
+    def _restore(self, mover: Mover, tensors: dict[str, Tensor], start: Header) -> None:
+        try:
+            mover.load(checkpoint.part(tensors, "optim"))
+        except ValueError as error:
+            raise UserError(f"the optimizers' state does not fit the model ({error})", start.path, "use the lgm that wrote it") from error
+
+    def _space_warning(self) -> list[str]:
+        if not self.job.ranks.writes:
+            return []
+        weights = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
+        needed = (self.config.keep + 1) * 3 * weights  # weights and Adam's two moments
+        free = shutil.disk_usage(self.job.run).free
+        if free >= needed:
+            return []
+        return [f"{free / 2**20:,.0f} MiB are free where {self.config.keep + 1} checkpoints may take {needed / 2**20:,.0f} MiB: {self.job.run}"]
+
+
+class _Clock:
+    """Images per second since the last look, and when to look again."""
+
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, images: int) -> None:
+        self._began = self._ticked = time.monotonic()
+        self._images, self._rate = images, 0.0
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self._ticked < _TICK:
+            return False
+        self._ticked = now
+        return True
+
+    def rate(self, images: int) -> float:
+        now = time.monotonic()
+        if now - self._began > 2.0 or not self._rate:
+            self._rate = (images - self._images) / max(now - self._began, 1e-9)
+            if now - self._began > 2.0:
+                self._began, self._images = now, images
+        return self._rate
+
+
+def environment(device: torch.device, ranks: Ranks) -> dict[str, Any]:
+    """What bit-exact resume depends on beside the checkpoint."""
+    return {
+        "torch": torch.__version__,
+        "device": device.type,
+        "threads": torch.get_num_threads() if device.type == "cpu" else 0,
+        "machine": platform.machine(),
+        "world": ranks.world,
+    }
+
+
+def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def _again(run: Path) -> str:
+    return f"go on with: lgm train --resume {run}"
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _claimed(run: Path) -> Iterator[None]:
+    """Create the run's folder, prove that it can be written, and lock it against a second trainer.
+
+    The lock is the kernel's: it goes with the process, however that ends.
+    """
+    import fcntl
+
+    try:
+        (run / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run / checkpoint.FOLDER) as probe:
+            probe.write(b"lgm")
+        lock = open(run / "run.lock", "a+")
+    except OSError as error:
+        raise UserError(f"cannot write there ({error.strerror})", run, "choose another folder with --out") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise UserError(f"another process trains here ({lock.read().strip()})", run, "wait for it, or choose another --out") from error
+        lock.truncate(0)
+        lock.write(f"host {socket.gethostname()}, pid {os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+__all__ = ["Job", "borders", "environment", "train"]

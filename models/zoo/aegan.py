@@ -1,0 +1,165 @@
+"""AEGAN: a plain auto-encoder, and a GAN that learns to sample its codes.
+
+Source: a talk on latent spaces in generative models, no paper is known. A KL term blurs a VAE's images; AEGAN drops it. Stage 1
+trains an auto-encoder on the squared error alone. In stage 2 it is frozen: G1 maps N(0, I) to codes, D1 tells them from Enc(x), and D2
+(when `image_weight` is above 0) tells images decoded from them from real ones, so that G1 minimises -log D1 - image_weight * log D2.
+
+Codes are standardised by their mean and deviation over the data (the scale of unconstrained codes is arbitrary), encoded once and cached.
+`prior=gaussian` and `prior=diagonal` fit a Gaussian to the codes instead of training G1: the baselines that a GAN has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.losses import fake_loss, one_centred_penalty, r1_penalty, real_loss
+from models.nets.autoencoder import Network, decoder_for, encoder_for
+from models.nets.conv import ConvDiscriminator
+from models.nets.mlp import mlp
+
+
+@dataclass(frozen=True)
+class Config:
+    network: Network = "conv"  # conv (sized from the data), mlp, wae (5x5 kernels, wide)
+    widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
+    latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
+    lr: Annotated[float, Range(0, 10)] = 1e-3  # the auto-encoder's learning rate
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the auto-encoder's learning rate
+    share: Annotated[float, Range(0.01, 0.99)] = 0.5  # of the run's images that train the auto-encoder
+    prior: Literal["gan", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, or a fitted Gaussian
+    hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of G1 and D1
+    latent_lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate of G1 and D1
+    penalty: Literal["gradient", "r1", "none"] = "gradient"  # on D1: one-centred between real and fake, or R1 on real codes
+    penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of that penalty
+    image_weight: Annotated[float, Range(0, 1e6)] = 0.0  # lambda: weight of D2; 0: no D2
+    image_real: Literal["reconstruction", "data"] = "reconstruction"  # what D2 takes as real: Dec(Enc(x)) or x
+    image_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels of D2
+    image_lr: Annotated[float, Range(0, 10)] = 2e-4  # learning rate of D2
+
+
+class AEGAN(LatentModel):
+    Config = Config
+    base_modules = ("encoder", "decoder")
+    base_options = ("network", "widths", "latent")
+    interpolates = "noise"
+    presets = {
+        "quick": Preset(120_000, about="a look within a minute or two"),
+        "default": Preset(2_400_000),
+        "paper": Preset(
+            10_000_000,
+            batch=100,
+            options={"network": "wae", "widths": (128, 256, 512, 1024), "image_weight": 1.0, "hidden": (1024, 1024, 1024, 1024)},
+            about="the CelebA nets of Wasserstein auto-encoders, with D2",
+        ),
+    }
+    config: Config
+
+    def __init__(self, config: Config, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        latent = config.latent
+        self._codes: Tensor | None = None  # (N, latent), built by prepare_codes
+        self.encoder = encoder_for(config.network, spec, config.widths, latent)
+        self.decoder = decoder_for(config.network, spec, config.widths, latent)
+        self.register_buffer("code_mean", torch.zeros(latent))
+        self.register_buffer("code_scale", torch.eye(latent))  # maps standardised codes to codes
+        if config.prior == "gan":
+            self.averaged = ("generator",)
+            self.generator = mlp([latent, *config.hidden, latent], norm="batch")
+            self.code_critic = mlp([latent, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
+            if config.image_weight:
+                self.image_critic = ConvDiscriminator(spec, config.image_widths)
+
+    # --- objective ---
+
+    def players(self) -> dict[str, Player]:
+        c = self.config
+        players = {"autoencoder": Player((self.encoder, self.decoder), lr=c.lr, schedule=c.schedule)}
+        if c.prior == "gan":
+            players["code_critic"] = Player((self.code_critic,), lr=c.latent_lr, betas=(0.0, 0.99))
+            players["generator"] = Player((self.generator,), lr=c.latent_lr, betas=(0.0, 0.99))
+            if c.image_weight:
+                players["image_critic"] = Player((self.image_critic,), lr=c.image_lr, betas=(0.5, 0.99))
+        return players
+
+    def stages(self) -> tuple[Stage, ...]:
+        c = self.config
+        first = Stage("auto-encoder", self.autoencoder_turns, players=("autoencoder",), share=c.share, samples=False)
+        if c.prior != "gan":
+            return first, Stage("fitted Gaussian", self.latent_turns, players=(), share=0, prepare=self.prepare_codes)
+        needs = frozenset({"image"}) if c.image_weight and c.image_real == "data" else frozenset()
+        players = ("code_critic", "generator") + (("image_critic",) if c.image_weight else ())
+        return first, Stage("latent GAN", self.latent_turns, players, 1 - c.share, prepare=self.prepare_codes, needs=needs)
+
+    def autoencoder_turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+        again = self.decode(self.encode(batch.image)).float()
+        yield Turn({"autoencoder": F.mse_loss(again, batch.image)})
+
+    def prepare_codes(self, batches: Iterable[Batch]) -> None:
+        """Encode all the data once, take the codes' statistics, and keep the standardised codes at hand: (N, latent)."""
+        codes = torch.cat([self.encode(batch.image) for batch in batches])
+        centred = (codes - codes.mean(0)).double()
+        if self.config.prior == "gaussian":
+            covariance = centred.T @ centred / len(codes)
+            scale = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(len(covariance), device=codes.device))
+        else:
+            scale = (centred.square().mean(0).sqrt() + 1e-6).diag()
+        self.code_mean.copy_(codes.mean(0))
+        self.code_scale.copy_(scale)
+        self._codes = torch.linalg.solve_triangular(scale, centred.T, upper=False).T.float().contiguous()
+
+    def latent_turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+        c = self.config
+        assert self._codes is not None, "prepare_codes comes first"
+        real, fake = self._codes[batch.index], self.generator(self.noise(batch))
+
+        penalty = self.code_penalty(real, fake)
+        critic = real_loss(self.code_critic(real)) + fake_loss(self.code_critic(fake.detach())) + c.penalty_weight * penalty
+        yield Turn({"code_critic": critic}, {"penalty": penalty})
+
+        fake_image = None
+        if c.image_weight:
+            fake_image = self.decode(self.code_from(fake))
+            real_image = batch.image if c.image_real == "data" else self.decode(self.code_from(real)).detach()
+            judged = real_loss(self.image_critic(real_image)) + fake_loss(self.image_critic(fake_image.detach()))
+            yield Turn({"image_critic": judged})
+
+        loss = real_loss(self.code_critic(fake))
+        if fake_image is not None:
+            loss = loss + c.image_weight * real_loss(self.image_critic(fake_image))
+        yield Turn({"generator": loss})
+
+    def code_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
+        if self.config.penalty == "gradient":
+            return one_centred_penalty(self.code_critic, real, fake)
+        if self.config.penalty == "r1":
+            return r1_penalty(self.code_critic, real)
+        return real.new_zeros(())
+
+    # --- capabilities ---
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return (self.config.latent,)
+
+    def code_from(self, standard: Tensor) -> Tensor:
+        """Standardised codes to codes: (B, latent) -> (B, latent)."""
+        return torch.addmm(self.code_mean, standard.float(), self.code_scale.T)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, latent)."""
+        return self.encoder(image)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, latent) -> (B, C, H, W) in [-1, 1]."""
+        return torch.tanh(self.decoder(latent))
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Dec(G1(z)): (B, latent) -> (B, C, H, W) in [-1, 1]."""
+        return self.decode(self.code_from(self.generator(noise) if self.config.prior == "gan" else noise))
