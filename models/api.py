@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,14 +31,14 @@ from models import generate
 from models.base import DataSpec, Encodes, LatentModel, Samples
 from models.config import Preset, RunConfig, check
 from models.data import images as pictures
-from models.data.batches import Batches, spec_of
+from models.data.batches import Batches, spec_of, to_float
 from models.data.dataset import DataRequest, ImageData
 from models.data.images import BadImage
+from models.data.load import describe, parse, parse_item
 from models.data.load import load as load_data
-from models.data.load import parse, parse_item
 from models.device import pick
 from models.errors import UserError, nearest, printable
-from models.randomness import seed_torch
+from models.randomness import image_noise, seed_torch
 from models.registry import MODELS, model_class
 from models.training import checkpoint, events, loop
 from models.training.checkpoint import Header
@@ -243,10 +244,10 @@ class Trained:
         """`count` samples. Image i depends on the seed and on `first` + i alone."""
         return np.concatenate(list(self.sample_blocks(count, seed, first)))
 
-    def sample_blocks(self, count: int, seed: int = 0, first: int = 0) -> Iterator[np.ndarray]:
-        """The same in blocks, for numbers that should not be in memory at once."""
+    def sample_blocks(self, count: int, seed: int = 0, first: int = 0, batch: int = 256) -> Iterator[np.ndarray]:
+        """The same, `batch` images at a time, for numbers that should not be in memory at once. The batch changes no image."""
         self._ready_to_sample()
-        return generate.sample(self.model, count, check_seed(seed), first)
+        return generate.sample(self.model, count, check_seed(seed), first, batch)
 
     def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reconstructions and each image's mean squared error (black 0, white 1)."""
@@ -276,10 +277,18 @@ class Trained:
                 model's own choice (`LatentModel.interpolates`).
             projection: settings of `models.generate.project`.
         """
-        ends = [self.endpoint(x, data_root) for x in (a, b)]
-        space = self.space_for(ends, space)
-        points = [self._point(end, space, projection) for end in ends] if _any_seed(ends) else list(self._points(ends, space, projection))
-        return generate.images_from(self.model, generate.blend(points[0], points[1], steps, path), space)
+        return self.way(a, b, steps=steps, path=path, space=space, data_root=data_root, **projection).images
+
+    def way(
+        self, a: str | np.ndarray, b: str | np.ndarray, *, steps: int, path: Any, space: str, data_root: str | None = None, **projection: Any
+    ) -> Way:
+        """`interpolate`, with the space that was used and the projection's errors."""
+        ends = [self.endpoint(end, data_root) for end in (a, b)]
+        chosen = self.space_for(ends, space)
+        found, errors = self._points([end for end in ends if not isinstance(end, int)], chosen, projection)
+        shown = iter(found)
+        points = [image_noise(end, [0], self.model.noise_shape)[0] if isinstance(end, int) else next(shown) for end in ends]
+        return Way(generate.images_from(self.model, generate.blend(points[0], points[1], steps, path), chosen), chosen, errors)
 
     def space_for(self, ends: Sequence[int | np.ndarray], space: str) -> Literal["code", "noise"]:
         if space not in ("auto", "code", "noise"):
@@ -303,11 +312,19 @@ class Trained:
             return check_seed(int(text))
         return self.images([what], data_root)[0]
 
+    def gather(self, sources: Sequence[str], limit: int, data_root: str | None = None) -> tuple[list[str], np.ndarray]:
+        """Names and images of files and items, or of the first `limit` images of the one data set or folder that is named."""
+        if len(sources) == 1 and not Path(sources[0]).is_file() and not _is_item(sources[0]):
+            data = self.data(sources[0], data_root)
+            shown = min(limit, len(data))
+            return list(data.files[:shown]) or [f"{data.name}:{n}" for n in range(shown)], data.images[:shown]
+        return list(sources), self.images(sources, data_root)
+
     def images(self, sources: Iterable[str | os.PathLike[str]], data_root: str | None = None) -> np.ndarray:
         """Image files and data-set items ("mnist:test:17") as the model takes them: (N, H, W, C) uint8."""
         spec, made = self.header.spec, []
         for source in map(str, sources):
-            if ":" in source and not Path(source).exists():
+            if _is_item(source):
                 request, index = parse_item(source, root=Path(data_root) if data_root else None, **self._fitting())
                 data = load_data(request)
                 if index >= len(data):
@@ -329,17 +346,15 @@ class Trained:
         config, spec = self.header.config, self.header.spec
         return {"size": spec.size, "fit": config.fit, "channels": str(spec.channels), "background": config.background}
 
-    def _points(self, ends: Sequence[Any], space: str, projection: Mapping[str, Any]) -> torch.Tensor:
-        both = np.stack(ends)
+    def _points(self, images: Sequence[np.ndarray], space: str, projection: Mapping[str, Any]) -> tuple[torch.Tensor, list[float]]:
+        """The images' codes or noise, and for noise the error of each image's projection."""
+        if not images:
+            return torch.empty(0), []
         if space == "noise":
-            return self.project(both, **projection).noise
+            found = self.project(np.stack(images), **projection)
+            return found.noise, found.error.tolist()
         with generate.evaluating(self.model):
-            return generate.in_blocks(self.model.encode, generate.to_float(torch.from_numpy(both)), self.device)  # type: ignore[arg-type]
-
-    def _point(self, end: int | np.ndarray, space: str, projection: Mapping[str, Any]) -> torch.Tensor:
-        if isinstance(end, int):
-            return generate.image_noise(end, [0], self.model.noise_shape)[0]
-        return self._points([end], space, projection)[0]
+            return generate.in_blocks(self.model.encode, to_float(torch.from_numpy(np.stack(images))), self.device), []  # type: ignore[arg-type]
 
     def _ready_to_sample(self) -> None:
         generate.require(self.model, Samples, "sample")
@@ -352,17 +367,84 @@ class Trained:
             )
 
 
+@dataclass(frozen=True)
+class Way:
+    """The images of an interpolation (steps, H, W, C), the space it went through, and the errors of the ends' projections, if any."""
+
+    images: np.ndarray
+    space: Literal["code", "noise"]
+    errors: list[float]
+
+
 def check_seed(seed: int) -> int:
     if not 0 <= seed < 2**64:
         raise UserError(f"seed {seed}", "--seed", "a seed is a whole number from 0 to 2^64 - 1")
     return seed
 
 
+# --- looking ---------------------------------------------------------------------------------------------------------------------------
+
+
+def describe_plan(model: str, data: str, **settings: Any) -> dict[str, Any]:
+    """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing."""
+    device = pick(settings.get("device", "auto"))
+    config, loaded = plan(model, data, **settings)
+    built = build(dataclasses.replace(config, compile=False), spec_of(loaded), torch.device("cpu"))
+    stages = built.stages()
+    return {
+        "run": str(_new_run(config)),
+        "device": str(device),
+        "configuration": dataclasses.asdict(config),
+        "stages": [
+            {"name": stage.name, "until images": end, "players": list(stage.players)}
+            for stage, end in zip(stages, loop.borders(config, stages), strict=True)
+        ],
+        "networks": _sizes(built),
+        "data": describe(loaded),
+    }
+
+
+def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a run or checkpoint says of itself; the tensors are not read."""
+    path = checkpoint.locate(run)
+    header = checkpoint.read_header(path)
+    found = checkpoint.shapes(path)
+    folder = Path(run)
+    kept = [str(p) for _, p in sorted(checkpoint.numbered(folder / checkpoint.FOLDER).items())] if folder.is_dir() else [str(path)]
+    return {
+        "checkpoint": str(path),
+        "model": header.model,
+        "stage": header.stage,
+        "images": header.images,
+        "of images": header.borders[-1],
+        "parameters": sum(math.prod(shape) for name, shape in found.items() if name.startswith("model/")),
+        "image shape": list(header.spec.shape),
+        "classes": list(header.spec.classes),
+        "configuration": dataclasses.asdict(header.config),
+        "environment": dict(header.environment),
+        "data fingerprint": header.fingerprint,
+        "written by lgm": header.lgm,
+        "checkpoints": kept,
+    }
+
+
+def name_of(run: str | os.PathLike[str]) -> str:
+    """A short name for files made from a run: the folder's, or the checkpoint file's."""
+    path = Path(run).resolve()
+    return path.stem if path.is_file() else path.name
+
+
+def _sizes(model: torch.nn.Module) -> dict[str, int]:
+    """Sub-network -> number of parameters, and their total."""
+    sizes = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    return {**sizes, "total": sum(sizes.values())}
+
+
 # --- helpers --------------------------------------------------------------------------------------------------------------------------
 
 
-def _any_seed(ends: Sequence[int | np.ndarray]) -> bool:
-    return any(isinstance(end, int) for end in ends)
+def _is_item(source: str) -> bool:
+    return bool(re.fullmatch(r".+:\d+", source)) and not Path(source).exists()
 
 
 def _preset(cls: type[LatentModel], name: str, model: str) -> Preset:

@@ -51,15 +51,18 @@ def require(model: LatentModel, capability: type, verb: str) -> None:
         raise UserError(f"this model cannot {verb}", type(model).__module__.rpartition(".")[2], f"`lgm models` lists the models; take one that can {verb}")
 
 
-def sample(model: LatentModel, count: int, seed: int, first: int = 0) -> Iterator[np.ndarray]:
-    """Yield blocks of samples, uint8 (up to BLOCK, H, W, C). Image i depends on (seed, i) alone."""
+def sample(model: LatentModel, count: int, seed: int, first: int = 0, batch: int = 256) -> Iterator[np.ndarray]:
+    """Yield samples `first` to `first + count` as uint8 (up to `batch`, H, W, C). Image i depends on (seed, i) alone."""
     require(model, Samples, "sample")
     device = next(model.parameters()).device
-    for start in range(first, first + count, BLOCK):
-        noise = image_noise(seed, range(start, start + BLOCK), model.noise_shape)
+    ahead = first % BLOCK  # blocks start at multiples of BLOCK, so that image i has the same place in the same block every time
+    step = max(batch // BLOCK, 1) * BLOCK
+    for start in range(first - ahead, first + count, step):
+        stop = min(start + step, first + count)
+        noise = image_noise(seed, range(start, stop), model.noise_shape)
         with evaluating(model):
-            made = to_uint8(model.sample(noise.to(device)))  # type: ignore[operator]
-        yield made[: first + count - start].numpy()
+            made = to_uint8(in_blocks(model.sample, noise, device)).numpy()  # type: ignore[arg-type]
+        yield made[max(first - start, 0) :]
 
 
 def reconstruct(model: LatentModel, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

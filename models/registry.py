@@ -24,7 +24,7 @@ class Option:
     """One field of a model's Config as its source shows it."""
 
     name: str
-    type: str
+    takes: str  # the annotation, as written
     default: str
     help: str
 
@@ -58,7 +58,7 @@ class Entry:
         return [
             Option(
                 name=f.target.id,  # type: ignore[union-attr]
-                type=ast.unparse(f.annotation),
+                takes=_in_words(f.annotation),
                 default=ast.unparse(f.value) if f.value else "",
                 help=comments.get(f.end_lineno or f.lineno, ""),
             )
@@ -75,6 +75,18 @@ class Entry:
     @cached_property
     def _tree(self) -> ast.Module:
         return ast.parse(self._source)
+
+
+def _in_words(annotation: ast.expr) -> str:
+    """`Annotated[int, Range(1, 9)]` -> ``int, 1 to 9``; `Literal["a", "b"]` -> ``a | b``; anything else as written."""
+    match annotation:
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, ast.Call(args=[low, high])])):
+            return f"{_in_words(inner)}, {ast.unparse(low)} to {ast.unparse(high)}"
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            return " | ".join(str(ast.literal_eval(c)) for c in (choices.elts if isinstance(choices, ast.Tuple) else [choices]))
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[inner, *_])):
+            return f"{_in_words(inner)}s with commas between"
+    return ast.unparse(annotation)
 
 
 class Registry:

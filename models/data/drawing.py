@@ -62,7 +62,9 @@ def per_image(values: Array) -> Array:
 
 def cover(distance: Array, softness: Any) -> Array:
     """Share of each pixel that a shape covers, in [0, 1]: an antialiased edge, `softness` wide, where the signed distance is zero."""
-    return np.clip(0.5 - distance / softness, 0, 1)
+    share = distance * (-1 / softness)
+    share += np.float32(0.5)
+    return np.clip(share, 0, 1, out=share)
 
 
 def paint(canvas: Array, alpha: Array, dark: Array, light: Array | None = None, shade: Array | None = None) -> None:
@@ -74,12 +76,13 @@ def paint(canvas: Array, alpha: Array, dark: Array, light: Array | None = None, 
         dark, light: (n, 3) colours. With `light` and `shade`, (n, h, w), the colour is dark at shade 0 and light at shade 1.
     """
     for channel in range(3):  # one channel at a time stays in the cache
-        colour = per_image(dark[:, channel])
-        if light is not None and shade is not None:
-            colour = shade * (per_image(light[:, channel]) - colour)
-            colour += per_image(dark[:, channel])
-        plane = canvas[:, channel]
-        colour = colour - plane
+        base, plane = per_image(dark[:, channel]), canvas[:, channel]
+        if light is None or shade is None:
+            colour = base - plane
+        else:
+            colour = shade * (per_image(light[:, channel]) - base)
+            colour += base
+            colour -= plane
         colour *= alpha
         plane += colour
 
@@ -151,7 +154,9 @@ def digit_fields() -> Array:
     try:
         font = ImageFont.load_default(size=128)  # Pillow's own TrueType font, the same on every machine
     except (ImportError, OSError) as error:
-        raise UserError("the digits need Pillow with FreeType", "PIL.ImageFont", "install Pillow from its wheel: pip install -U Pillow") from error
+        raise UserError(
+            "the digits need Pillow with FreeType", "PIL.ImageFont", "install Pillow from its wheel: pip install -U Pillow"
+        ) from error
     masters = []
     for digit in DIGITS:
         picture = Image.new("L", (400, 400))

@@ -88,8 +88,14 @@ def load_folder(request: DataRequest) -> ImageData:
     listing = list_folder(request)
     paths = listing.paths()
     plan = make_plan(paths, request)
-    images = allocate((len(paths), *plan.size, plan.channels))
-    outcomes = decode_all(paths, images, request, _finisher(plan, request))
+    images, outcomes = _decode_planned(paths, plan, request)
+    if request.skip_bad:
+        # A damaged file may have a readable header. The result must be the same as if it had not been there, so it has no say.
+        better = _replanned(plan, paths, outcomes, request)
+        if (better.size, better.channels) != (plan.size, plan.channels):
+            del images
+            images, outcomes = _decode_planned(paths, better, request)
+        plan = better
     images, kept, bad = without_bad(images, paths, outcomes, request)
     return ImageData(
         name=str(request),
@@ -108,6 +114,7 @@ def check_folder(request: DataRequest) -> Report:
     paths = listing.paths()
     plan = make_plan(paths, request)
     outcomes = decode_all(paths, None, request, _finisher(plan, request))
+    plan = _replanned(plan, paths, outcomes, request)
     good = [o for o in outcomes if not o.bad]
     return Report(
         name=str(request),
@@ -242,7 +249,7 @@ def _shortened(lines: Sequence[str], rest: str, limit: int = 5) -> list[str]:
 
 
 def make_plan(paths: Sequence[str], request: DataRequest) -> Plan:
-    """Choose size and channels: as requested, else from the headers of all images (bad ones have no say)."""
+    """Choose size and channels: as requested, else from the headers of all images that have a readable one."""
     size, channels = request.size, None if request.channels == "auto" else int(request.channels)
     if size and channels:
         return Plan(size, channels)
@@ -268,6 +275,17 @@ def make_plan(paths: Sequence[str], request: DataRequest) -> Plan:
             found = f"{width}x{height}" if len(sizes) == 1 else f"{len(sizes):,} sizes, most often {width}x{height}"
             notes.append(f"{found}: brought to {size[1]}x{size[0]} by --fit {request.fit} (choose with --size)")
     return Plan(size, channels, tuple(notes))
+
+
+def _replanned(plan: Plan, paths: Sequence[str], outcomes: Sequence[Outcome], request: DataRequest) -> Plan:
+    """The plan without the bad files, which are known after decoding."""
+    good = [path for path, o in zip(paths, outcomes) if not o.bad]
+    return make_plan(good, request) if 0 < len(good) < len(paths) else plan
+
+
+def _decode_planned(paths: Sequence[str], plan: Plan, request: DataRequest) -> tuple[np.ndarray, list[Outcome]]:
+    images = allocate((len(paths), *plan.size, plan.channels))
+    return images, decode_all(paths, images, request, _finisher(plan, request))
 
 
 def _finisher(plan: Plan, request: DataRequest) -> Callable[[np.ndarray], np.ndarray]:
@@ -296,7 +314,7 @@ def decode_all(
 
 
 def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], workers: int, block: int = 16) -> list[Result]:
-    """[function(item) for item in items] in threads (Pillow frees the interpreter lock), in order. Blocks of items keep the overhead low."""
+    """[function(item) for item in items] in order, in threads (Pillow frees the interpreter lock); blocks keep the overhead low."""
     workers = min(workers or _cores(), -(-len(items) // block))
     if workers <= 1:
         return [function(item) for item in items]
@@ -367,7 +385,7 @@ def allocate(shape: tuple[int, int, int, int]) -> np.ndarray:
             return np.memmap(file, np.uint8, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=shape)
     except OSError as error:
         raise UserError(
-            f"the data set needs {size / 2**30:.1f} GiB, more than half of the memory, and its file cannot be made ({error.strerror or error})",
+            f"{size / 2**30:.1f} GiB of images are more than half of the memory, and no file can hold them ({error.strerror or error})",
             folder,
             "free some space, set LGM_CACHE to a folder on a larger disk, or ask for smaller images with --size",
         ) from error

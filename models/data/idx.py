@@ -5,11 +5,10 @@ Header: two zero bytes, a type code (0x08: unsigned byte), the number of dimensi
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,8 +28,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     The sizes in the header are compared with the file before anything is allocated. Raises UserError naming the file.
     """
     try:
-        with contextlib.ExitStack() as stack:
-            file: Any = stack.enter_context(gzip.open(path) if path.suffix == ".gz" else open(path, "rb"))
+        opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as file:
             return _read(file, path, dimensions)
     except (OSError, EOFError, zlib.error) as error:  # gzip: BadGzipFile is an OSError
         raise UserError(f"the idx file cannot be read ({error})", path, _REPLACE) from error

@@ -2,7 +2,7 @@
 
 The policy, in the order of `decode`:
 
-* only regular files are opened, and only PNG, JPEG, WebP, GIF, BMP, TIFF and PPM/PGM/PBM content is tried (content decides, not the suffix);
+* only regular files are opened, and only PNG, JPEG, WebP, GIF, BMP, TIFF and PPM/PGM/PBM content is tried, whatever the suffix says;
 * the size in the header is checked before pixels are allocated; compressed text chunks are limited by Pillow to 1 MB each;
 * all pixels are decoded: a truncated file is an error (Pillow's `verify` accepts cut JPEGs);
 * the first frame of an animation is taken, EXIF orientation is applied, an invalid orientation is ignored;
@@ -91,7 +91,10 @@ def read_header(source: Source, *, background: Colour = WHITE) -> Header:
     """Size and channels that `decode` will give, from the header alone. Raises BadImage."""
     with _opened(source) as image:
         width, height = image.size
-        if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF files itself
+        tags = getattr(image, "tag_v2", None)
+        if image.format == "TIFF" and tags:  # some versions of Pillow announce the turned size, some the stored one
+            width, height = int(tags.get(256, width)), int(tags.get(257, height))
+        if _orientation(image) >= 5:
             width, height = height, width
         return Header(height, width, _channels(image, background), image.mode)
 
@@ -116,9 +119,13 @@ def _opened(source: Source) -> Iterator[Image.Image]:
         except BadImage:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise BadImage(f"more pixels than the limit of {MAX_PIXELS:,} ({printable(error)})") from error
+            raise BadImage(f"more pixels than the limit of {MAX_PIXELS:,}") from error
         except UnidentifiedImageError as error:
             raise BadImage(_what_it_is(start)) from error
+        except ValueError as error:
+            # Raised for a compressed PNG chunk that would expand to more than 1 MB; Pillow calls colour profiles text, too.
+            bomb = "MAX_TEXT" in str(error)
+            raise BadImage("a text or profile chunk is too large" if bomb else f"damaged: {printable(error)}") from error
         except MemoryError as error:
             raise BadImage("not enough memory to decode it") from error
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more

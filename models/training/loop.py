@@ -274,8 +274,8 @@ class _Trainer:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 save_png(picture, path)
-            except OSError as error:
-                yield events.Warned(self.images, f"a picture could not be written ({error}): {path}")
+            except (OSError, UserError) as error:
+                yield events.Warned(self.images, f"a picture could not be written: {error}")
             else:
                 yield events.Drawn(self.images, kind, str(path))
 

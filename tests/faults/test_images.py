@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import socket
 import subprocess
 import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +57,34 @@ def test_E1_every_bad_file_is_reported_by_path_and_reason(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(content)
     (tmp_path / "good.png").write_bytes(badfiles.png(picture(8, 8)))
     report = check_folder(request(tmp_path))
-    assert {Path(path).name for path, _ in report.bad} == set(BAD) and report.count == 1
+    assert {Path(path).name for path, _ in report.bad} == set(BAD)
+    assert report.count == 1
     for path, reason in report.bad:
         assert BAD[Path(path).name][1] in reason
 
     with pytest.raises(UserError) as error:
         load_folder(request(tmp_path, size=(8, 8)))
     message = str(error.value)
-    assert f"{len(BAD)} of {len(BAD) + 1} images" in message and "--skip-bad" in message and "lgm data check" in message
-    assert str(tmp_path / "bomb.png") in message and f"and {len(BAD) - 10} more" in message
+    assert f"{len(BAD)} of {len(BAD) + 1} images" in message
+    assert "--skip-bad" in message
+    assert "lgm data check" in message
+    assert str(tmp_path / "bomb.png") in message
+    assert f"and {len(BAD) - 10} more" in message
 
     data = load_folder(request(tmp_path, skip_bad=True))
-    assert len(data) == 1 and Path(data.files[0]).name == "good.png"
+    assert len(data) == 1
+    assert Path(data.files[0]).name == "good.png"
     assert {Path(path).name for path, _ in data.bad} == set(BAD)
     assert any("--skip-bad" in note for note in data.notes)
     assert np.array_equal(data.images[0], picture(8, 8))
+
+
+def test_E1_a_skipped_file_leaves_no_trace_in_the_others(tmp_path: Path) -> None:
+    (tmp_path / "grey.png").write_bytes(badfiles.png(picture(8, 8, 1)))
+    alone = load_folder(request(tmp_path))
+    (tmp_path / "cut.png").write_bytes(badfiles.png(picture(40, 30))[:-60])  # its header speaks of colour and another size
+    assert load_folder(request(tmp_path, skip_bad=True)).fingerprint() == alone.fingerprint()
+    assert check_folder(request(tmp_path)).shape == (8, 8, 1)
 
 
 def test_E1_only_bad_files_cannot_be_skipped(tmp_path: Path) -> None:
@@ -109,7 +124,8 @@ def test_E3_sixteen_bit_grey_is_scaled(kind: str) -> None:
         "pgm": lambda: b"P5 64 64 65535\n" + wide.astype(">u2").tobytes(),
     }[kind]()
     array = decode(content)
-    assert array.shape == (64, 64, 1) and abs(array.mean() - 127.5) < 1
+    assert array.shape == (64, 64, 1)
+    assert abs(array.mean() - 127.5) < 1
     assert np.array_equal(array[:, :, 0], np.round(wide / 257).astype(np.uint8))
 
 
@@ -135,7 +151,8 @@ def test_E6_cmyk_and_ycck_white_stays_white() -> None:
     for content in (cmyk, badfiles.white_ycck_jpeg()):
         assert Image.open(io.BytesIO(content)).mode == "CMYK"
         array = decode(content)
-        assert array.shape == (16, 16, 3) and array.min() >= 253
+        assert array.shape == (16, 16, 3)
+        assert array.min() >= 253
 
 
 def transparent_files() -> dict[str, bytes]:
@@ -161,13 +178,15 @@ def test_E7_colour_under_transparency_never_appears(kind: str) -> None:
     content = transparent_files()[kind]
     assert (decode(content) == 255).all()
     blue = decode(content, background=(0, 0, 255))
-    assert blue.shape[2] == 3 and (blue == (0, 0, 255)).all()
+    assert blue.shape[2] == 3
+    assert (blue == (0, 0, 255)).all()
     assert read_header(content, background=(0, 0, 255)).channels == 3
 
 
 def test_E7_half_transparency_is_mixed_and_grey_stays_grey() -> None:
     array = decode(encoded(Image.new("LA", (4, 4), (0, 128)), "PNG"))
-    assert array.shape == (4, 4, 1) and abs(int(array[0, 0, 0]) - 127) <= 1
+    assert array.shape == (4, 4, 1)
+    assert abs(int(array[0, 0, 0]) - 127) <= 1
 
 
 def test_E8_mixed_modes_become_one_kind_and_are_reported_once(tmp_path: Path) -> None:
@@ -175,12 +194,14 @@ def test_E8_mixed_modes_become_one_kind_and_are_reported_once(tmp_path: Path) ->
     (tmp_path / "bit.png").write_bytes(encoded(Image.fromarray(grey).convert("1"), "PNG"))
     (tmp_path / "grey.png").write_bytes(badfiles.png(grey))
     only_grey = load_folder(request(tmp_path))
-    assert only_grey.images.shape == (2, 8, 8, 1) and not only_grey.notes
+    assert only_grey.images.shape == (2, 8, 8, 1)
+    assert not only_grey.notes
     assert set(np.unique(only_grey.images[0])) == {0, 255}
     (tmp_path / "rgb.png").write_bytes(badfiles.png(picture(8, 8)))
     mixed = load_folder(request(tmp_path))
     assert mixed.images.shape == (3, 8, 8, 3)
-    assert [note for note in mixed.notes if "2 grey and 1 colour" in note] and len(mixed.notes) == 1
+    assert [note for note in mixed.notes if "2 grey and 1 colour" in note]
+    assert len(mixed.notes) == 1
     assert check_folder(request(tmp_path)).modes == {"1": 1, "L": 1, "RGB": 1}
     assert load_folder(request(tmp_path, channels="1")).images.shape == (3, 8, 8, 1)
 
@@ -203,7 +224,8 @@ def turned(array: np.ndarray, orientation: int) -> np.ndarray:
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "JPEG", "TIFF lzw"])
 def test_E9_orientation_is_undone(orientation: int, file_format: str) -> None:
     stored = picture(16, 24)
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "TIFF lzw": {"compression": "tiff_lzw"}}.get(file_format, {})
+    codecs: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "TIFF lzw": {"compression": "tiff_lzw"}}
+    options = codecs.get(file_format, {})
     content = badfiles.with_orientation(stored, orientation, file_format.split()[0], **options)
     reference = turned(decode(encoded(stored, "JPEG")) if file_format == "JPEG" else stored, orientation)
     array = decode(content)
@@ -226,11 +248,14 @@ def test_E9_damaged_exif_is_ignored() -> None:
 def test_E10_first_frame_of_an_animation(file_format: str, tmp_path: Path) -> None:
     content = badfiles.animation(file_format)
     decoded = decode_with_info(content)
-    assert decoded.frames == 3 and (decoded.array == RED).all()
+    assert decoded.frames == 3
+    assert (decoded.array == RED).all()
     for name in ("a.gif", "b.gif"):
         (tmp_path / name).write_bytes(content)
     notes = load_folder(request(tmp_path)).notes
-    assert len(notes) == 1 and "2 animations" in notes[0] and "3 frames" in notes[0]
+    assert len(notes) == 1
+    assert "2 animations" in notes[0]
+    assert "3 frames" in notes[0]
     assert check_folder(request(tmp_path)).frames == {3: 2}
 
 
@@ -241,19 +266,26 @@ def test_E10_first_frame_of_an_animation(file_format: str, tmp_path: Path) -> No
 def test_E11_size_is_checked_before_allocation(side: int) -> None:
     content = badfiles.huge_header_png(side)
     tracemalloc.start()
-    with warnings.catch_warnings(record=True) as caught, pytest.raises(BadImage, match="89,478,485"):
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        decode(content)
+        with pytest.raises(BadImage, match="89,478,485"):
+            decode(content)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert not caught and peak < 4 << 20
+    assert not caught
+    assert peak < 4 << 20
 
 
 def test_E11_warning_filters_are_left_as_they_were() -> None:
+    def one(number: int) -> int:
+        try:
+            return decode(badfiles.huge_header_png(10_000) if number % 3 else badfiles.png()).size
+        except BadImage:
+            return 0
+
     before = list(warnings.filters)
-    decode(badfiles.png())
-    with pytest.raises(BadImage):
-        decode(badfiles.huge_header_png(10_000))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(40))) == [one(i) for i in range(40)]
     assert list(warnings.filters) == before
 
 
@@ -262,10 +294,8 @@ def test_E12_text_and_profile_bombs_stay_small() -> None:
     tracemalloc.start()
     with pytest.raises(BadImage, match="too large"):
         decode(text)
-    try:
-        assert decode(profile).shape == (1, 1, 1)  # some versions of Pillow ignore such a profile
-    except BadImage as error:
-        assert "too large" in str(error)
+    with contextlib.suppress(BadImage):  # refused or ignored, as the version of Pillow has it
+        decode(profile)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6 << 20
@@ -296,7 +326,8 @@ def test_E15_sizes_from_one_pixel_to_too_long(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_bytes(badfiles.png(picture(*size)))
     with pytest.raises(UserError, match="1 of 4") as error:
         load_folder(request(tmp_path))
-    assert "zlong.png: 5000x1 is too long" in str(error.value) and "--fit pad" in str(error.value)
+    assert "zlong.png: 5000x1 is too long" in str(error.value)
+    assert "--fit pad" in str(error.value)
     assert load_folder(request(tmp_path, skip_bad=True)).images.shape == (3, 64, 64, 3)
     for mode in ("pad", "stretch"):
         assert load_folder(request(tmp_path, fit=mode)).images.shape == (4, 64, 64, 3)
@@ -374,7 +405,8 @@ def test_E19_odd_names_work_and_print_escaped(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load_folder(request(tmp_path, size=(8, 8)))
     message = str(error.value)
-    assert "new\\nline.png" in message and "new\nline" not in message
+    assert "new\\nline.png" in message
+    assert "new\nline" not in message
     message.encode("utf-8")  # no lone surrogates: it can be printed anywhere
 
 
@@ -383,7 +415,8 @@ def test_E20_litter_of_operating_systems_is_ignored_silently(tmp_path: Path) -> 
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "__MACOSX" / "._a.png").write_bytes(b"\0\5\x16\7")
     data = load_folder(request(tmp_path))
-    assert len(data) == 1 and not data.notes
+    assert len(data) == 1
+    assert not data.notes
 
 
 def test_E22_the_path_survives_the_threads(tmp_path: Path) -> None:
@@ -394,7 +427,8 @@ def test_E22_the_path_survives_the_threads(tmp_path: Path) -> None:
         load_folder(request(tmp_path, workers=2))
     assert str(tmp_path / "0617.png") in str(error.value)
     data = load_folder(request(tmp_path, workers=2, skip_bad=True))
-    assert len(data) == 999 and "0617" not in " ".join(data.files)
+    assert len(data) == 999
+    assert "0617" not in " ".join(data.files)
     assert (data.images == picture(4, 4)).all()
 
 
@@ -407,7 +441,9 @@ def test_fit_keeps_what_fits_and_centres_the_rest() -> None:
     assert np.array_equal(fit(array, (10, 10)), array[:, 10:20])  # the right scale: cut, not resampled
     assert np.array_equal(fit(picture(11, 30), (11, 13)), picture(11, 30)[:, 8:21])
     padded = fit(array, (30, 30), "pad", background=(1, 2, 3))
-    assert np.array_equal(padded[10:20], array) and (padded[:10] == (1, 2, 3)).all() and (padded[20:] == (1, 2, 3)).all()
+    assert np.array_equal(padded[10:20], array)
+    assert (padded[:10] == (1, 2, 3)).all()
+    assert (padded[20:] == (1, 2, 3)).all()
     assert fit(array, (7, 5), "stretch").shape == (7, 5, 3)
     assert fit(picture(20, 20, 1)[:, :, None], (6, 9)).shape == (6, 9, 1)
     with pytest.raises(ValueError, match="crop, pad, stretch"):
@@ -440,4 +476,5 @@ def test_save_png_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(images.os, "replace", full)
     with pytest.raises(UserError, match="No space left"):
         images.save_png(picture(9, 9), tmp_path / "x.png")
-    assert [p.name for p in tmp_path.iterdir()] == ["x.png"] and (tmp_path / "x.png").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+    assert (tmp_path / "x.png").read_bytes() == before

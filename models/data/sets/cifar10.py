@@ -1,6 +1,6 @@
 """Small photographs: 50,000 + 10,000 colour images of 32x32, 10 classes (airplane to truck).
 
-Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), University of Toronto. Licence: none stated; for research.
+Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), University of Toronto. Licence: none stated.
 Layout: the binary version, `cifar-10-batches-bin/*.bin` under the data root; fetched where absent. The Python version is pickled, and lgm
 never unpickles.
 """

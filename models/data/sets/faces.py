@@ -31,9 +31,21 @@ FACTORS = ("pose", "light")
 
 PIXEL = np.float32(2 / SIZE)  # the picture spans -1 .. 1 both ways, y down
 SOFT = np.float32(1.25 * 2 / SIZE)  # width of an edge
+BLOCK = 12  # images at a time: their arrays fit the processor's cache
 TURN = 0.56  # radians at pose 1
+HEAD_TOP, HEAD_LEFT = 10, 4  # the head is computed and painted in this window only
+HEAD = (slice(None), slice(HEAD_TOP, SIZE), slice(HEAD_LEFT, SIZE - HEAD_LEFT))
+CAP = slice(0, 56)  # rows that hair on the skull can reach
 
-SKIN = ((1.00, 0.87, 0.78), (0.99, 0.80, 0.67), (0.93, 0.71, 0.54), (0.82, 0.59, 0.42), (0.66, 0.44, 0.29), (0.49, 0.31, 0.21), (0.38, 0.24, 0.17))
+SKIN = (
+    (1.00, 0.87, 0.78),
+    (0.99, 0.80, 0.67),
+    (0.93, 0.71, 0.54),
+    (0.82, 0.59, 0.42),
+    (0.66, 0.44, 0.29),
+    (0.49, 0.31, 0.21),
+    (0.38, 0.24, 0.17),
+)
 HAIR = (
     (0.13, 0.11, 0.13),  # black
     (0.24, 0.15, 0.11),
@@ -57,8 +69,8 @@ def load(request: DataRequest) -> ImageData:
 def generate(count: int, split: str) -> ImageData:
     """The first `count` images of a split.
 
-    images (count, 64, 64, 3); attributes (count, 6) in {0, 1}; factors (count, 2) in [-1, 1]; identities (count,) in 0..99, each of them once
-    in every hundred images.
+    images (count, 64, 64, 3); attributes (count, 6) in {0, 1}; factors (count, 2) in [-1, 1]; identities (count,) in 0..99, each of them
+    once in every hundred images.
     """
     sitting = describe(count, split)
     return ImageData(
@@ -94,7 +106,9 @@ def describe(count: int, split: str) -> Sitting:
         "tilt": dice.uniform("tilt", -0.11, 0.11),
         "gaze": dice.uniform("gaze", -0.045, 0.045),
         "ground": hsv(hue, dice.uniform("ground saturation", 0.08, 0.42), bright),
-        "ground 2": hsv((hue + dice.uniform("ground drift", -0.14, 0.14)) % 1, dice.uniform("ground saturation 2", 0.12, 0.5), bright * 0.78),
+        "ground 2": hsv(
+            (hue + dice.uniform("ground drift", -0.14, 0.14)) % 1, dice.uniform("ground saturation 2", 0.12, 0.5), bright * 0.78
+        ),
         "slope": dice.uniform("slope", -1, 1),
         "blobs": dice.uniform("blobs", -1, 1, (5, 5)),
         "blobbed": dice.uniform("blobbed", 0.0, 0.22),
@@ -125,7 +139,9 @@ def people() -> dict[str, Array]:
     dice = Dice(SEED + 1, "train", IDENTITIES)
     tone = dice.uniform("skin")
     skin = np.clip(mix(SKIN, tone) + dice.uniform("skin tint", -0.025, 0.025, (3,)), 0, 1)
-    shade = (dice.uniform("hair") ** (0.9 + 1.6 * tone) * len(HAIR)).astype(np.int64)  # the darker the skin, the darker the hair tends to be
+    shade = (dice.uniform("hair") ** (0.9 + 1.6 * tone) * len(HAIR)).astype(
+        np.int64
+    )  # the darker the skin, the darker the hair tends to be
     hair = np.clip(np.array(HAIR)[shade] * dice.uniform("hair tint", 0.9, 1.1, (3,)), 0, 1)
     style = dice.choice("style", 7)
 
@@ -163,16 +179,18 @@ def people() -> dict[str, Array]:
         "mouth width": dice.uniform("mouth width", 0.21, 0.30),
         "lip weight": dice.uniform("lip weight", 0.045, 0.085),
         "blush": dice.uniform("blush", 0.05, 0.40),
-        "freckles": np.where(dice.uniform("freckled") < 0.2, 0.55, 0.0),
+        "freckles": np.where(dice.uniform("freckled") < 0.2, 0.4, 0.0),
         "beard cut": dice.uniform("beard cut", 0.0, 1.0),
         "volume": by_style("volume", (0.10, 0.16), (0.11, 0.18), (0.08, 0.13), (0.24, 0.40), (0.07, 0.11), (0.12, 0.18), (0.02, 0.03)),
-        "hairline": by_style("hairline", (-0.66, -0.52), (-0.40, -0.28), (-0.62, -0.52), (-0.56, -0.42), (-0.60, -0.5), (-0.56, -0.46), (-0.72, -0.6)),
+        "hairline": by_style(
+            "hairline", (-0.66, -0.52), (-0.40, -0.28), (-0.62, -0.52), (-0.56, -0.42), (-0.60, -0.5), (-0.56, -0.46), (-0.72, -0.6)
+        ),
         "parting": by_style("parting", (-0.5, 0.5), (-0.1, 0.1), (-0.1, 0.1), (-0.2, 0.2), (-0.1, 0.1), (-0.2, 0.2), (0, 0)),
         "fall": by_style("fall", (0.35, 0.6), (0.0, 0.05), (0.05, 0.15), (0.05, 0.2), (0.1, 0.3), (0.0, 0.1), (0, 0.05)),
         "strands": by_style("strands", (0.0, 0.03), (0.04, 0.10), (0.0, 0.01), (0.02, 0.05), (0.0, 0.01), (0.12, 0.2), (0, 0)),
         "sides": by_style("sides", (0.12, 0.24), (0.22, 0.32), (0.05, 0.15), (0.24, 0.34), (0.05, 0.12), (0.06, 0.14), (0.04, 0.08)),
         "curl": by_style("curl", (0.0, 0.03), (0.0, 0.02), (0.0, 0.01), (0.10, 0.20), (0.0, 0.01), (0.03, 0.05), (0, 0)),
-        "spikes": by_style("spikes", (0, 0.01), (0, 0), (0, 0), (0, 0), (0, 0), (0.10, 0.16), (0, 0)),
+        "spikes": by_style("spikes", (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0.10, 0.16), (0, 0)),
         "bun": by_style("bun", (0, 0), (0, 0), (0, 0), (0, 0), (0.20, 0.27), (0, 0), (0, 0)),
         "hair opacity": by_style("hair opacity", (1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (0.55, 0.7)),
         "noise x": dice.choice("noise x", 64),
@@ -184,7 +202,7 @@ def render(sitting: Sitting) -> Array:
     """(n, 64, 64, 3) uint8 pictures of a sitting."""
     count = len(sitting.identities)
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
-    for block in blocks(count, 32):
+    for block in blocks(count, BLOCK):
         canvas = _portrait(_Subject(sitting, block))
         images[block] = to_bytes(canvas).transpose(0, 2, 3, 1)
     return images
@@ -198,6 +216,8 @@ class _Subject:
         values = {name: table[who] for name, table in people().items()} | {name: table[block] for name, table in sitting.chance.items()}
         values |= {name: sitting.attributes[block, k].astype(np.float64) for k, name in enumerate(ATTRIBUTES)}
         values |= {name: sitting.factors[block, k].astype(np.float64) for k, name in enumerate(FACTORS)}
+        for name, least in (("volume", 0.09), ("hair opacity", 1.0)):  # even who is shaven can grow long hair
+            values[name] = np.maximum(values[name], least * values["long_hair"])
         yaw, sun = values["pose"] * TURN, values["light"] * 1.15
         values |= {"sin": np.sin(yaw), "cos": np.cos(yaw), "sun x": 0.9 * np.sin(sun), "sun z": 0.9 * np.cos(sun)}
         self.n = len(who)
@@ -221,14 +241,16 @@ def _portrait(s: _Subject) -> Array:
     x, y = (x - p["shift x"]) / p["zoom"], (y - p["shift y"]) / p["zoom"]
     head_x = x - p["tilt"] * (y - np.float32(0.6))
     head_y = y + p["tilt"] * x
-    head = _head(s, head_x, head_y)
+    head = _head(s, np.ascontiguousarray(head_x[HEAD]), np.ascontiguousarray(head_y[HEAD]))
     cap = _cap(s, head_x, head_y)
 
     _hair_behind(s, canvas, cap)
     _body(s, canvas, x, y)
-    _skin(s, canvas, head)
-    _features(s, canvas, head)
-    _hair_in_front(s, canvas, cap)
+    face = np.ascontiguousarray(canvas[(slice(None), *HEAD)])  # numpy runs through whole arrays faster than through windows
+    _skin(s, face, head)
+    _features(s, face, head)
+    canvas[(slice(None), *HEAD)] = face
+    _hair_in_front(s, canvas, head, cap)
     _hat(s, canvas, cap)
     return canvas
 
@@ -237,7 +259,7 @@ def _portrait(s: _Subject) -> Array:
 
 
 class _Ball:
-    """An ellipsoid over the picture. All arrays (n, 64, 64).
+    """An ellipsoid over a window of the picture. All arrays (n, rows, columns).
 
     x, y: the picture's plane; nx, v, nz: the surface normal of the unit ball, to the right, down and at the viewer; u, w: the same point
     as the head itself has it, u to its side and w to its front, once the turn is undone; outside: distance to the outline, negative inside.
@@ -266,11 +288,11 @@ def _head(s: _Subject, x: Array, y: Array) -> _Ball:
 
 
 def _cap(s: _Subject, x: Array, y: Array) -> _Ball:
-    """The skull with its hair, which sits behind the face and so swings the other way."""
+    """The skull with its hair, which sits behind the face and so swings the other way. Its x and y cover the whole picture."""
     p = s.p
     x = x + p["sin"] * np.float32(0.07)
     y = y - (np.float32(0.03) - np.float32(0.35) * p["volume"])
-    nx, v = x / (p["width"] * (1 + p["volume"])), y / (p["height"] * (1 + np.float32(0.75) * p["volume"]))
+    nx, v = x[:, CAP] / (p["width"] * (1 + p["volume"])), y[:, CAP] / (p["height"] * (1 + np.float32(0.75) * p["volume"]))
     return _Ball(s, x, y, nx, v, nx * nx + v * v, 0.6)
 
 
@@ -303,10 +325,10 @@ def _strands(s: _Subject, position: Array) -> Array:
     return _strand_table().take(at)
 
 
-def _noise_of(s: _Subject, table: Array, rows: slice = slice(0, SIZE)) -> Array:
-    """Each person's own cut-out of a noise table: (n, rows, 64)."""
-    windows = np.lib.stride_tricks.sliding_window_view(table, (SIZE, SIZE))
-    return windows[s.values["noise y"], s.values["noise x"]][:, rows]
+def _noise_of(s: _Subject | _Some, table: Array, like: Array) -> Array:
+    """Each person's own cut-out of a noise table, of the shape of `like`, (n, rows, columns)."""
+    windows = np.lib.stride_tricks.sliding_window_view(table, like.shape[1:])
+    return windows[s.values["noise y"], s.values["noise x"]]
 
 
 class _Some:
@@ -356,10 +378,12 @@ def _hair_behind(s: _Subject, canvas: Array, cap: _Ball) -> None:
     if len(long):
         k, rows = _Some(s, long), slice(22, SIZE)
         x, y = cap.x[long, rows], cap.y[long, rows]
-        half = k.p["width"] * (1 + k.p["volume"]) * np.float32(1.04)
-        wave = _noise_of(k, _noise()[0], rows) * (k.p["curl"] + np.float32(0.04))
-        distance = np.maximum(np.abs(x) - half - y * np.float32(0.04) - wave, y - np.float32(0.80) - 2 * wave)
-        distance = np.maximum(distance, -y - np.float32(0.15))
+        half = k.p["width"] * (1 + k.p["volume"])
+        wave = _noise_of(k, _noise()[0], x) * (k.p["curl"] + np.float32(0.04))
+        distance = np.maximum(
+            np.abs(x) - half - (y - np.float32(0.15)) * np.float32(0.12) - wave * np.clip(y * 2, 0, 1), y - np.float32(0.80) - 2 * wave
+        )
+        distance = np.maximum(distance, -y)
         nx = np.clip(x / half, -1, 1)
         lit = nx * k.p["sun x"] + np.sqrt(1 - nx * nx) * k.p["sun z"]
         shade = np.float32(0.08) + np.float32(0.38) * lit + np.float32(0.22) * _strands(k, nx)
@@ -397,7 +421,11 @@ def _body(s: _Subject, canvas: Array, x: Array, y: Array) -> None:
     seam = cover(np.abs(collar - np.float32(0.04)) - np.float32(0.012), SOFT)
     stripes = cover(_wave(y * 6) * np.float32(0.05), SOFT) * p["stripes"]
     nx = np.clip(x / np.float32(0.9), -1, 1)
-    shade = np.float32(0.30) + np.float32(0.50) * (nx * p["sun x"] + np.sqrt(1 - nx * nx) * p["sun z"]) - np.float32(0.35) * np.clip(y - np.float32(0.75), 0, 1)
+    shade = (
+        np.float32(0.30)
+        + np.float32(0.50) * (nx * p["sun x"] + np.sqrt(1 - nx * nx) * p["sun z"])
+        - np.float32(0.35) * np.clip(y - np.float32(0.75), 0, 1)
+    )
     shade = np.clip(shade - np.float32(0.2) * seam - np.float32(0.28) * stripes, 0, 1)
     cloth = s.colour["cloth"]
     paint(view, shoulders, cloth * 0.35, np.clip(cloth * 1.08 + 0.04, 0, 1), shade)
@@ -411,7 +439,7 @@ def _skin(s: _Subject, canvas: Array, head: _Ball) -> None:
     edge = np.where(p["hat"] > 0, np.float32(-0.36), p["hairline"] * np.float32(1.06))
     shade -= np.float32(0.24) * np.clip(1 - (head.v - edge - p["fall"] * np.abs(head.u - p["parting"])) * np.float32(3.6), 0, 1)
 
-    rows = slice(20, 54)
+    rows = slice(10, 44)
     u, v, nx, part = head.u[:, rows], head.v[:, rows], head.nx[:, rows], shade[:, rows]
     m = np.abs(u)
     along = np.clip((v - p["eye level"] + np.float32(0.10)) / p["nose length"], 0, np.float32(1.35))
@@ -420,8 +448,12 @@ def _skin(s: _Subject, canvas: Array, head: _Ball) -> None:
     bridge = np.clip(along * 2, 0, 1) * np.clip((np.float32(1.35) - along) * 5, 0, 1)
     part += bridge * np.clip(1 - ridge * ridge, 0, 1) * (ridge * p["sun x"] * np.float32(0.62) + np.float32(0.10))
     tip = p["eye level"] + p["nose length"]
+    flank = (np.abs(ridge) - np.float32(1.05)) / np.float32(0.45)
+    part -= np.float32(0.20) * bridge * _bump(flank * flank)
+    round_tip = (v - tip + np.float32(0.05)) / np.float32(0.10)
+    part += np.float32(0.16) * _bump(ridge * ridge * np.float32(1.6) + round_tip * round_tip)
     below = (v - tip - np.float32(0.035)) / np.float32(0.07)
-    part -= np.float32(0.30) * _bump(ridge * ridge * np.float32(0.8) + below * below)
+    part -= np.float32(0.42) * _bump(ridge * ridge * np.float32(0.8) + below * below)
     socket = (m - p["eye apart"]) / np.float32(0.30)
     sunk = (v - p["eye level"] + np.float32(0.10)) / np.float32(0.22)
     part -= np.float32(0.12) * _bump(socket * socket + sunk * sunk)
@@ -436,17 +468,24 @@ def _skin(s: _Subject, canvas: Array, head: _Ball) -> None:
     blush = np.clip(s.colour["skin"] * np.array([0.98, 0.56, 0.54]) + np.array([0.05, 0.0, 0.02]), 0, 1)
     inside = cover(head.outside[:, rows], SOFT)
     paint(view, rosy * p["blush"] * inside, blush)
-    spots = np.clip(_noise_of(s, _noise()[1], rows) * 4 - np.float32(0.7), 0, 1)
-    paint(view, spots * p["freckles"] * _bump((m * m + apple * apple) * np.float32(0.6)) * inside, s.colour["skin"] * np.array([0.66, 0.48, 0.40]))
-    for side in (-1, 1):  # nostrils
-        q = ((ridge - side * np.float32(0.42)) / np.float32(0.30)) ** 2 + ((v - tip) / np.float32(0.045)) ** 2
-        paint(view, np.float32(0.75) * _bump(q), s.colour["skin"] * np.array([0.45, 0.28, 0.26]))
+    freckled = np.flatnonzero(s.values["freckles"])
+    if len(freckled):
+        k = _Some(s, freckled)
+        spots = np.clip(_noise_of(k, _noise()[1], u) * 4 - np.float32(0.7), 0, 1) * k.p["freckles"]
+        spots *= _bump((m[freckled] ** 2 + apple[freckled] ** 2) * np.float32(0.6)) * inside[freckled]
+        some = view[freckled]
+        paint(some, spots, k.colour["skin"] * np.array([0.66, 0.48, 0.40]))
+        view[freckled] = some
+    few = slice(12, 30)  # the rows of `rows` where nostrils can be
+    nostril = (np.abs(ridge[:, few]) - np.float32(0.42)) / np.float32(0.30)
+    height = (v[:, few] - tip) / np.float32(0.045)
+    paint(view[:, :, few], np.float32(0.75) * _bump(nostril * nostril + height * height), s.colour["skin"] * np.array([0.45, 0.28, 0.26]))
     _ears(s, canvas, head, dark, light)
 
 
 def _ears(s: _Subject, canvas: Array, head: _Ball, dark: Array, light: Array) -> None:
     """Both ears. The one on the side that turns away goes behind the head."""
-    p, rows = s.p, slice(22, 48)
+    p, rows = s.p, slice(12, 38)
     view, x, y = canvas[:, :, rows], head.x[:, rows], head.y[:, rows]
     behind = cover(head.outside[:, rows], SOFT)
     for side in (-1, 1):
@@ -472,9 +511,9 @@ def _features(s: _Subject, canvas: Array, head: _Ball) -> None:
 
 
 def _eyes(s: _Subject, canvas: Array, head: _Ball) -> None:
-    p, rows, columns = s.p, slice(20, 46), slice(6, 58)
-    u, v = head.u[:, rows, columns], head.v[:, rows, columns]
-    view = canvas[:, :, rows, columns]
+    p, rows = s.p, slice(10, 36)
+    u, v = head.u[:, rows], head.v[:, rows]
+    view = canvas[:, :, rows]
     soft = SOFT / np.float32(0.6)  # an edge's width on the unit ball
     m = np.abs(u)
     right = np.where(u > 0, np.float32(1), np.float32(-1))
@@ -515,15 +554,17 @@ def _eyes(s: _Subject, canvas: Array, head: _Ball) -> None:
 
 def _beard(k: _Some, canvas: Array, head: _Ball) -> None:
     """A full beard, a goatee or something between, always with a moustache."""
-    p, rows = k.p, slice(30, SIZE)
+    p, rows = k.p, slice(20, 54)
     u, v = head.u[k.chosen, rows], head.v[k.chosen, rows]
-    grain = _noise_of(k, _noise()[1], rows)
+    grain = _noise_of(k, _noise()[1], u)
     full = np.clip((np.float32(0.72) - p["beard cut"]) * 6, 0, 1)
     rim = np.float32(0.70) - u * u * np.float32(0.85) - v + grain * np.float32(0.05)
     rim = np.maximum(rim, np.abs(u) - np.float32(0.42) - full)
     mu, mv = u / np.float32(0.36), (v - p["mouth level"] + np.float32(0.135) - u * u * np.float32(1.1)) / np.float32(0.075)
     moustache = (np.sqrt(mu * mu + mv * mv) - 1) * np.float32(0.09)
-    side = np.maximum(np.abs(np.abs(u) - np.float32(0.34)) - np.float32(0.07), np.abs(v - p["mouth level"] - np.float32(0.06)) - np.float32(0.2))
+    side = np.maximum(
+        np.abs(np.abs(u) - np.float32(0.34)) - np.float32(0.07), np.abs(v - p["mouth level"] - np.float32(0.06)) - np.float32(0.2)
+    )
     distance = np.minimum(np.minimum(rim, moustache), side) * np.float32(0.6)
     distance = np.maximum(distance, head.outside[k.chosen, rows] - np.float32(0.05) * np.clip(v, 0, 1))
     dark, light = _hair_tones(k)
@@ -532,13 +573,13 @@ def _beard(k: _Some, canvas: Array, head: _Ball) -> None:
 
 
 def _mouth(s: _Subject, canvas: Array, head: _Ball) -> None:
-    p, rows, columns = s.p, slice(34, 58), slice(10, 54)
-    u, v = head.u[:, rows, columns], head.v[:, rows, columns]
-    view = canvas[:, :, rows, columns]
+    p, rows = s.p, slice(24, 48)
+    u, v = head.u[:, rows], head.v[:, rows]
+    view = canvas[:, :, rows]
     soft = SOFT / np.float32(0.6)
     smile, opened = p["smile"], p["open_mouth"]
     half = p["mouth width"] * (1 + np.float32(0.24) * smile - np.float32(0.14) * opened * (1 - smile))
-    bend = np.float32(2.3) * smile - np.float32(0.15) * (1 - smile)
+    bend = np.float32(0.2) + np.float32(1.7) * smile
     line = v - p["mouth level"] + bend * (u * u - np.float32(0.018))  # 0 on the line between the lips, whose corners rise in a smile
     gap = opened * (np.float32(0.10) + np.float32(0.02) * smile)  # half the height of the opening
     line = line - gap * np.float32(0.5)
@@ -549,7 +590,9 @@ def _mouth(s: _Subject, canvas: Array, head: _Ball) -> None:
     shade = np.clip(np.float32(0.5) + line * 4 + np.float32(0.25) * ux * p["sun x"], 0, 1)
     paint(view, cover(ring, soft), s.colour["lip"] * np.array([0.70, 0.58, 0.60]), np.clip(s.colour["lip"] * 1.08, 0, 1), shade)
 
-    closed = cover(np.maximum(np.abs(line) - np.float32(0.014), np.abs(ux) - np.float32(0.98)), soft) * (1 - opened)
+    closed = cover(np.maximum(np.abs(line) - np.float32(0.016) - np.float32(0.008) * smile, np.abs(ux) - np.float32(0.98)), soft) * (
+        1 - opened
+    )
     deep = s.colour["lip"] * np.array([0.42, 0.30, 0.32])
     paint(view, closed, deep)
     inner = np.maximum(gap, np.float32(0.01))
@@ -563,9 +606,9 @@ def _mouth(s: _Subject, canvas: Array, head: _Ball) -> None:
 
 
 def _glasses(k: _Some, canvas: Array, head: _Ball) -> None:
-    p, rows, columns = k.p, slice(20, 48), slice(4, 60)
-    u, v = head.u[k.chosen, rows, columns], head.v[k.chosen, rows, columns]
-    view = canvas[k.chosen, :, rows, columns]
+    p, rows = k.p, slice(10, 38)
+    u, v = head.u[k.chosen, rows], head.v[k.chosen, rows]
+    view = canvas[k.chosen, :, rows]
     soft = SOFT / np.float32(0.6)
     m = np.abs(u)
     lens = p["lens"]
@@ -574,7 +617,7 @@ def _glasses(k: _Some, canvas: Array, head: _Ball) -> None:
     round_lens, box_lens = np.sqrt(across + down), np.sqrt(np.sqrt(across * across + down * down))
     distance = (round_lens + p["square lens"] * (box_lens - round_lens) - 1) * lens
     glass = cover(distance, soft)
-    front = cover(head.outside[k.chosen, rows, columns] - np.float32(0.03), SOFT)
+    front = cover(head.outside[k.chosen, rows] - np.float32(0.03), SOFT)
     streak = np.clip(1 - np.abs(u * np.float32(0.8) + v - p["eye level"] - np.float32(0.3) * p["light"]) * 9, 0, 1)
     black = np.full((k.n, 3), 0.06)
     white = np.ones((k.n, 3))
@@ -587,35 +630,47 @@ def _glasses(k: _Some, canvas: Array, head: _Ball) -> None:
     tone = k.colour["frame"]
     shade = np.clip(np.float32(0.35) - ay * np.float32(0.25) + np.float32(0.2) * ax * p["sun x"], 0, 1)
     paint(view, cover(frame, soft) * front, tone * 0.6, np.clip(tone * 1.25, 0, 1), shade)
-    canvas[k.chosen, :, rows, columns] = view
+    canvas[k.chosen, :, rows] = view
 
 
-def _hair_in_front(s: _Subject, canvas: Array, cap: _Ball) -> None:
+def _hair_in_front(s: _Subject, canvas: Array, head: _Ball, cap: _Ball) -> None:
     """Hair on the skull down to the hairline and the ears; with long hair, locks that fall in front of the shoulders."""
-    p, rows = s.p, slice(0, 56)
-    u, v, w, nx = cap.u[:, rows], cap.v[:, rows], cap.w[:, rows], cap.nx[:, rows]
-    wave = _noise_of(s, _noise()[0], rows)
-    outer = cap.outside[:, rows] - p["curl"] * wave * np.float32(0.8)
-    outer = outer - p["spikes"] * (np.float32(0.5) + np.float32(0.5) * _wave(nx * np.float32(2.6) + np.float32(0.25))) * np.clip(-v, 0, 1)
-    fringe = p["hairline"] + p["fall"] * np.abs(u - p["parting"]) + p["strands"] * _wave(u * np.float32(2.3)) + p["curl"] * wave * np.float32(0.5)
-    sides = p["sides"] + np.float32(0.13) * p["long_hair"]
-    end = np.float32(0.10) + np.float32(0.5) * p["sides"] + p["long_hair"]
-    distance = np.minimum((v - fringe) * np.float32(0.6), (w - sides + np.float32(0.25) * np.clip(v, 0, 1) * (1 - p["long_hair"])) * np.float32(0.5))
+    p, u, v, w, nx = s.p, cap.u, cap.v, cap.w, cap.nx
+    wave = _noise_of(s, _noise()[0], u)
+    low = np.clip(v, 0, 1) * (1 - p["long_hair"])
+    outer = cap.outside - (np.float32(0.8) * p["curl"]) * wave
+    outer += np.float32(0.16) * low
+    spiky = np.flatnonzero(s.values["spikes"])
+    outer[spiky] -= p["spikes"][spiky] * (np.float32(0.5) + np.float32(0.5) * _wave(nx[spiky] * np.float32(2.6))) * np.clip(-v[spiky], 0, 1)
+    fringe = p["fall"] * np.abs(u - p["parting"])
+    fringe += p["hairline"]
+    fringe += p["strands"] * _wave(u * np.float32(2.3))
+    fringe += (np.float32(0.5) * p["curl"]) * wave
+    sides = p["sides"] + np.float32(0.13) * p["long_hair"] - np.float32(0.25) * low
+    end = np.float32(0.12) + np.float32(0.5) * p["sides"] + np.float32(0.28) * p["long_hair"]
+    distance = np.minimum((v - fringe) * np.float32(0.6), (w - sides) * np.float32(0.3))
+    beyond = distance[HEAD]  # around the face, hair fills what lies between the head and the hair's own outline
+    np.minimum(beyond, -np.float32(0.02) - head.outside[:, : CAP.stop - HEAD_TOP], out=beyond)
     distance = np.maximum(np.maximum(distance, (v - end) * np.float32(0.6)), outer)
-    distance = np.where(p["hat"] > 0, np.maximum(distance, np.float32(-0.42) - v), distance)
+    np.maximum(distance, np.where(p["hat"] > 0, np.float32(-0.42), np.float32(-9)) - v, out=distance)  # none sticks out of a hat
     fan = (u - p["parting"]) / (np.float32(1.55) + np.clip(v, -1, 1))
-    streaks = _strands(s, fan) * (1 - np.clip(p["curl"] * 6, 0, 1)) + wave * np.clip(p["curl"] * 6, 0, 1)
+    curly = np.clip(p["curl"] * 6, 0, 1)
+    streaks = _strands(s, fan) * (1 - curly) + wave * curly
     band = (v + np.float32(0.62) + np.float32(0.12) * nx * nx) / np.float32(0.24)
-    gloss = _bump(band * band) * np.clip(cap.lit[:, rows], 0, 1)
-    shade = np.clip(np.float32(0.10) + np.float32(0.52) * cap.lit[:, rows] + np.float32(0.20) * streaks + np.float32(0.26) * gloss, 0, 1)
+    gloss = _bump(band * band) * np.clip(cap.lit, 0, 1)
+    gloss *= np.float32(0.26)
+    gloss += np.float32(0.52) * cap.lit
+    gloss += np.float32(0.20) * streaks
+    gloss += np.float32(0.10)
+    shade = np.clip(gloss, 0, 1, out=gloss)
     dark, light = _hair_tones(s)
-    paint(canvas[:, :, rows], cover(distance, SOFT) * p["hair opacity"], dark, light, shade)
+    paint(canvas[:, :, CAP], cover(distance, SOFT) * p["hair opacity"], dark, light, shade)
 
     long = s.having("long_hair")
     if len(long):
         k, rows = _Some(s, long), slice(26, SIZE)
         x, y = cap.x[long, rows], cap.y[long, rows]
-        wave = _noise_of(k, _noise()[0], rows) * (k.p["curl"] + np.float32(0.05))
+        wave = _noise_of(k, _noise()[0], x) * (k.p["curl"] + np.float32(0.05))
         centre = k.p["width"] * (1 + k.p["volume"]) * np.float32(0.90)
         thick = np.float32(0.115) - np.clip(y - np.float32(0.35), 0, 1) * np.float32(0.12) + np.float32(0.25) * k.p["curl"]
         thick = thick * np.clip((y + np.float32(0.05)) * 4, 0, 1)
@@ -648,8 +703,8 @@ def _hat(s: _Subject, canvas: Array, cap: _Ball) -> None:
     dark, light = tone * 0.38, np.clip(tone * 1.12 + 0.05, 0, 1)
 
     bx, by = (x + p["sin"] * np.float32(0.04)) / np.float32(0.15), (y + p["height"] * np.float32(1.20)) / np.float32(0.15)
-    bobble = np.sqrt(bx * bx + by * by) - _noise_of(k, _noise()[1], rows) * np.float32(0.2)
-    shade = np.clip(np.float32(0.55) + np.float32(0.3) * (bx * p["sun x"] - by) , 0, 1)
+    bobble = np.sqrt(bx * bx + by * by) - _noise_of(k, _noise()[1], x) * np.float32(0.2)
+    shade = np.clip(np.float32(0.55) + np.float32(0.3) * (bx * p["sun x"] - by), 0, 1)
     paint(view, cover((bobble - 1) * np.float32(0.15), SOFT) * beanie, np.clip(dark + 0.25, 0, 1), np.clip(light + 0.25, 0, 1), shade)
 
     crown = np.maximum((np.sqrt(q) - 1) * np.float32(0.6), (v - edge) * np.float32(0.65))
@@ -659,7 +714,9 @@ def _hat(s: _Subject, canvas: Array, cap: _Ball) -> None:
     seam = cover(np.abs(u) - np.float32(0.012), np.float32(0.07)) * peaked * np.float32(0.15)
     paint(view, cover(crown, SOFT), dark, light, np.clip(shade - np.float32(0.4) * ribbon - seam, 0, 1))
 
-    fold = np.maximum((np.sqrt(q) - np.float32(1.05)) * np.float32(0.6), np.abs(v - edge + np.float32(0.08)) * np.float32(0.6) - np.float32(0.075))
+    fold = np.maximum(
+        (np.sqrt(q) - np.float32(1.05)) * np.float32(0.6), np.abs(v - edge + np.float32(0.08)) * np.float32(0.6) - np.float32(0.075)
+    )
     shade = np.float32(0.14) + np.float32(0.60) * lit + np.float32(0.12) * _wave(u * 6)
     paint(view, cover(fold, SOFT) * beanie, dark * 0.9, light, np.clip(shade, 0, 1))
 

@@ -35,8 +35,8 @@ def generate(count: int, split: str) -> ImageData:
     affine = (cos / wide - slant * sin / tall, sin / wide + slant * cos / tall, -sin / tall, cos / tall)
     shift_x, shift_y = dice.uniform("shift x", -1.8, 1.8), dice.uniform("shift y", -1.6, 1.6)
 
-    bend = dice.uniform("bend", -0.16, 0.16, (2, 6, 6)) * dice.uniform("bend size", 0.3, 1.0)[:, None, None, None]
-    stroke = dice.uniform("stroke", -0.018, 0.05)  # grows or thins the font's stroke on either side
+    bend = dice.uniform("bend", -0.24, 0.24, (2, 6, 6)) * dice.uniform("bend size", 0.3, 1.0)[:, None, None, None]
+    stroke = dice.uniform("stroke", -0.012, 0.05)  # grows or thins the font's stroke on either side
     swell = dice.uniform("swell", -0.04, 0.04, (2,))  # and does so unevenly, like a pen that is pressed harder at one end
     softness = dice.uniform("softness", 1.0, 1.9) / tall
     brightness = dice.uniform("brightness", 0.88, 1.0)

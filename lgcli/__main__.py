@@ -1,0 +1,3 @@
+from lgcli.app import main
+
+main()

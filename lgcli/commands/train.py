@@ -1,0 +1,121 @@
+"""lgm train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lgcli import options as o
+from models.errors import UserError
+
+
+def train(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model's name; `lgm models` lists them.", show_default=False)] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="A data set (`lgm data`), NAME:test, or a folder of images.", show_default=False),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run where it stopped.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The run's folder; by default runs/MODEL-DATA.", show_default=False)
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="quick, default or paper.", show_default="default")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the model (`lgm models MODEL`); repeatable.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images to see, e.g. 600k.", show_default="preset's")] = None,
+    epochs: Annotated[float | None, typer.Option(metavar="N", help="The same in passes over the data.", show_default=False)] = None,
+    batch: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images a step.", show_default="preset's")] = None,
+    seed: Annotated[int | None, typer.Option(parser=o.seed, metavar="N", help="Same seed, same weights.", show_default="0")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", show_default="fp32")] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the networks first.", show_default="no-compile")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Threads that prepare batches ahead.", show_default="0")] = None,
+    size: Annotated[tuple[int, int] | None, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")] = None,
+    fit: Annotated[str | None, typer.Option(help="crop, pad or stretch to the size.", show_default="crop")] = None,
+    channels: Annotated[str | None, typer.Option(help="auto, 1 or 3.", show_default="auto")] = None,
+    background: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(parser=o.colour, metavar="COLOUR", help="What transparent pixels lie on.", show_default="white"),
+    ] = None,
+    skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave unreadable images out.", show_default=False)] = None,
+    base: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A trained auto-encoder to start from, instead of the first stage.", show_default=False)
+    ] = None,
+    sample_every: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images between grids.", show_default="a 20th")] = None,
+    save_every: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images between saves.", show_default="a 10th")] = None,
+    log_every: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images between log lines.", show_default="a 500th")] = None,
+    keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints kept, at least 2.", show_default="2")] = None,
+    average_images: Annotated[
+        int | None, typer.Option("--average", metavar="N", help="Half-life of the moving average in images; 0: none.", show_default="50000")
+    ] = None,
+    data_root: o.DataRoot = None,
+    accept_data: Annotated[bool, typer.Option("--accept-data", help="Resume although the data have changed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")] = False,
+) -> None:
+    """Train a model, or go on with a run."""
+    settings: dict[str, Any] = {
+        "preset": preset,
+        "images": images,
+        "batch": batch,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "compile": compiled,
+        "workers": workers,
+        "size": size,
+        "fit": fit,
+        "channels": channels,
+        "background": background,
+        "skip_bad": skip_bad,
+        "base": o.root(base),
+        "sample_every": sample_every,
+        "save_every": save_every,
+        "log_every": log_every,
+        "keep": keep,
+        "average_images": average_images,
+        "data_root": o.root(data_root),
+    }
+    settings = {key: value for key, value in settings.items() if value is not None}
+    if epochs is not None and images is not None:
+        raise UserError("both --images and --epochs", "--epochs", "give one of them")
+    if resume is None and (model is None or data is None):
+        missing = "a model" if model is None else "--data"
+        raise UserError(f"{missing} is missing", "lgm train", "write lgm train MODEL --data DATA, or lgm train --resume RUN")
+    if resume is not None and (model or out or epochs is not None or base):
+        raise UserError("--resume goes on with a run as it is", f"--resume {resume}", "leave MODEL, --out, --epochs and --base out")
+
+    from lgcli import render
+
+    if resume is not None:
+        from models import api
+        from models.training.checkpoint import newest_valid
+
+        if data is not None:
+            settings["data"] = data
+        if assignments:
+            from models.config import parse_assignments
+            from models.registry import model_class
+
+            settings["options"] = parse_assignments(model_class(newest_valid(resume)[0].model).Config, assignments)
+        render.training(api.resume(resume, accept_data=accept_data, **settings), json_lines)
+        return
+
+    from models.config import parse_assignments
+    from models.registry import MODELS, model_class
+
+    assert model is not None and data is not None
+    MODELS.find(model)  # a mistyped name should not wait for torch
+    options = parse_assignments(model_class(model).Config, assignments or [])
+
+    from models import api
+
+    if dry_run:
+        render.dry_run(api.describe_plan(model, data, epochs=epochs, options=options, **settings), json_lines)
+        return
+    render.training(api.stream(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)

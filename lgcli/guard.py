@@ -1,0 +1,53 @@
+"""Around every command: errors become one clear message and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from models.errors import LgmError, printable
+
+
+def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Exit codes: 0 done, 1 the run failed, 2 the user's mistake, 128 + n stopped by signal n."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except LgmError as error:
+            _leave(f"error: {error}", error.exit_code)
+        except KeyboardInterrupt:
+            _leave("interrupted; nothing was written", 130)
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w")  # nobody reads any more; do not stumble again while Python shuts down
+            raise SystemExit(1) from None
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy"):
+                raise
+            _leave(f"error: {error.name} is not installed: {sys.executable}\n  fix: {sys.executable} -m pip install {error.name}", 2)
+        except Exception as error:
+            if os.environ.get("LGM_DEBUG"):
+                raise
+            _leave(f"error: unexpected {type(error).__name__}: {printable(error)}\n  fix: this is a bug; report it with {_saved()}", 1)
+
+    return run
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _saved() -> Path:
+    """The traceback of the exception that is being handled, in a file. (LGM_DEBUG=1 shows it at once.)"""
+    descriptor, name = tempfile.mkstemp(prefix="lgm-traceback-", suffix=".txt")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(traceback.format_exc())
+    return Path(name)

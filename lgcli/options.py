@@ -1,0 +1,77 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.config import parse_count
+from models.errors import UserError
+
+
+def count(text: str | int) -> int:
+    """`60000`, `60k` or `1.5M` as a number above 0."""
+    number = parse_count(str(text))  # Typer hands a default over as it is
+    if not isinstance(number, int) or number < 1:
+        raise typer.BadParameter(f"{text!r} is not a whole number above 0, such as 500, 60k or 1.5M")
+    return number
+
+
+def seed(text: str | int) -> int:
+    text = str(text)
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**64:
+        raise typer.BadParameter(f"{text[:40]!r} is not a seed: a whole number from 0 to 2^64 - 1")
+    return int(text)
+
+
+def size(text: str) -> tuple[int, int]:
+    """`64` or `64x48` (width x height) as (height, width)."""
+    width, _, height = text.lower().partition("x")
+    try:
+        sides = (int(height or width), int(width))
+    except ValueError:
+        sides = (0, 0)
+    if not all(1 <= side <= 4096 for side in sides):
+        raise typer.BadParameter(f"{text!r} is no size: write 64, or WIDTHxHEIGHT such as 64x48")
+    return sides
+
+
+def colour(text: str) -> tuple[int, int, int]:
+    """`white`, `black` or `#rrggbb`."""
+    digits = {"white": "ffffff", "black": "000000"}.get(text.lower(), text.lstrip("#"))
+    try:
+        value = int(digits, 16) if len(digits) == 6 else -1
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise typer.BadParameter(f"{text!r} is no colour: write white, black or #rrggbb")
+    return (value >> 16, value >> 8 & 255, value & 255)
+
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or one checkpoint file.")]
+Count = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N", help="How many.")]
+Seed = Annotated[int, typer.Option(parser=seed, metavar="N", help="Same seed, same result.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(envvar="LGM_DATA", metavar="DIR", help="Where named data sets lie, and are downloaded to.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Use the weights as trained, not their moving average.")]
+
+
+def free_path(path: Path, force: bool, flag: str) -> Path:
+    """`path`, after making sure that nothing is lost by writing there."""
+    if path.exists() and not force and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError("something lies there already", path, f"choose another {flag}, or give --force")
+    if not path.parent.exists() and path.suffix:
+        raise UserError("no such folder", path.parent, f"create it, or choose another {flag}")
+    return path
+
+
+def root(path: Path | None) -> str | None:
+    return str(path) if path else None
+
+

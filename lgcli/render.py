@@ -1,0 +1,290 @@
+"""Everything that lgm prints. Results go to stdout, progress and chatter to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json as json_module
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from models.data.folder import Report
+    from models.registry import Entry
+    from models.training import events
+
+_PLAIN_SECONDS = 10.0  # between two plain lines of losses when nobody watches a terminal
+
+
+def result(values: Mapping[str, Any], text: str, json: bool) -> None:
+    """A command's result: one JSON document, or text."""
+    print(json_module.dumps(values, allow_nan=False) if json else text)
+
+
+def mapping(values: Mapping[str, Any], json: bool) -> None:
+    """Names and values, nested ones indented."""
+    if json:
+        print(json_module.dumps(values, allow_nan=False))
+        return
+    _out().print(_tree(values))
+
+
+def listing(title: str, entries: Mapping[str, str], json: bool, footer: str = "") -> None:
+    if json:
+        print(json_module.dumps(entries))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, summary in entries.items():
+        table.add_row(name, Text(summary))
+    _out().print(table)
+    if footer:
+        _out().print(Text(footer))
+
+
+def model(entry: Entry, json: bool) -> None:
+    """A model's docstring and options."""
+    if json:
+        options = [dataclasses.asdict(option) for option in entry.options()]
+        print(json_module.dumps({"name": entry.name, "about": entry.docstring, "options": options}))
+        return
+    out = _out()
+    out.print(Text(f"{entry.name}: {entry.docstring}\n"))
+    table = Table(box=None, pad_edge=False, title="options (--set KEY=VALUE)", title_justify="left")
+    for column in ("key", "default", "takes", "what it is"):
+        table.add_column(column, overflow="fold")
+    for option in entry.options():
+        table.add_row(*(Text(x) for x in (option.name, option.default, option.takes, option.help)))
+    out.print(table)
+
+
+def report(found: Report, json: bool) -> bool:
+    """What `lgm data check` found. Returns whether every file was good."""
+    if json:
+        print(json_module.dumps({**dataclasses.asdict(found), "bad": [{"file": f, "reason": r} for f, r in found.bad]}))
+        return not found.bad
+    from models.errors import printable
+
+    height, width, channels = found.shape
+    print(f"{printable(found.name)}: {found.count:,} good images, used as {width}x{height}, {channels} channel{'s' if channels > 1 else ''}")
+    for title, counts in (("modes", found.modes), ("sizes", dict(list(found.sizes.items())[:8])), ("frames", found.frames)):
+        if len(counts) > 1 or title == "modes":
+            print(f"  {title}: {', '.join(f'{name} ({number:,})' for name, number in counts.items())}")
+    if found.classes:
+        print(f"  classes: {', '.join(map(printable, found.classes[:20]))}{' ...' if len(found.classes) > 20 else ''}")
+    for note in found.notes:
+        print(f"  note: {printable(note)}")
+    for path, reason in found.bad:
+        print(f"  bad: {printable(path)}: {printable(reason)}")
+    print(f"{len(found.bad)} bad files" if found.bad else "no bad files")
+    return not found.bad
+
+
+def errors_table(names: Sequence[str], errors: Sequence[float], path: str, json: bool) -> None:
+    """The error of each reconstructed image and their mean."""
+    mean = sum(errors) / len(errors)
+    if json:
+        listed = [{"image": n, "error": e} for n, e in zip(names, errors, strict=True)]
+        print(json_module.dumps({"grid": path, "mean_error": mean, "images": listed}))
+        return
+    for name, error in zip(names, errors, strict=True):
+        print(f"{error:.5f}  {name}")
+    print(f"{mean:.5f}  mean squared error (black 0, white 1)\n{path}")
+
+
+def dry_run(plan: Mapping[str, Any], json: bool) -> None:
+    mapping(plan, json)
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, on a terminal only; yields the function that moves it on."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda amount: None
+        return
+    with Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------------------------
+
+
+def training(happening: Iterator[events.Event], json: bool) -> None:
+    """Show a run as it happens: JSON lines, a live display on a terminal, or plain lines. Rank 0 speaks for all."""
+    speaks = os.environ.get("RANK", "0") == "0"
+    view = _Silent() if not speaks else _JsonLines() if json else _Display() if Console(stderr=True).is_terminal else _Lines()
+    with view:
+        for event in happening:
+            try:
+                view.show(event)
+            except BrokenPipeError:  # nobody listens any more: save, and end
+                view.show = _Silent().show  # type: ignore[method-assign]
+                sys.stdout = open(os.devnull, "w")
+                os.kill(os.getpid(), signal.SIGHUP)
+    from models.training.events import Finished
+
+    if speaks and not json and isinstance(event, Finished):
+        print(event.run)
+
+
+class _Silent:
+    def show(self, event: events.Event) -> None:
+        pass
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _JsonLines(_Silent):
+    """One JSON object a line on stdout; `event` names its kind."""
+
+    def show(self, event: events.Event) -> None:
+        kind = type(event).__name__.lower()
+        print(json_module.dumps({"event": kind, **dataclasses.asdict(event)}), flush=True)
+
+
+class _Lines(_Silent):
+    """Plain lines on stderr, losses at most every few seconds."""
+
+    def __init__(self) -> None:
+        self.total, self.last = 0, 0.0
+
+    def show(self, event: events.Event) -> None:
+        from models.training import events as e
+
+        if isinstance(event, e.Started):
+            self.total = event.total
+        if isinstance(event, e.Logged):
+            if time.monotonic() - self.last < _PLAIN_SECONDS:
+                return
+            self.last = time.monotonic()
+        if not isinstance(event, e.Progressed):
+            print(describe(event, self.total), file=sys.stderr, flush=True)
+
+
+class _Display(_Silent):
+    """The live display of a terminal: a bar for the run, the losses, and the newest pictures under it."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]} images"),
+            TextColumn("{task.fields[rate]}/s"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.task = self.bar.add_task("starting", total=None, count="0", rate="-")
+        self.losses: Mapping[str, float] = {}
+        self.pictures: dict[str, str] = {}
+        self.total = 0
+        self.live = Live(self._picture(), console=self.console, refresh_per_second=5)
+
+    def __enter__(self) -> _Display:
+        self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.update(self._picture())
+        self.live.stop()
+
+    def show(self, event: events.Event) -> None:
+        from models.training import events as e
+
+        if isinstance(event, e.Started):
+            self.total = event.total
+            self.bar.update(self.task, total=event.total)
+        elif isinstance(event, e.StageStarted):
+            self.bar.update(self.task, description=f"{event.number}/{event.stages} {event.stage}")
+        elif isinstance(event, (e.Progressed, e.Logged)):
+            rate = f"{event.rate:,.0f}"
+            self.bar.update(self.task, completed=event.images, count=f"{event.images:,} of {self.total:,}", rate=rate)
+        if isinstance(event, e.Logged):
+            self.losses = event.losses
+        elif isinstance(event, e.Drawn):
+            self.pictures[event.kind] = event.path
+        if isinstance(event, (e.Started, e.Warned, e.Finished)):
+            self.live.console.print(Text(describe(event, self.total), style="yellow" if isinstance(event, e.Warned) else ""))
+        self.live.update(self._picture())
+
+    def _picture(self) -> Group:
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        pictures = [Text(f"newest {kind}: {path}", overflow="fold") for kind, path in self.pictures.items()]
+        return Group(self.bar, Text(losses), *pictures)
+
+
+def describe(event: events.Event, total: int) -> str:
+    """One plain line for an event."""
+    from models.training import events as e
+
+    match event:
+        case e.Started():
+            verb = "resuming" if event.resumed else "training"
+            return f"{verb} {event.model} on {event.data}, {event.total:,} images, device {event.device}: {event.run}"
+        case e.StageStarted():
+            return f"stage {event.number}/{event.stages} {event.stage}: images {event.images:,} to {event.ends:,}"
+        case e.Logged():
+            losses = ", ".join(f"{name} {value:.4g}" for name, value in event.losses.items())
+            left = (total - event.images) / event.rate if event.rate else 0
+            return f"{event.images:,} of {total:,} images, {event.rate:,.0f}/s, {_clock(left)} left: {losses}"
+        case e.Drawn():
+            return f"{event.kind} grid: {event.path}"
+        case e.Saved():
+            return f"saved: {event.path}"
+        case e.Warned():
+            return f"warning: {event.message}" + (f"\n  fix: {event.fix}" if event.fix else "")
+        case e.Finished():
+            if event.already:
+                return f"already at {event.images:,} images, nothing to do: {event.run}"
+            return f"finished: {event.images:,} images in {_clock(event.seconds)}: {event.run}"
+    return str(event)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _out() -> Console:
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _tree(values: Any, indent: int = 0) -> Text:
+    lines = Text()
+    for name, value in values.items():
+        pad = "  " * indent
+        if isinstance(value, Mapping) and value:
+            lines.append(f"{pad}{name}:\n").append_text(_tree(value, indent + 1))
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
+            lines.append(f"{pad}{name}:\n")
+            for item in value:
+                lines.append(f"{pad}  {', '.join(f'{k} {_number(v)}' for k, v in item.items())}\n")
+        elif value not in (None, [], (), {}, ""):
+            shown = ", ".join(map(_number, value)) if isinstance(value, (list, tuple)) else _number(value)
+            lines.append(f"{pad}{name}: {shown}\n")
+    return lines
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_number, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
