@@ -258,37 +258,37 @@ class Trained:
         self._ready_to_sample()
         return generate.project(self.model, images, **settings)
 
-    def interpolate(
+    def interpolate(self, a: str | np.ndarray, b: str | np.ndarray, **settings: Any) -> np.ndarray:
+        """The images of `way`: (number, height, width, channels)."""
+        return self.way(a, b, **settings).images
+
+    def way(
         self,
         a: str | np.ndarray,
         b: str | np.ndarray,
         *,
-        steps: int = 10,
+        number: int = 10,
         path: Literal["lerp", "slerp"] = "lerp",
         space: Literal["auto", "code", "noise"] = "auto",
         data_root: str | None = None,
-        **projection: Any,
-    ) -> np.ndarray:
-        """A way from `a` to `b`: (steps, height, width, channels).
+        search: Mapping[str, Any] | None = None,
+    ) -> Way:
+        """A way from `a` to `b` through the latent space.
 
         Args:
             a, b: each an image file, an item of a data set ("mnist:test:17"), a seed ("seed:3" or "3"), or an image array.
-            space: `code` goes straight between encoder outputs; `noise` between noise, for images found by projection; `auto` is the
-                model's own choice (`LatentModel.interpolates`).
-            projection: settings of `models.generate.project`.
+            number: images on the way, both ends included.
+            path: `lerp` is the straight line, `slerp` the great circle.
+            space: `code` goes between encoder outputs; `noise` between noise, for images found by projection; `auto` is the model's own
+                choice (`LatentModel.interpolates`), and noise where an end is a seed.
+            search: settings of `models.generate.project`.
         """
-        return self.way(a, b, steps=steps, path=path, space=space, data_root=data_root, **projection).images
-
-    def way(
-        self, a: str | np.ndarray, b: str | np.ndarray, *, steps: int, path: Any, space: str, data_root: str | None = None, **projection: Any
-    ) -> Way:
-        """`interpolate`, with the space that was used and the projection's errors."""
         ends = [self.endpoint(end, data_root) for end in (a, b)]
         chosen = self.space_for(ends, space)
-        found, errors = self._points([end for end in ends if not isinstance(end, int)], chosen, projection)
+        found, errors = self._points([end for end in ends if not isinstance(end, int)], chosen, search or {})
         shown = iter(found)
         points = [image_noise(end, [0], self.model.noise_shape)[0] if isinstance(end, int) else next(shown) for end in ends]
-        return Way(generate.images_from(self.model, generate.blend(points[0], points[1], steps, path), chosen), chosen, errors)
+        return Way(generate.images_from(self.model, generate.blend(points[0], points[1], number, path), chosen), chosen, errors)
 
     def space_for(self, ends: Sequence[int | np.ndarray], space: str) -> Literal["code", "noise"]:
         if space not in ("auto", "code", "noise"):
@@ -346,12 +346,12 @@ class Trained:
         config, spec = self.header.config, self.header.spec
         return {"size": spec.size, "fit": config.fit, "channels": str(spec.channels), "background": config.background}
 
-    def _points(self, images: Sequence[np.ndarray], space: str, projection: Mapping[str, Any]) -> tuple[torch.Tensor, list[float]]:
+    def _points(self, images: Sequence[np.ndarray], space: str, search: Mapping[str, Any]) -> tuple[torch.Tensor, list[float]]:
         """The images' codes or noise, and for noise the error of each image's projection."""
         if not images:
             return torch.empty(0), []
         if space == "noise":
-            found = self.project(np.stack(images), **projection)
+            found = self.project(np.stack(images), **search)
             return found.noise, found.error.tolist()
         with generate.evaluating(self.model):
             return generate.in_blocks(self.model.encode, to_float(torch.from_numpy(np.stack(images))), self.device), []  # type: ignore[arg-type]

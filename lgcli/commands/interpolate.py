@@ -41,7 +41,7 @@ def interpolate(
     target = o.free_path(output or Path(f"{api.name_of(run)}-interpolation.png"), force or output is None, "-o")
     with render.progress("projecting", steps) as advance:
         search = {"steps": steps, "restarts": restarts, "seed": seed, "progress": lambda done, total: advance(1)}
-        way = trained.way(a, b, steps=number, path=path, space=space, data_root=o.root(data_root), **search)
+        way = trained.way(a, b, number=number, path=path, space=space, data_root=o.root(data_root), search=search)  # type: ignore[arg-type]
     written = [str(results.write_grid(way.images, target, columns=number))]
     if gif:
         written.append(str(results.write_gif(way.images, target.with_suffix(".gif"))))

@@ -31,7 +31,7 @@ FACTORS = ("pose", "light")
 
 PIXEL = np.float32(2 / SIZE)  # the picture spans -1 .. 1 both ways, y down
 SOFT = np.float32(1.25 * 2 / SIZE)  # width of an edge
-BLOCK = 12  # images at a time: their arrays fit the processor's cache
+BLOCK = 16  # images at a time: their arrays fit the processor's cache
 TURN = 0.56  # radians at pose 1
 HEAD_TOP, HEAD_LEFT = 10, 4  # the head is computed and painted in this window only
 HEAD = (slice(None), slice(HEAD_TOP, SIZE), slice(HEAD_LEFT, SIZE - HEAD_LEFT))
@@ -319,7 +319,7 @@ def _strand_table() -> Array:
     return noise_tile(SEED + 2, 256, 3)[:4].reshape(-1)
 
 
-def _strands(s: _Subject, position: Array) -> Array:
+def _strands(s: _Subject | _Some, position: Array) -> Array:
     """Streaks that run where `position`, about -1 .. 1 across the head, is constant."""
     at = ((position * 60 + 512).astype(np.int32) + s.values["noise x"].astype(np.int32)[:, None, None] * 7) & 1023
     return _strand_table().take(at)
@@ -721,7 +721,7 @@ def _hat(s: _Subject, canvas: Array, cap: _Ball) -> None:
     paint(view, cover(fold, SOFT) * beanie, dark * 0.9, light, np.clip(shade, 0, 1))
 
     vx = (x - p["sin"] * np.float32(0.50)) / (p["width"] * np.float32(0.98))
-    vy = (y / p["height"] + np.float32(0.36) + np.float32(0.16) * vx * vx * 0) / np.float32(0.17)
+    vy = (y / p["height"] + np.float32(0.36)) / np.float32(0.17)
     visor = (np.sqrt(vx * vx + vy * vy) - 1) * np.float32(0.12)
     visor = np.maximum(visor, (np.float32(-0.42) - y / p["height"]) * np.float32(0.6))
     shade = np.clip(np.float32(0.55) - np.float32(0.35) * vy + np.float32(0.2) * vx * p["sun x"], 0, 1)
