@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -15,7 +17,7 @@ def _refuse_a_shadow() -> None:
     ours = Path(__file__).resolve().parent.parent / "models"
     found = getattr(models, "__file__", None)
     if found is None or Path(found).resolve().parent != ours:
-        where = found or list(getattr(models, "__path__", ["?"]))[0]
+        where = found or next(iter(getattr(models, "__path__", ["?"])))
         print(f"error: another package named models hides lgm's own: {where}\n  fix: start lgm from another folder", file=sys.stderr)
         raise SystemExit(2)
 
@@ -46,14 +48,15 @@ def _app(version: bool = typer.Option(False, "--version", callback=_version, is_
     pass
 
 
-for name, command in {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train.train,
     "sample": sample.sample,
     "reconstruct": reconstruct.reconstruct,
     "interpolate": interpolate.interpolate,
     "info": info.info,
     "models": zoo.models,
-}.items():
+}
+for name, command in COMMANDS.items():
     app.command(name)(guarded(command))
 app.add_typer(data.app, name="data")
 

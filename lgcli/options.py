@@ -55,7 +55,8 @@ Count = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N",
 Seed = Annotated[int, typer.Option(parser=seed, metavar="N", help="Same seed, same result.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 DataRoot = Annotated[
-    Path | None, typer.Option(envvar="LGM_DATA", metavar="DIR", help="Where named data sets lie, and are downloaded to.", show_default=False)
+    Path | None,
+    typer.Option(envvar="LGM_DATA", metavar="DIR", help="Where named data sets lie, and are downloaded to.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
@@ -73,5 +74,3 @@ def free_path(path: Path, force: bool, flag: str) -> Path:
 
 def root(path: Path | None) -> str | None:
     return str(path) if path else None
-
-

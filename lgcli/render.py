@@ -77,7 +77,9 @@ def report(found: Report, json: bool) -> bool:
     from models.errors import printable
 
     height, width, channels = found.shape
-    print(f"{printable(found.name)}: {found.count:,} good images, used as {width}x{height}, {channels} channel{'s' if channels > 1 else ''}")
+    print(
+        f"{printable(found.name)}: {found.count:,} good images, used as {width}x{height}, {channels} channel{'s' if channels > 1 else ''}"
+    )
     for title, counts in (("modes", found.modes), ("sizes", dict(list(found.sizes.items())[:8])), ("frames", found.frames)):
         if len(counts) > 1 or title == "modes":
             print(f"  {title}: {', '.join(f'{name} ({number:,})' for name, number in counts.items())}")

@@ -1,4 +1,4 @@
-"""lgm: latent generative models of images. `models.train`, `models.load` and `models.stream` are the Python API; importing this is light."""
+"""lgm: latent generative models of images. `models.train`, `models.load` and `models.stream` are the API; importing this is light."""
 
 from __future__ import annotations
 

@@ -92,9 +92,7 @@ def stream(
         yield from loop.train(_job(config, built, loaded, run, device, ranks, fused=fused))
 
 
-def resume(
-    run: str | os.PathLike[str], *, accept_data: bool = False, fused: bool = True, **changes: Any
-) -> Iterator[events.Event]:
+def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: bool = True, **changes: Any) -> Iterator[events.Event]:
     """Go on with a run where its newest intact checkpoint stands; bit-exact on the same kind of machine.
 
     Args:
@@ -118,11 +116,15 @@ def resume(
         if job.fingerprint != start.fingerprint:
             if not accept_data:
                 raise UserError(
-                    f"the data have changed since the run began ({len(loaded):,} images now)", config.data, "bring them back, or give --accept-data"
+                    f"the data have changed since the run began ({len(loaded):,} images now)",
+                    config.data,
+                    "bring them back, or give --accept-data",
                 )
             job = dataclasses.replace(job, warnings=(*job.warnings, "not bit-exact: the data have changed since the run began"))
         if spec_of(loaded).shape != start.spec.shape:
-            raise UserError(f"the images are {spec_of(loaded).shape} now, the run's are {start.spec.shape}", config.data, "bring the data back")
+            raise UserError(
+                f"the images are {spec_of(loaded).shape} now, the run's are {start.spec.shape}", config.data, "bring the data back"
+            )
         yield from loop.train(job)
 
 
@@ -463,9 +465,7 @@ def _new_run(config: RunConfig) -> Path:
     return path
 
 
-def _job(
-    config: RunConfig, model: LatentModel, data: ImageData, run: Path, device: torch.device, ranks: Ranks, **more: Any
-) -> loop.Job:
+def _job(config: RunConfig, model: LatentModel, data: ImageData, run: Path, device: torch.device, ranks: Ranks, **more: Any) -> loop.Job:
     ranks.share_of(config.batch)
     fingerprint = data.fingerprint()
     if not ranks.same(fingerprint):
@@ -493,7 +493,11 @@ def _base_options(cls: type[LatentModel], base: Path, given: Mapping[str, Any]) 
     lacking = [name for name in cls.base_options if name not in theirs]
     if lacking:
         raise UserError(f"a {header.model} has no {', '.join(lacking)}", f"--base {base}", "give a run of an auto-encoder")
-    differ = [f"{name}: {theirs[name]} in the base, {given[name]} asked for" for name in cls.base_options if name in given and _differ(given[name], theirs[name])]
+    differ = [
+        f"{name}: {theirs[name]} in the base, {given[name]} asked for"
+        for name in cls.base_options
+        if name in given and _differ(given[name], theirs[name])
+    ]
     if differ:
         raise UserError("; ".join(differ), f"--base {base}", "leave these options out: the base decides them")
     return {name: theirs[name] for name in cls.base_options}
@@ -507,7 +511,9 @@ def _take_base(model: LatentModel, config: RunConfig, base: Path) -> None:
     path = checkpoint.locate(base)
     header = checkpoint.read_header(path)
     if header.spec.shape != model.spec.shape:
-        raise UserError(f"the base's images are {header.spec.shape}, these are {model.spec.shape}", path, "use the same data, --size and --channels")
+        raise UserError(
+            f"the base's images are {header.spec.shape}, these are {model.spec.shape}", path, "use the same data, --size and --channels"
+        )
     tensors = checkpoint.read_tensors(path)
     theirs = checkpoint.part(tensors, "model") | checkpoint.part(tensors, "average")
     for name in model.base_modules:
@@ -519,5 +525,9 @@ def _take_base(model: LatentModel, config: RunConfig, base: Path) -> None:
 
 def _inexact(start: Header, config: RunConfig, now: Mapping[str, Any]) -> list[str]:
     differences = [f"{key} {old} -> {now[key]}" for key, old in start.environment.items() if key in now and now[key] != old]
-    differences += [f"{key} {getattr(start.config, key)} -> {getattr(config, key)}" for key in ("batch", "compile") if getattr(start.config, key) != getattr(config, key)]
+    differences += [
+        f"{key} {getattr(start.config, key)} -> {getattr(config, key)}"
+        for key in ("batch", "compile")
+        if getattr(start.config, key) != getattr(config, key)
+    ]
     return [f"not bit-exact: {', '.join(differences)}"] if differences else []

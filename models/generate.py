@@ -48,7 +48,11 @@ def in_blocks(function: Callable[[Tensor], Tensor], inputs: Tensor, device: torc
 def require(model: LatentModel, capability: type, verb: str) -> None:
     """Raise UserError where the model lacks a capability."""
     if not isinstance(model, capability):
-        raise UserError(f"this model cannot {verb}", type(model).__module__.rpartition(".")[2], f"`lgm models` lists the models; take one that can {verb}")
+        raise UserError(
+            f"this model cannot {verb}",
+            type(model).__module__.rpartition(".")[2],
+            f"`lgm models` lists the models; take one that can {verb}",
+        )
 
 
 def sample(model: LatentModel, count: int, seed: int, first: int = 0, batch: int = 256) -> Iterator[np.ndarray]:
@@ -150,7 +154,7 @@ def blend(a: Tensor, b: Tensor, steps: int, path: Literal["lerp", "slerp"]) -> T
 def images_from(model: LatentModel, points: Tensor, space: Literal["code", "noise"]) -> np.ndarray:
     """Latents or noise (N, ...) -> uint8 (N, H, W, C)."""
     device = next(model.parameters()).device
-    make = model.decode if space == "code" else model.sample  # type: ignore[union-attr]
+    make = model.decode if space == "code" else model.sample
     with evaluating(model):
         return to_uint8(in_blocks(make, points, device)).numpy()  # type: ignore[arg-type]
 
@@ -178,5 +182,3 @@ def pairs(above: np.ndarray, below: np.ndarray, columns: int) -> np.ndarray:
     blank = np.full_like(above[:1], 255)
     padded = [np.concatenate([row, np.repeat(blank, columns - len(row), 0)]) if len(row) < columns else row for row in rows]
     return grid(np.concatenate(padded), columns)
-
-

@@ -38,7 +38,9 @@ def r1_penalty(critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
 def one_centred_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """E (||grad D|| - 1)^2 at one random point between each real item and its fake, two-sided (Gulrajani et al. 2017, eq. 3)."""
     share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
-    norm = (gradient_norm_squared(critic, torch.lerp(real.detach(), fake.detach(), share)) + 1e-12).sqrt()  # the root's slope at 0 is infinite
+    norm = (
+        gradient_norm_squared(critic, torch.lerp(real.detach(), fake.detach(), share)) + 1e-12
+    ).sqrt()  # the root's slope at 0 is infinite
     return (norm - 1).square().mean()
 
 

@@ -20,7 +20,9 @@ def interpolate(
     steps: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Steps of the projection's gradient search.")] = 300,
     restarts: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Starts of the search for each image; the best is kept.")] = 4,
     seed: o.Seed = 0,
-    output: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The strip's file.", show_default="RUN's name-interpolation.png")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="The strip's file.", show_default="RUN's name-interpolation.png")
+    ] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the strip.")] = False,
     data_root: o.DataRoot = None,
     device: o.Device = "auto",

@@ -12,9 +12,13 @@ from lgcli import options as o
 
 def reconstruct(
     run: o.Run,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
+    ],
     number: o.Count = 32,
-    output: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-reconstructions.png")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-reconstructions.png")
+    ] = None,
     data_root: o.DataRoot = None,
     device: o.Device = "auto",
     raw: o.Raw = False,

@@ -14,7 +14,9 @@ def sample(
     run: o.Run,
     number: o.Count = 64,
     seed: o.Seed = 0,
-    output: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-samples.png")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-samples.png")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write single images here instead.", show_default=False)] = None,
     batch: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Images held in memory at a time; changes no image.")] = 256,
     columns: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Columns of the grid.", show_default="square")] = None,

@@ -12,7 +12,9 @@ from models.errors import UserError
 
 
 def train(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model's name; `lgm models` lists them.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="A model's name; `lgm models` lists them.", show_default=False)
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="A data set (`lgm data`), NAME:test, or a folder of images.", show_default=False),
@@ -25,7 +27,9 @@ def train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the model (`lgm models MODEL`); repeatable.")
     ] = None,
-    images: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images to see, e.g. 600k.", show_default="preset's")] = None,
+    images: Annotated[
+        int | None, typer.Option(parser=o.count, metavar="N", help="Images to see, e.g. 600k.", show_default="preset's")
+    ] = None,
     epochs: Annotated[float | None, typer.Option(metavar="N", help="The same in passes over the data.", show_default=False)] = None,
     batch: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images a step.", show_default="preset's")] = None,
     seed: Annotated[int | None, typer.Option(parser=o.seed, metavar="N", help="Same seed, same weights.", show_default="0")] = None,
@@ -35,7 +39,9 @@ def train(
         bool | None, typer.Option("--compile/--no-compile", help="Compile the networks first.", show_default="no-compile")
     ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Threads that prepare batches ahead.", show_default="0")] = None,
-    size: Annotated[tuple[int, int] | None, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")] = None,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")
+    ] = None,
     fit: Annotated[str | None, typer.Option(help="crop, pad or stretch to the size.", show_default="crop")] = None,
     channels: Annotated[str | None, typer.Option(help="auto, 1 or 3.", show_default="auto")] = None,
     background: Annotated[
@@ -44,11 +50,18 @@ def train(
     ] = None,
     skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave unreadable images out.", show_default=False)] = None,
     base: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A trained auto-encoder to start from, instead of the first stage.", show_default=False)
+        Path | None,
+        typer.Option(metavar="RUN", help="A trained auto-encoder to start from, instead of the first stage.", show_default=False),
     ] = None,
-    sample_every: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images between grids.", show_default="a 20th")] = None,
-    save_every: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images between saves.", show_default="a 10th")] = None,
-    log_every: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images between log lines.", show_default="a 500th")] = None,
+    sample_every: Annotated[
+        int | None, typer.Option(parser=o.count, metavar="N", help="Images between grids.", show_default="a 20th")
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option(parser=o.count, metavar="N", help="Images between saves.", show_default="a 10th")
+    ] = None,
+    log_every: Annotated[
+        int | None, typer.Option(parser=o.count, metavar="N", help="Images between log lines.", show_default="a 500th")
+    ] = None,
     keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints kept, at least 2.", show_default="2")] = None,
     average_images: Annotated[
         int | None, typer.Option("--average", metavar="N", help="Half-life of the moving average in images; 0: none.", show_default="50000")

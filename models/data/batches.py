@@ -7,7 +7,7 @@ Batches are always full: where an epoch ends inside a batch, the next epoch's or
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
@@ -70,7 +70,7 @@ class Batches:
 
     def stream(
         self, seed: int, batch: int, seen: int, keys: Iterable[str] = (), workers: int = 0, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Batches without end, from the point where `seen` images have been seen.
 
         `batch` counts the items of all `world` ranks together; this one gets its share. With `workers` > 0 that many threads fetch
@@ -118,5 +118,3 @@ class Batches:
         if key in ("attributes", "factors"):
             chosen = chosen.float()
         return chosen.to(self.device, non_blocking=True)
-
-

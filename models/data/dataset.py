@@ -74,8 +74,8 @@ class ImageData:
         """sha256 over pixels and labels: two data sets with the same fingerprint train the same model."""
         digest = hashlib.sha256(repr((self.images.shape, self.classes, self.attribute_names, self.factor_names)).encode())
         for start in range(0, len(self.images), 4096):  # in blocks: the array may be memory-mapped
-            digest.update(np.ascontiguousarray(self.images[start : start + 4096]))
+            digest.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
         for values in (self.labels, self.attributes, self.factors, self.identities):
             if values is not None:
-                digest.update(np.ascontiguousarray(values))
+                digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()

@@ -132,7 +132,7 @@ def noise_tile(seed: int, size: int, grain: int) -> Array:
     tile = stream.random((size, size)) * 2 - 1
     for _ in range(2):  # two box blurs make a tent, which is smooth enough
         for axis in (0, 1):
-            tile = sum(np.roll(tile, shift, axis) for shift in range(grain)) / grain
+            tile = np.mean([np.roll(tile, shift, axis) for shift in range(grain)], axis=0)
     return (tile / np.abs(tile).max()).astype(np.float32)
 
 

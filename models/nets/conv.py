@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ class ConvEncoder(nn.Module):
         height, width = halvings(spec.size, steps)[-1]
         channels = [spec.channels, *widths[:steps]]
         layers: list[nn.Module] = []
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
+        for before, after in pairwise(channels):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.features = channels[-1] * height * width
         self.trunk = nn.Sequential(*layers, nn.Flatten())
@@ -87,7 +88,7 @@ class ConvDiscriminator(nn.Module):
         steps = depth_for(spec, widths)
         height, width = halvings(spec.size, steps)[-1]
         layers: list[nn.Module] = [nn.Conv2d(spec.channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
-        for before, after in zip(widths[: steps - 1], widths[1:steps], strict=True):
+        for before, after in pairwise(widths[:steps]):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
         self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[steps - 1] * height * width, 1))
 

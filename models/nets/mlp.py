@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -10,13 +11,13 @@ from torch import Tensor, nn
 from models.base import DataSpec
 
 
-def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU, norm: Literal["none", "batch"] = "none") -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU, norm: Literal["none", "batch"] = "none") -> nn.Sequential:
     """Linear layers of the given sizes, input first; activation (and batch norm before it) after all but the last.
 
     (B, sizes[0]) -> (B, sizes[-1]).
     """
     layers: list[nn.Module] = []
-    for wide, narrow in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for wide, narrow in pairwise(sizes[:-1]):
         layers += [nn.Linear(wide, narrow), *([nn.BatchNorm1d(narrow)] if norm == "batch" else []), activation()]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 

@@ -34,11 +34,12 @@ class Averages:
             source = self.model.get_submodule(name)
             if not any(id(p) in moved for p in source.parameters()):
                 continue
-            old, new = list(average.parameters()), list(source.parameters())
+            old: list[Tensor] = list(average.parameters())
+            new: list[Tensor] = list(source.parameters())
             for mine, its in zip(average.buffers(), source.buffers(), strict=True):
                 if mine.is_floating_point():
-                    old.append(mine)  # type: ignore[arg-type]
-                    new.append(its)  # type: ignore[arg-type]
+                    old.append(mine)
+                    new.append(its)
                 else:
                     mine.copy_(its)
             torch._foreach_lerp_(old, new, 1 - decay)

@@ -121,7 +121,7 @@ def digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -130,11 +130,11 @@ def digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 def numbered(folder: Path) -> dict[int, Path]:
     """Images seen -> checkpoint file, for everything in `folder` that is named like one; strangers are left alone."""
-    found = (folder.iterdir() if folder.is_dir() else ())
+    found = folder.iterdir() if folder.is_dir() else ()
     return {int(match[1]): path for path in found if (match := _NAME.fullmatch(path.name)) and path.is_file()}
 
 
-def locate(run_or_file: str | Path) -> Path:
+def locate(run_or_file: str | os.PathLike[str]) -> Path:
     """The checkpoint that a user means: the file itself, or the newest of a run folder. Raises UserError where there is none."""
     path = Path(run_or_file)
     try:
@@ -160,11 +160,8 @@ def read_header(path: Path) -> Header:
     if "format" not in metadata or "model" not in metadata:
         raise UserError("not an lgm checkpoint", path, "give a file that `lgm train` wrote")
     if not metadata["format"].isdigit() or int(metadata["format"][:9]) > FORMAT:
-        raise UserError(
-            f"written by lgm {printable(metadata.get('lgm', '?'), 40)} in format {printable(metadata['format'], 20)}, this is lgm {__version__}",
-            path,
-            "upgrade lgm",
-        )
+        writer = f"lgm {printable(metadata.get('lgm', '?'), 40)} in format {printable(metadata['format'], 20)}"
+        raise UserError(f"written by {writer}, this is lgm {__version__} and reads format {FORMAT}", path, "upgrade lgm")
     try:
         values = {key: _json(metadata[key]) for key in ("config", "spec", "borders", "scalars", "environment")}
         images = int(metadata["images"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -62,16 +63,12 @@ class Journal:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line. A full disk must not stop the training: the line is lost, the next one tries again."""
-        try:
+        with contextlib.suppress(OSError):
             self._file.write(json.dumps(line) + "\n")
-        except OSError:
-            pass
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._file.close()
-        except OSError:
-            pass
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -225,11 +225,9 @@ class _Trainer:
             kind = "loss" if losses else "weights"
             last = checkpoint.numbered(self.job.run / checkpoint.FOLDER)
             fix = f"the last checkpoint is intact ({last[max(last)].name}); " if last else ""
-            raise RunFailed(
-                f"the {kind} of {', '.join(bad)} became not finite between {self.checked:,} and {self.images:,} images, in stage {stage.name!r}",
-                self.job.run,
-                fix + "lower the learning rate (--set), or use --precision fp32",
-            )
+            window = f"between {self.checked:,} and {self.images:,} images, in stage {stage.name!r}"
+            message = f"the {kind} of {', '.join(bad)} became not finite {window}"
+            raise RunFailed(message, self.job.run, fix + "lower the learning rate (--set), or use --precision fp32")
         self.checked = self.images
 
     def _save(self, final: bool = False) -> Iterator[events.Event]:
@@ -321,7 +319,9 @@ class _Trainer:
         free = shutil.disk_usage(self.job.run).free
         if free >= needed:
             return []
-        return [f"{free / 2**20:,.0f} MiB are free where {self.config.keep + 1} checkpoints may take {needed / 2**20:,.0f} MiB: {self.job.run}"]
+        return [
+            f"{free / 2**20:,.0f} MiB are free where {self.config.keep + 1} checkpoints may take {needed / 2**20:,.0f} MiB: {self.job.run}"
+        ]
 
 
 class _Clock:

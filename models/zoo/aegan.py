@@ -25,27 +25,29 @@ from models.nets.conv import ConvDiscriminator
 from models.nets.mlp import mlp
 
 
-@dataclass(frozen=True)
-class Config:
-    network: Network = "conv"  # conv (sized from the data), mlp, wae (5x5 kernels, wide)
-    widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
-    latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
-    lr: Annotated[float, Range(0, 10)] = 1e-3  # the auto-encoder's learning rate
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the auto-encoder's learning rate
-    share: Annotated[float, Range(0.01, 0.99)] = 0.5  # of the run's images that train the auto-encoder
-    prior: Literal["gan", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, or a fitted Gaussian
-    hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of G1 and D1
-    latent_lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate of G1 and D1
-    penalty: Literal["gradient", "r1", "none"] = "gradient"  # on D1: one-centred between real and fake, or R1 on real codes
-    penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of that penalty
-    image_weight: Annotated[float, Range(0, 1e6)] = 0.0  # lambda: weight of D2; 0: no D2
-    image_real: Literal["reconstruction", "data"] = "reconstruction"  # what D2 takes as real: Dec(Enc(x)) or x
-    image_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels of D2
-    image_lr: Annotated[float, Range(0, 10)] = 2e-4  # learning rate of D2
-
-
 class AEGAN(LatentModel):
-    Config = Config
+    code_mean: Tensor
+    code_scale: Tensor
+
+    @dataclass(frozen=True)
+    class Config:
+        network: Network = "conv"  # conv (sized from the data), mlp, wae (5x5 kernels, wide)
+        widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
+        latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
+        lr: Annotated[float, Range(0, 10)] = 1e-3  # the auto-encoder's learning rate
+        schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the auto-encoder's learning rate
+        share: Annotated[float, Range(0.01, 0.99)] = 0.5  # of the run's images that train the auto-encoder
+        prior: Literal["gan", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, or a fitted Gaussian
+        hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of G1 and D1
+        latent_lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate of G1 and D1
+        penalty: Literal["gradient", "r1", "none"] = "gradient"  # on D1: one-centred between real and fake, or R1 on real codes
+        penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of that penalty
+        image_weight: Annotated[float, Range(0, 1e6)] = 0.0  # lambda: weight of D2; 0: no D2
+        image_real: Literal["reconstruction", "data"] = "reconstruction"  # what D2 takes as real: Dec(Enc(x)) or x
+        image_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels of D2
+        image_lr: Annotated[float, Range(0, 10)] = 2e-4  # learning rate of D2
+
+    config: Config
     base_modules = ("encoder", "decoder")
     base_options = ("network", "widths", "latent")
     interpolates = "noise"
@@ -59,7 +61,6 @@ class AEGAN(LatentModel):
             about="the CelebA nets of Wasserstein auto-encoders, with D2",
         ),
     }
-    config: Config
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)

@@ -3,8 +3,8 @@
 Paper: Kingma and Welling, Auto-Encoding Variational Bayes, 2014. The fixed-variance Gaussian decoder with sigma 1 or 0.1 is that of
 Engel et al., Latent Constraints, 2018; beta other than 1 is Higgins et al., beta-VAE, 2017.
 
-The reconstruction term is summed over the pixels and the KL term over the latent's dimensions, then both are averaged over the batch: a mean
-over pixels beside a sum over dimensions would be an enormous beta, and the decoder would paint the mean image.
+The reconstruction term is summed over the pixels and the KL term over the latent's dimensions, then both are averaged over the batch: a
+mean over pixels beside a sum over dimensions would be an enormous beta, and the decoder would paint the mean image.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ from models.losses import kl_to_standard_normal, squared_error
 from models.nets.autoencoder import Network, decoder_for, encoder_for
 
 
-@dataclass(frozen=True)
-class Config:
-    network: Network = "conv"  # conv (sized from the data), mlp (the paper's), wae (5x5 kernels, wide)
-    widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
-    latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code
-    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # of the pixels given the code
-    sigma: Annotated[float, Range(1e-3, 1e3)] = 0.3  # the gaussian's deviation, where black is 0 and white 1
-    beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
-    lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate
-    optimizer: Literal["adam", "adagrad"] = "adam"  # the paper used adagrad
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
-
-
 class VAE(LatentModel):
-    Config = Config
+    @dataclass(frozen=True)
+    class Config:
+        network: Network = "conv"  # conv (sized from the data), mlp (the paper's), wae (5x5 kernels, wide)
+        widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
+        latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code
+        likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # of the pixels given the code
+        sigma: Annotated[float, Range(1e-3, 1e3)] = 0.3  # the gaussian's deviation, where black is 0 and white 1
+        beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
+        lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate
+        optimizer: Literal["adam", "adagrad"] = "adam"  # the paper used adagrad
+        schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
+
+    config: Config
     averaged = ("encoder", "decoder")
     presets = {
         "quick": Preset(60_000, about="a look within a minute or two"),
@@ -56,7 +55,6 @@ class VAE(LatentModel):
             about="one hidden layer of 500 tanh units, Bernoulli pixels, Adagrad, batch 100",
         ),
     }
-    config: Config
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)

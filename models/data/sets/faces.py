@@ -35,6 +35,7 @@ BLOCK = 16  # images at a time: their arrays fit the processor's cache
 TURN = 0.56  # radians at pose 1
 HEAD_TOP, HEAD_LEFT = 10, 4  # the head is computed and painted in this window only
 HEAD = (slice(None), slice(HEAD_TOP, SIZE), slice(HEAD_LEFT, SIZE - HEAD_LEFT))
+WINDOW = (slice(None), *HEAD)  # the same part of all canvases
 CAP = slice(0, 56)  # rows that hair on the skull can reach
 
 SKIN = (
@@ -246,10 +247,10 @@ def _portrait(s: _Subject) -> Array:
 
     _hair_behind(s, canvas, cap)
     _body(s, canvas, x, y)
-    face = np.ascontiguousarray(canvas[(slice(None), *HEAD)])  # numpy runs through whole arrays faster than through windows
+    face = np.ascontiguousarray(canvas[WINDOW])  # numpy runs through whole arrays faster than through windows
     _skin(s, face, head)
     _features(s, face, head)
-    canvas[(slice(None), *HEAD)] = face
+    canvas[WINDOW] = face
     _hair_in_front(s, canvas, head, cap)
     _hat(s, canvas, cap)
     return canvas
