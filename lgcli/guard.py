@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import typer
+
 from models.errors import LgmError, printable
+
+_PACKAGES = {"PIL": "pillow"}  # where the package is not called like the module
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,11 +32,12 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # nobody reads any more; do not stumble again while Python shuts down
             raise SystemExit(1) from None
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy"):
-                raise
-            _leave(f"error: {error.name} is not installed: {sys.executable}\n  fix: {sys.executable} -m pip install {error.name}", 2)
+        except (typer.Exit, typer.Abort):  # Typer's own ways to leave
+            raise
         except Exception as error:
+            missing = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+            if missing in ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy"):
+                _leave(f"error: {missing} is not installed: {sys.executable}\n  fix: {sys.executable} -m pip install {_PACKAGES.get(missing, missing)}", 2)
             if os.environ.get("LGM_DEBUG"):
                 raise
             _leave(f"error: unexpected {type(error).__name__}: {printable(error)}\n  fix: this is a bug; report it with {_saved()}", 1)

@@ -36,7 +36,7 @@ from models.data.dataset import DataRequest, ImageData
 from models.data.images import BadImage
 from models.data.load import describe, parse, parse_item
 from models.data.load import load as load_data
-from models.device import pick
+from models.device import pick, settle
 from models.errors import UserError, nearest, printable
 from models.randomness import image_noise, seed_torch
 from models.registry import MODELS, model_class
@@ -81,6 +81,7 @@ def stream(
 ) -> Iterator[events.Event]:
     """`train` as an iterator of events; nothing happens until it is iterated over."""
     device = pick(settings.get("device", "auto"))
+    settle(device)
     with process_group(device) as ranks:
         config, loaded = plan(model, data, **settings)
         run = Path(ranks.from_first(str(out or _new_run(config))))
@@ -106,6 +107,7 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
     start, tensors, damaged = checkpoint.newest_valid(folder)
     config = changed(start.config, changes, folder)
     device = pick(config.device)
+    settle(device)
     with process_group(device) as ranks:
         warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
         warnings += _inexact(start, config, loop.environment(device, ranks))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 
 import torch
 
@@ -28,3 +30,21 @@ def pick(name: str) -> torch.device:
     if name not in found:
         raise UserError(f"there is no device {name!r} on this machine", "--device", f"use one of: auto, {', '.join(found)}")
     return torch.device(name)
+
+
+def settle(device: torch.device) -> None:
+    """Prepare this process for training on `device`. Changes speed only, no result.
+
+    On Linux with glibc, temporaries of many megabytes are mapped and unmapped at every step, and the kernel clears each page anew; asking
+    the allocator to keep them saved about a fifth of a 64x64 auto-encoder's step.
+    """
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
+        return
+    try:
+        allocator = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    allocator(mmap_max, 0)
+    allocator(trim_threshold, 2**31 - 1)
+    allocator(top_pad, 64 * 2**20)

@@ -159,7 +159,7 @@ def read_header(path: Path) -> Header:
     metadata = _open(path).metadata() or {}
     if "format" not in metadata or "model" not in metadata:
         raise UserError("not an lgm checkpoint", path, "give a file that `lgm train` wrote")
-    if not metadata["format"].isdigit() or int(metadata["format"][:9]) > FORMAT:
+    if metadata["format"] not in map(str, range(1, FORMAT + 1)):
         writer = f"lgm {printable(metadata.get('lgm', '?'), 40)} in format {printable(metadata['format'], 20)}"
         raise UserError(f"written by {writer}, this is lgm {__version__} and reads format {FORMAT}", path, "upgrade lgm")
     try:
@@ -167,8 +167,9 @@ def read_header(path: Path) -> Header:
         images = int(metadata["images"])
         borders = tuple(int(b) for b in values["borders"])
         texts = {key: metadata[key] for key in ("model", "stage", "fingerprint", "lgm", "digest")}
-        valid = isinstance(values["config"], dict) and isinstance(values["spec"], dict) and isinstance(values["scalars"], dict)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        valid = all(isinstance(values[key], dict) for key in ("config", "spec", "scalars", "environment"))
+        valid = valid and images >= 0 and len(borders) > 0
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _damaged(path, f"its metadata cannot be read: {type(error).__name__}") from error
     if not valid:
         raise _damaged(path, "its metadata have the wrong form")
@@ -236,9 +237,13 @@ def match(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int
 
 
 def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a module's parameters and buffers; their memory format stays as it is."""
+    """Copy tensors into a module's parameters and buffers; their memory format stays as it is. Raises UserError where a shape differs."""
     with torch.no_grad():
         for name, value in module.state_dict().items():
+            if name not in tensors or tensors[name].shape != value.shape:
+                found = tuple(tensors[name].shape) if name in tensors else "missing"
+                where = printable(name, 120)
+                raise UserError(f"a tensor does not fit the model ({found} instead of {tuple(value.shape)})", where, "use another checkpoint")
             value.copy_(tensors[name])
 
 
@@ -265,9 +270,12 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
     try:
         with open(path, "rb") as file:
             start = file.read(4)
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)
     except OSError:
-        start = b""
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        start = last = b""
+    old_pickle = start[:1] in (b"(", b"]", b"}", b"c") and last == b"."  # protocols 0 and 1 have no mark of their own
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or old_pickle:
         raise UserError("this is a pickle, and lgm never unpickles", path, "give a safetensors checkpoint that lgm wrote") from error
     raise _damaged(path, printable(error)) from error
 

@@ -34,14 +34,15 @@ class AEGAN(LatentModel):
         network: Network = "conv"  # conv (sized from the data), mlp, wae (5x5 kernels, wide)
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
-        lr: Annotated[float, Range(0, 10)] = 1e-3  # the auto-encoder's learning rate
+        lr: Annotated[float, Range(0, 10)] = 3e-3  # the auto-encoder's learning rate
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the auto-encoder's learning rate
         share: Annotated[float, Range(0.01, 0.99)] = 0.5  # of the run's images that train the auto-encoder
         prior: Literal["gan", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, or a fitted Gaussian
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of G1 and D1
-        latent_lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate of G1 and D1
-        penalty: Literal["gradient", "r1", "none"] = "gradient"  # on D1: one-centred between real and fake, or R1 on real codes
-        penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of that penalty
+        latent_lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of G1 and D1
+        penalty: Literal["r1", "gradient", "none"] = "r1"  # on D1: R1 on real codes, or one-centred between real and fake
+        penalty_weight: Annotated[float, Range(0, 1e6)] = 3.0  # of that penalty
+        penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
         image_weight: Annotated[float, Range(0, 1e6)] = 0.0  # lambda: weight of D2; 0: no D2
         image_real: Literal["reconstruction", "data"] = "reconstruction"  # what D2 takes as real: Dec(Enc(x)) or x
         image_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels of D2
@@ -52,7 +53,7 @@ class AEGAN(LatentModel):
     base_options = ("network", "widths", "latent")
     interpolates = "noise"
     presets = {
-        "quick": Preset(120_000, about="a look within a minute or two"),
+        "quick": Preset(200_000, options={"widths": (32, 64, 128, 256), "share": 0.4}, about="a look within a few minutes"),
         "default": Preset(2_400_000),
         "paper": Preset(
             10_000_000,
@@ -120,9 +121,12 @@ class AEGAN(LatentModel):
         assert self._codes is not None, "prepare_codes comes first"
         real, fake = self._codes[batch.index], self.generator(self.noise(batch))
 
-        penalty = self.code_penalty(real, fake)
-        critic = real_loss(self.code_critic(real)) + fake_loss(self.code_critic(fake.detach())) + c.penalty_weight * penalty
-        yield Turn({"code_critic": critic}, {"penalty": penalty})
+        critic = real_loss(self.code_critic(real)) + fake_loss(self.code_critic(fake.detach()))
+        if c.penalty != "none" and step % c.penalty_every == 0:
+            penalty = r1_penalty(self.code_critic, real) if c.penalty == "r1" else one_centred_penalty(self.code_critic, real, fake)
+            yield Turn({"code_critic": critic + c.penalty_weight * c.penalty_every * penalty}, {"penalty": penalty})
+        else:
+            yield Turn({"code_critic": critic})
 
         fake_image = None
         if c.image_weight:
@@ -135,13 +139,6 @@ class AEGAN(LatentModel):
         if fake_image is not None:
             loss = loss + c.image_weight * real_loss(self.image_critic(fake_image))
         yield Turn({"generator": loss})
-
-    def code_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
-        if self.config.penalty == "gradient":
-            return one_centred_penalty(self.code_critic, real, fake)
-        if self.config.penalty == "r1":
-            return r1_penalty(self.code_critic, real)
-        return real.new_zeros(())
 
     # --- capabilities ---
 

@@ -31,14 +31,14 @@ class VAE(LatentModel):
         likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # of the pixels given the code
         sigma: Annotated[float, Range(1e-3, 1e3)] = 0.3  # the gaussian's deviation, where black is 0 and white 1
         beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
-        lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate
+        lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate
         optimizer: Literal["adam", "adagrad"] = "adam"  # the paper used adagrad
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
 
     config: Config
     averaged = ("encoder", "decoder")
     presets = {
-        "quick": Preset(60_000, about="a look within a minute or two"),
+        "quick": Preset(80_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
         "default": Preset(1_200_000),
         "paper": Preset(
             10_000_000,

@@ -1,0 +1,236 @@
+"""Training speed as ratios in one run: lgm's loop against a plain textbook loop on the same networks.
+
+    python tests/benchmarks/speed.py [--seconds 40] [--only autoencoder64] [--threads 2]
+
+The textbook loop is what tutorials show: contiguous NCHW float32 tensors through a DataLoader whose data set transforms each image when it
+is asked for, `torch.optim.Adam` as it comes, `loss.item()` every step. lgm runs its own training loop, whole, as `lgm train` does. Both use
+the model's own networks and loss. They take turns in short slices, each in a process of its own; the ratio of the median speeds is printed,
+with the machine's matrix-product rate and the fraction of it that the networks' arithmetic reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SLICES, IMAGES, ENDLESS = 5, 4096, 10**11
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """Who runs: `textbook` or `lgm`, in which precision, and in which stage of the model."""
+
+    who: str
+    precision: str = "fp32"
+    stage: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.who} {self.precision}" + (f" stage {self.stage + 1}" if self.stage else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network, as options of a zoo model, and what is promised: (contender, rival, least ratio)."""
+
+    name: str
+    model: str
+    options: dict[str, Any]
+    shape: tuple[int, int, int]  # (height, width, channels)
+    batch: int
+    promises: tuple[tuple[Contender, Contender, float], ...]
+
+
+TEXTBOOK, FP32, BF16 = Contender("textbook"), Contender("lgm"), Contender("lgm", "bf16")
+SECOND = Contender("lgm", stage=1)
+MLP = {"network": "mlp", "widths": (400,), "latent": 20, "likelihood": "bernoulli"}
+CASES = (
+    Case("autoencoder64", "aegan", {"widths": (64, 128, 256, 512)}, (64, 64, 3), 128, ((FP32, TEXTBOOK, 1.5), (BF16, TEXTBOOK, 2.5))),
+    Case("conv28", "vae", {"widths": (8, 16), "latent": 16}, (28, 28, 1), 128, ((FP32, TEXTBOOK, 4.0),)),
+    Case("mlp28", "vae", MLP, (28, 28, 1), 128, ((FP32, TEXTBOOK, 4.0),)),
+    Case("aegan64", "aegan", {"widths": (64, 128, 256, 512)}, (64, 64, 3), 128, ((SECOND, FP32, 20.0),)),
+)
+
+
+def pictures(shape: tuple[int, int, int]) -> np.ndarray:
+    """Smooth random images, uint8 (IMAGES, H, W, C)."""
+    from PIL import Image
+
+    height, width, channels = shape
+    small = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, channels), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(s.squeeze(-1) if channels == 1 else s).resize((width, height))) for s in small]).reshape(-1, *shape)
+
+
+def build(case: Case, memory_format: Any) -> Any:
+    import torch
+
+    from models.base import DataSpec
+    from models.config import check
+    from models.registry import model_class
+
+    height, width, channels = case.shape
+    cls = model_class(case.model)
+    torch.manual_seed(0)
+    return cls(check(cls.Config, case.options, case.name), DataSpec(channels, height, width)).to(memory_format=memory_format)
+
+
+def textbook(case: Case) -> Iterator[None]:
+    """One plain training step after another."""
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    from models.base import Batch
+
+    channels = case.shape[2]
+    model = build(case, torch.contiguous_format)
+    player = model.players()["autoencoder"]
+    optimizer = torch.optim.Adam(player.parameters(), lr=player.lr)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * channels, [0.5] * channels)])
+    images = [Image.fromarray(a.squeeze(-1) if channels == 1 else a) for a in pictures(case.shape)]
+
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, n: int) -> Any:
+            return transform(images[n]), n
+
+    loader = torch.utils.data.DataLoader(Pictures(), batch_size=case.batch, shuffle=True, drop_last=True)
+    turns = model.stages()[0].turns
+    while True:
+        for image, index in loader:
+            batch = Batch(index, lambda key, index, image=image: image, torch.device("cpu"))
+            optimizer.zero_grad()
+            loss = next(turns(batch, 0)).losses["autoencoder"]
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            yield
+
+
+def lgm(case: Case, precision: str, stage: int) -> Iterator[None]:
+    """lgm's own training loop, a step at a time."""
+    import torch
+
+    from models.config import RunConfig, check
+    from models.data.batches import Batches
+    from models.data.dataset import ImageData
+    from models.device import settle
+    from models.training import events, loop
+
+    device = torch.device("cpu")
+    settle(device)
+    never = {"sample_every": ENDLESS, "save_every": ENDLESS, "log_every": 50 * case.batch}
+    values = {"model": case.model, "data": "benchmark", "batch": case.batch, "images": ENDLESS, "precision": precision, **never}
+    config = check(RunConfig, values | ({"base": "given"} if stage else {}), "benchmark")  # with a base, stage 1 is skipped
+    data = ImageData("benchmark", pictures(case.shape))
+    loop._TICK = 0.0  # an event after every step, so that steps can be counted
+    with tempfile.TemporaryDirectory(prefix="lgm-benchmark-") as folder:
+        job = loop.Job(config, build(case, torch.channels_last), Batches(data, device), "", Path(folder), device)
+        for event in loop.train(job):
+            if isinstance(event, events.Progressed):
+                yield
+
+
+def work(case: Case, contender: Contender, threads: int, pipe: Connection) -> None:
+    """A process: for every number of seconds received, train that long and send back the images a second."""
+    import torch
+
+    torch.set_num_threads(threads)
+    steps = textbook(case) if contender.who == "textbook" else lgm(case, contender.precision, contender.stage)
+    for _ in range(5):
+        next(steps)
+    pipe.send(0.0)
+    while True:
+        seconds, began, done = pipe.recv(), time.perf_counter(), 0
+        while time.perf_counter() - began < seconds or not done:
+            next(steps)
+            done += 1
+        pipe.send(done * case.batch / (time.perf_counter() - began))
+
+
+def measure(case: Case, contenders: list[Contender], seconds: float, threads: int) -> dict[Contender, float]:
+    """Median images a second of each contender; they take turns, so that all see the same machine."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for contender in contenders:
+        pipes[contender], far = context.Pipe()
+        process = context.Process(target=work, args=(case, contender, threads, far), daemon=True)
+        process.start()
+        processes.append(process)
+        pipes[contender].recv()
+    speeds: dict[Contender, list[float]] = {contender: [] for contender in contenders}
+    for _ in range(SLICES):
+        for contender, pipe in pipes.items():
+            pipe.send(seconds / SLICES / len(contenders))
+            speeds[contender].append(pipe.recv())
+    for process in processes:
+        process.kill()
+    return {contender: statistics.median(values) for contender, values in speeds.items()}
+
+
+def matrix_rate(precision: str, threads: int) -> float:
+    """Floating-point operations a second of a 2048-cubed matrix product."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = (torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32) for _ in range(2))
+    times = []
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - began)
+    return 2 * 2048**3 / min(times)
+
+
+def operations(case: Case) -> float:
+    """Floating-point operations of one image's training step: forward, and twice that backward."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from models.base import Batch
+
+    height, width, channels = case.shape
+    model = build(case, torch.channels_last)
+    image = torch.zeros(2, channels, height, width).to(memory_format=torch.channels_last)
+    batch = Batch(torch.arange(2), lambda key, index: image, torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        next(model.stages()[0].turns(batch, 0)).losses["autoencoder"].backward()
+    return counter.get_total_flops() / 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60, help="of measuring, for each case")
+    parser.add_argument("--only", choices=[case.name for case in CASES])
+    parser.add_argument("--threads", type=int, default=multiprocessing.cpu_count())
+    arguments = parser.parse_args()
+    rates = {precision: matrix_rate(precision, arguments.threads) for precision in ("fp32", "bf16")}
+    for precision, rate in rates.items():
+        print(f"matrix product, 2048 cubed, {precision}, {arguments.threads} threads: {rate / 1e9:,.0f} GFLOP/s", flush=True)
+    for case in CASES:
+        if arguments.only not in (None, case.name):
+            continue
+        contenders = list(dict.fromkeys(c for better, rival, _ in case.promises for c in (rival, better)))
+        speeds = measure(case, contenders, arguments.seconds, arguments.threads)
+        work_per_image = operations(case)
+        for contender, speed in speeds.items():
+            share = "" if contender.stage else f", {speed * work_per_image / rates[contender.precision]:.0%} of the matrix rate"
+            print(f"{case.name}, batch {case.batch}, {contender}: {speed:,.0f} images/s{share}", flush=True)
+        for better, rival, least in case.promises:
+            ratio = speeds[better] / speeds[rival]
+            print(f"{case.name}: {better} is {ratio:.2f}x {rival} (at least {least}x promised){'' if ratio >= least else ': MISSED'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

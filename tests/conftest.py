@@ -1,0 +1,45 @@
+"""Fixtures for all tests. Nothing here imports torch: a test of the data layer should not wait for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: results depend on it, and cores are shared
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import support  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the real data sets: $LGM_TEST_DATA, or ../shared/data; the test is skipped where there is none."""
+    folder = Path(os.environ.get("LGM_TEST_DATA") or HERE.parent.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no data sets in {folder} (LGM_TEST_DATA names another folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 20 grey 16x16 PNGs in two classes, `cross` and `disc`. Do not change it: all tests of a session share it."""
+    return support.write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def straight(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Model name -> the folder of a finished tiny run (`support.tiny`), trained once a session. Do not change it; copy it."""
+    made: dict[str, Path] = {}
+
+    def run(model: str) -> Path:
+        if model not in made:
+            made[model] = tmp_path_factory.mktemp("straight") / model
+            support.call(support.train, model, str(pictures), str(made[model]), support.tiny(model))
+        return made[model]
+
+    return run

@@ -1,0 +1,369 @@
+"""What every model of the zoo must be. A new model is tested here without a line of its own: all tests go through the registry."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import shutil
+import typing
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import support
+import torch
+
+from models import generate
+from models.base import DataSpec, Encodes, LatentModel, Samples
+from models.config import RunConfig, check, fields_of, to_json
+from models.data.batches import Batches, spec_of, to_float
+from models.errors import UserError
+from models.randomness import seed_torch
+from models.registry import MODELS, model_class
+from models.training import checkpoint, events, loop
+from models.training.turn import Mover
+
+NAMES = sorted(MODELS.entries())
+CPU = torch.device("cpu")
+SIZES = [(1, 28, 28), (3, 64, 64), (1, 20, 36), (3, 19, 17), (1, 8, 8)]  # channels, height, width
+BATCH, TOTAL = 8, 96
+
+
+# ---- small instances -----------------------------------------------------------------------------------------------------------------
+
+
+def small(name: str, **chosen: Any) -> dict[str, Any]:
+    """Options that make a model tiny: every width that is large by default is cut down. `chosen` are kept as they are."""
+    cut: dict[str, Any] = {}
+    for field in dataclasses.fields(model_class(name).Config):
+        value = field.default
+        if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value) and max(value) >= 16:
+            cut[field.name] = (4, 8) if "widths" in field.name else (16,)
+        elif isinstance(value, int) and not isinstance(value, bool) and value >= 32:
+            cut[field.name] = 4
+    return {**chosen, **cut}
+
+
+@lru_cache
+def variants(name: str) -> dict[str, dict[str, Any]]:
+    """The default, every preset, and every choice of every option that offers choices, all of them tiny."""
+    cls = model_class(name)
+    found: dict[str, dict[str, Any]] = {"default": {}}
+    for preset, settings in cls.presets.items():
+        if settings.options:
+            found[preset] = dict(settings.options)
+    for field in dataclasses.fields(cls.Config):
+        annotation = fields_of(cls.Config)[field.name]
+        choices = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else (True, False) if annotation is bool else ()
+        for choice in choices:
+            if choice != field.default:
+                found[f"{field.name}={choice}"] = {field.name: choice}
+    return found
+
+
+VARIANTS = [(name, variant) for name in NAMES for variant in variants(name)]
+PRESETS = [(name, preset) for name in NAMES for preset in model_class(name).presets]
+
+
+def job(run: Path, name: str, chosen: dict[str, Any], shape: tuple[int, int, int] = (1, 16, 16), resume: bool = False, **changes: Any) -> loop.Job:
+    """A run of 96 images in 12 steps on tiny data that have labels of every kind. `changes` are fields of RunConfig, `fused`, or `count`."""
+    fused, count = changes.pop("fused", True), changes.pop("count", 20)
+    data = support.image_data(count, shape[1], shape[2], shape[0])
+    options = check(model_class(name).Config, small(name, **chosen), "test")
+    settings = {"images": TOTAL, "batch": BATCH, "log_every": 16, "sample_every": 1000, "save_every": 1000, "average_images": 32, **changes}
+    config = RunConfig(model=name, data="tiny", options=dataclasses.asdict(options), **settings)
+    seed_torch(CPU, config.seed, "init")
+    model = model_class(name)(options, spec_of(data)).to(memory_format=torch.channels_last)
+    more: dict[str, Any] = {}
+    if resume:
+        header, tensors, _ = checkpoint.newest_valid(run)
+        checkpoint.load_state(model, checkpoint.part(tensors, "model"))
+        more = {"start": header, "tensors": tensors}
+    return loop.Job(config, model, Batches(data, CPU), data.fingerprint(), run, CPU, fused=fused, **more)
+
+
+def refused(error: UserError) -> None:
+    pytest.skip(f"the model refuses this combination of options: {error}")
+
+
+# ---- configuration -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_describes_itself(name: str) -> None:
+    entry = MODELS.find(name)
+    assert entry.summary.endswith((".", ":")) or ":" in entry.summary
+    options = entry.options()
+    assert [o.name for o in options] == [f.name for f in dataclasses.fields(model_class(name).Config)]
+    for option in options:
+        assert option.default, f"{option.name} has no default"
+        assert option.help, f"{option.name} has no trailing comment"
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_config_survives_json(name: str, preset: str) -> None:
+    cls = model_class(name).Config
+    assert dataclasses.is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen
+    for config in (cls(), check(cls, model_class(name).presets[preset].options, "preset")):
+        assert check(cls, json.loads(to_json(config)), "JSON") == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_has_the_three_presets(name: str) -> None:
+    assert {"quick", "default", "paper"} <= set(model_class(name).presets)
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 64, 64)], ids=str)
+def test_preset_builds(name: str, preset: str, shape: tuple[int, int, int]) -> None:
+    cls, settings = model_class(name), model_class(name).presets[preset]
+    check(RunConfig, {"model": name, "data": "x", "images": settings.images, "batch": settings.batch}, "preset")
+    with torch.device("meta"):
+        model = cls(check(cls.Config, settings.options, "preset"), spec_like(shape))
+    assert model.players()
+    assert sum(p.numel() for p in model.parameters()) > 1000
+
+
+def spec_like(shape: tuple[int, int, int]) -> DataSpec:
+    return dataclasses.replace(spec_of(support.image_data(6)), channels=shape[0], height=shape[1], width=shape[2])
+
+
+# ---- training ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_every_parameter_has_one_player_and_moves_and_nothing_frozen_does(
+    name: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One short run with unfused optimizers, in which torch notices a loss that was computed before its parameters moved."""
+    try:
+        made = job(tmp_path, name, variants(name)[variant], fused=False)
+    except UserError as error:
+        refused(error)
+    model, moved = made.model, set()
+    apply = Mover.apply
+    monkeypatch.setattr(Mover, "apply", lambda self, *a: moved.update(now := apply(self, *a)) or now)
+
+    owners: dict[int, list[str]] = {}
+    for player, settings in model.players().items():
+        for parameter in settings.parameters():
+            owners.setdefault(id(parameter), []).append(player)
+    for key, parameter in model.named_parameters():
+        assert len(owners.get(id(parameter), [])) == (1 if parameter.requires_grad else 0), f"{key}: players {owners.get(id(parameter), [])}"
+
+    frozen: dict[str, torch.Tensor] = {}
+    played: set[str] = set()
+    for event in loop.train(made):
+        if isinstance(event, (events.StageStarted, events.Finished)):
+            for key, value in frozen.items():
+                assert torch.equal(value, model.state_dict()[key]), f"{key} changed in a stage that it does not play in"
+        if isinstance(event, events.StageStarted):
+            stage = model.stages()[event.number - 1]
+            assert stage.name == event.stage
+            played |= set(stage.players)
+            frozen = frozen_state(model, stage.players)
+        if isinstance(event, events.Logged):
+            assert event.losses
+            assert np.isfinite(list(event.losses.values())).all()
+    assert played == set(model.players())
+    assert not [key for key, p in model.named_parameters() if p.requires_grad and id(p) not in moved]
+
+
+def frozen_state(model: LatentModel, players: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Copies of the parameters and buffers of all modules that belong to players that do not play."""
+    idle = [m for name, player in model.players().items() if name not in players for m in player.modules]
+    ids = {id(t) for module in idle for t in (*module.parameters(), *module.buffers())}
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {key: t.detach().clone() for key, t in named if id(t) in ids}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+def test_trains_and_generates_at_any_size(name: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    made = job(tmp_path, name, {}, shape, images=32, count=16)
+    list(loop.train(made))
+    assert_capable(made.model, made.batches.data.images[:5])
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_capabilities(name: str, variant: str) -> None:
+    try:
+        made = job(Path("unused"), name, variants(name)[variant])
+    except UserError as error:
+        refused(error)
+    assert isinstance(made.model, (Encodes, Samples))
+    before = {key: value.clone() for key, value in made.model.state_dict().items()}
+    assert_capable(made.model, made.batches.data.images[:5])
+    assert all(torch.equal(value, made.model.state_dict()[key]) for key, value in before.items()), "generating changed the model"
+
+
+def assert_capable(model: LatentModel, images: np.ndarray) -> None:
+    """Shape, range and dtype of all that the model can do; the same again; and the same whatever else is in the batch."""
+    real = to_float(torch.from_numpy(images))
+    with generate.evaluating(model):
+        if isinstance(model, Encodes):
+            code = model.encode(real)
+            again = model.decode(code)
+            assert_images(again, real.shape)
+            assert torch.equal(code, model.encode(real))
+            assert torch.equal(again, model.decode(code))
+            assert torch.allclose(code[1:2], model.encode(real[1:2]), atol=1e-4)
+            assert torch.allclose(again[1:2], model.decode(code[1:2]), atol=1e-4)
+        if isinstance(model, Samples):
+            noise = torch.randn(5, *model.noise_shape, generator=torch.Generator().manual_seed(0))
+            made = model.sample(noise)
+            assert_images(made, real.shape)
+            assert torch.equal(made, model.sample(noise))
+            assert torch.allclose(made[1:2], model.sample(noise[1:2]), atol=1e-4)
+    if isinstance(model, Samples):
+        many = np.concatenate(list(generate.sample(model, 20, seed=3)))
+        assert many.dtype == np.uint8
+        assert np.array_equal(many[17:20], np.concatenate(list(generate.sample(model, 3, seed=3, first=17))))
+        assert np.array_equal(many, np.concatenate(list(generate.sample(model, 20, seed=3, batch=16))))
+        assert not np.array_equal(many, np.concatenate(list(generate.sample(model, 20, seed=4)))), "the noise changes nothing"
+    if isinstance(model, Encodes):
+        again, error = generate.reconstruct(model, images)
+        assert again.shape == images.shape
+        assert error.shape == (len(images),)
+        assert np.array_equal(again[2:3], generate.reconstruct(model, images[2:3])[0])
+
+
+def assert_images(made: torch.Tensor, shape: torch.Size) -> None:
+    assert made.shape == shape
+    assert made.dtype == torch.float32
+    assert -1 <= float(made.min()) <= float(made.max()) <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
+    """120 steps on eight images: what the model makes of them comes much nearer to them."""
+    faster = {"lr": 5e-3} if "lr" in {f.name for f in dataclasses.fields(model_class(name).Config)} else {}
+    made = job(tmp_path, name, faster, count=BATCH, images=240 * BATCH, log_every=10**6, average_images=0)
+    images = made.batches.data.images
+    before = distance(made.model, images)
+    list(loop.train(made))
+    assert distance(made.model, images) < 0.5 * before
+
+
+def distance(model: LatentModel, images: np.ndarray) -> float:
+    """Mean squared error of the reconstructions; for models without an encoder, from each sample to the nearest image."""
+    if isinstance(model, Encodes):
+        return float(generate.reconstruct(model, images)[1].mean())
+    made = np.concatenate(list(generate.sample(model, 16, seed=0))).astype(float) / 255
+    return float(((made[:, None] - images[None].astype(float) / 255) ** 2).mean((2, 3, 4)).min(1).mean())
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def every_step(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(model, variant) -> a finished run that has a checkpoint of every step."""
+
+    @lru_cache
+    def run(name: str, variant: str) -> Path:
+        folder = tmp_path_factory.mktemp("every-step")
+        list(loop.train(job(folder, name, variants(name)[variant], save_every=BATCH, sample_every=BATCH, keep=1000)))
+        return folder
+
+    return run
+
+
+FULL = [(name, variant) for name, variant in VARIANTS if "=" not in variant]  # the default and the presets
+
+
+@pytest.mark.parametrize(("name", "variant"), FULL)
+def test_B3_stop_and_resume_is_the_straight_run(name: str, variant: str, every_step: Any, tmp_path: Path) -> None:
+    straight = every_step(name, variant)
+    borders = checkpoint.read_header(support.newest(straight)).borders
+    assert borders[-1] == TOTAL
+    points = {BATCH, TOTAL - BATCH} | {end + d for end in borders for d in (-BATCH, 0, BATCH)}
+    for images in sorted(p for p in points if 0 < p < TOTAL):
+        run = tmp_path / str(images)
+        (run / "checkpoints").mkdir(parents=True)
+        shutil.copy(support.checkpoints(straight)[images], run / "checkpoints")
+        shutil.copy(straight / "log.jsonl", run)
+        made = job(run, name, variants(name)[variant], resume=True, save_every=1000)
+        assert made.start is not None
+        assert made.start.images == images
+        list(loop.train(made))
+        support.assert_same_run(straight, run)
+
+
+@pytest.mark.parametrize(("name", "variant"), FULL)
+def test_B5_B6_watching_at_another_rhythm_changes_no_weight(name: str, variant: str, every_step: Any, tmp_path: Path) -> None:
+    list(loop.train(job(tmp_path, name, variants(name)[variant], log_every=40, save_every=56, sample_every=10**6)))
+    support.assert_same_tensors(support.newest(every_step(name, variant)), support.newest(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "variant"), FULL)
+def test_saving_loading_and_saving_again_is_identical(name: str, variant: str, every_step: Any, tmp_path: Path) -> None:
+    straight = every_step(name, variant)
+    for images in (BATCH, TOTAL - BATCH):
+        run = tmp_path / str(images)
+        (run / "checkpoints").mkdir(parents=True)
+        shutil.copy(support.checkpoints(straight)[images], run / "checkpoints")
+        made = job(run, name, variants(name)[variant], resume=True)
+        assert made.start is not None
+        assert made.tensors is not None
+        trainer = loop._Trainer(made)
+        stage = next(s for s, end in zip(trainer.stages, trainer.borders) if images < end)
+        trainer.mover = Mover(made.model, stage.players)
+        trainer.mover.load(checkpoint.part(made.tensors, "optim"))
+        again = checkpoint.write(tmp_path / f"again-{images}.safetensors", trainer._header(), trainer._tensors())
+        trainer.close()
+        support.assert_same_tensors(support.checkpoints(straight)[images], again)
+        assert checkpoint.read_header(again).stage == stage.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_A13_no_tied_tensors(name: str) -> None:
+    """Two names for one tensor would be saved twice and restored as two."""
+    state = job(Path("unused"), name, {}).model.state_dict()
+    places: dict[int, str] = {}
+    for key, value in state.items():
+        assert value.numel() == 0 or places.setdefault(value.data_ptr(), key) == key, f"{key} is {places[value.data_ptr()]}"
+
+
+# ---- the source ----------------------------------------------------------------------------------------------------------------------
+
+FORBIDDEN = {"backward", "step", "zero_grad", "requires_grad_", "to", "cuda", "cpu", "autocast", "manual_seed", "all_reduce", "save", "load"}
+
+
+def breaches(source: str) -> Iterator[str]:
+    """What a model file must not do: move, place, save or seed anything; print; yield inside a with."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            function = node.func
+            if isinstance(function, ast.Attribute) and function.attr in FORBIDDEN:
+                yield f"line {node.lineno}: .{function.attr}("
+            if isinstance(function, ast.Name) and function.id in ("print", "open"):
+                yield f"line {node.lineno}: {function.id}("
+        if isinstance(node, (ast.With, ast.AsyncWith)):
+            for inner in ast.walk(node):
+                if isinstance(inner, (ast.Yield, ast.YieldFrom)):
+                    yield f"line {inner.lineno}: yield inside with"
+        if isinstance(node, (ast.Assign, ast.AugAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(t, ast.Attribute) and t.attr in ("requires_grad", "grad") for t in targets):
+                yield f"line {node.lineno}: sets .{targets[0].attr}"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["loss.backward()", "x = image.to('cuda')", "self.net.requires_grad_(False)", "print(1)", "p.requires_grad = False"]
+    + ["with torch.no_grad():\n        yield 1", "with a:\n        if b:\n            yield from c"],
+)
+def test_G6_breaches_are_seen(line: str) -> None:
+    assert len(list(breaches(f"def turns(self, batch, step):\n    {line}\n"))) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_G6_model_file_only_says_what_to_minimise(name: str) -> None:
+    assert list(breaches(MODELS.find(name).path.read_text(encoding="utf-8"))) == []
