@@ -27,7 +27,7 @@ def seed(text: str | int) -> int:
 
 
 def size(text: str) -> tuple[int, int]:
-    """`64` or `64x48` (width x height) as (height, width)."""
+    """`64` or `64x48` (width x height) as (height, width). Options say `Any`: for a tuple Typer would take two words from the line."""
     width, _, height = text.lower().partition("x")
     try:
         sides = (int(height or width), int(width))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from models import generate
 from models.data.images import atomic_file, save_png
+from models.errors import UserError
 
 
 def write_grid(images: np.ndarray, path: Path, columns: int | None = None) -> Path:
@@ -26,7 +27,10 @@ def write_pairs(above: np.ndarray, below: np.ndarray, path: Path) -> Path:
 
 def write_singles(blocks: Iterable[np.ndarray], folder: Path, advance: Callable[[int], None] = lambda n: None) -> int:
     """Every image of every block as a PNG of its own, numbered from 000000. Returns how many."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a file lies there, or on the way there
+        raise UserError(f"cannot make the folder ({error.strerror})", folder, "choose another one") from error
     written = 0
     for block in blocks:
         for image in block:

@@ -282,13 +282,13 @@ def cli(words: list[str]) -> None:
 @contextmanager
 def dying_at(images: int) -> Iterator[None]:
     """In a child: SIGKILL this very process once `images` images have been seen."""
-    with after_step(images, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+    with after_step(images, lambda trainer: os.kill(os.getpid(), signal.SIGKILL)):
         yield
 
 
 @contextmanager
-def after_step(images: int, do: Callable[[], None]) -> Iterator[None]:
-    """Call `do` right after the training step that reaches `images`."""
+def after_step(images: int, do: Callable[[Any], None]) -> Iterator[None]:
+    """Call `do(trainer)` right after the training step that reaches `images`, before that step is logged, drawn or saved."""
     from models.training import loop
 
     original = loop._Trainer._step
@@ -296,7 +296,7 @@ def after_step(images: int, do: Callable[[], None]) -> Iterator[None]:
     def step(trainer: Any, *args: Any) -> None:
         original(trainer, *args)
         if trainer.images == images:
-            do()
+            do(trainer)
 
     loop._Trainer._step = step  # type: ignore[method-assign]
     try:

@@ -12,7 +12,7 @@ from lgcli.guard import guarded
 app = typer.Typer(help="List the data sets, describe one, or check its files.", invoke_without_command=True)
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A data set, NAME:test, or a folder of images.")]
-Size = Annotated[tuple[int, int] | None, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")]
+Size = Annotated[Any, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out.")]
 
 

@@ -41,11 +41,16 @@ def interpolate(
         raise UserError("a way has two ends", "-n", "give 2 or more")
     trained = api.load(run, device=device, raw=raw)
     target = o.free_path(output or Path(f"{api.name_of(run)}-interpolation.png"), force or output is None, "-o")
+    animation = target.with_suffix(".gif")
+    if gif and animation == target:
+        raise UserError("the strip and the animation would be one file", f"-o {target}", "name the strip .png; the animation gets its own suffix")
+    if gif:
+        o.free_path(animation, force or output is None, "-o")
     with render.progress("projecting", steps) as advance:
         search = {"steps": steps, "restarts": restarts, "seed": seed, "progress": lambda done, total: advance(1)}
         way = trained.way(a, b, number=number, path=path, space=space, data_root=o.root(data_root), search=search)  # type: ignore[arg-type]
     written = [str(results.write_grid(way.images, target, columns=number))]
     if gif:
-        written.append(str(results.write_gif(way.images, target.with_suffix(".gif"))))
+        written.append(str(results.write_gif(way.images, animation)))
     lines = [*written, *([f"projected with a mean squared error of {', '.join(f'{e:.5f}' for e in way.errors)}"] if way.errors else [])]
     render.result({"files": written, "space": way.space, "projection_errors": way.errors}, "\n".join(lines), json)

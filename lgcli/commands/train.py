@@ -40,12 +40,12 @@ def train(
     ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Threads that prepare batches ahead.", show_default="0")] = None,
     size: Annotated[
-        tuple[int, int] | None, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")
+        Any, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")
     ] = None,
     fit: Annotated[str | None, typer.Option(help="crop, pad or stretch to the size.", show_default="crop")] = None,
     channels: Annotated[str | None, typer.Option(help="auto, 1 or 3.", show_default="auto")] = None,
     background: Annotated[
-        tuple[int, int, int] | None,
+        Any,
         typer.Option(parser=o.colour, metavar="COLOUR", help="What transparent pixels lie on.", show_default="white"),
     ] = None,
     skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave unreadable images out.", show_default=False)] = None,

@@ -130,7 +130,12 @@ def digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 def numbered(folder: Path) -> dict[int, Path]:
     """Images seen -> checkpoint file, for everything in `folder` that is named like one; strangers are left alone."""
-    found = folder.iterdir() if folder.is_dir() else ()
+    try:
+        found = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UserError(f"cannot look into this folder ({error.strerror})", folder, "change its permissions, or choose another") from error
     return {int(match[1]): path for path in found if (match := _NAME.fullmatch(path.name)) and path.is_file()}
 
 

@@ -163,6 +163,7 @@ class _Trainer:
                 self._step(stage, mover, next(stream), begin, end)
                 yield from self._after_step(stage, mover, end)
                 if asked := job.ranks.any(stop.signal):
+                    self._check(mover, stage)
                     yield from self._save(final=True)
                     raise Interrupted(asked, f"stopped at {self.images:,} of {self.total:,} images, saved", job.run, _again(job.run))
 
@@ -180,7 +181,7 @@ class _Trainer:
         moved: set[int] = set()
         turns = stage.turns(batch, (self.images - begin) // config.batch)
         for number in range(10**9):
-            with _autocast(job.device, config.precision):
+            with _autocast(job.device, config.precision), _batch_norm_explained(len(batch)):
                 turn = next(turns, None)
             if turn is None:
                 break
@@ -208,6 +209,7 @@ class _Trainer:
         if self._crossed(config.sample_every) or self.images >= end:
             yield from self._draw(stage)
         if self._crossed(config.save_every):
+            self._check(mover, stage)
             yield from self._save()
 
     def _crossed(self, every: int) -> bool:
@@ -363,6 +365,16 @@ def environment(device: torch.device, ranks: Ranks) -> dict[str, Any]:
 
 def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _batch_norm_explained(batch: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if batch > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError("batch norm cannot train on a batch of 1 image", "--batch", "use 2 images or more on every rank") from error
 
 
 def _again(run: Path) -> str:

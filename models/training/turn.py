@@ -84,12 +84,14 @@ class Mover:
         self.ranks.average_(self._buffers)
 
     def not_finite(self) -> list[str]:
-        """Names of the players with a weight that is not finite."""
-        return [
-            name
-            for name, parameters in self.parameters.items()
-            if not math.isfinite(float(torch.stack([n.float() for n in torch._foreach_norm([p.detach() for p in parameters])]).sum()))
-        ]
+        """The players with a weight that is not finite, each with the name of its first one: ``critic (critic.0.weight)``."""
+        found = []
+        for name, parameters in self.parameters.items():
+            norms = torch.stack([n.float() for n in torch._foreach_norm([p.detach() for p in parameters])])
+            if not math.isfinite(float(norms.sum())):
+                first = next((p for p, norm in zip(parameters, norms, strict=True) if not math.isfinite(float(norm))), parameters[0])
+                found.append(f"{name} ({self._names[id(first)]})")
+        return found
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimizers' slots as `<player>/<parameter>/<slot>`."""

@@ -53,7 +53,7 @@ class AEGAN(LatentModel):
     base_options = ("network", "widths", "latent")
     interpolates = "noise"
     presets = {
-        "quick": Preset(200_000, options={"widths": (32, 64, 128, 256), "share": 0.4}, about="a look within a few minutes"),
+        "quick": Preset(600_000, options={"widths": (32, 64, 128, 256), "share": 0.2}, about="a look within a few minutes"),
         "default": Preset(2_400_000),
         "paper": Preset(
             10_000_000,
@@ -121,7 +121,8 @@ class AEGAN(LatentModel):
         assert self._codes is not None, "prepare_codes comes first"
         real, fake = self._codes[batch.index], self.generator(self.noise(batch))
 
-        critic = real_loss(self.code_critic(real)) + fake_loss(self.code_critic(fake.detach()))
+        on_real, on_fake = self.code_critic(torch.cat([real, fake.detach()])).chunk(2)  # D1 has no batch norm: one pass for both
+        critic = real_loss(on_real) + fake_loss(on_fake)
         if c.penalty != "none" and step % c.penalty_every == 0:
             penalty = r1_penalty(self.code_critic, real) if c.penalty == "r1" else one_centred_penalty(self.code_critic, real, fake)
             yield Turn({"code_critic": critic + c.penalty_weight * c.penalty_every * penalty}, {"penalty": penalty})

@@ -67,7 +67,8 @@ def pictures(shape: tuple[int, int, int]) -> np.ndarray:
 
     height, width, channels = shape
     small = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, channels), dtype=np.uint8)
-    return np.stack([np.asarray(Image.fromarray(s.squeeze(-1) if channels == 1 else s).resize((width, height))) for s in small]).reshape(-1, *shape)
+    drawn = [Image.fromarray(s.squeeze(-1) if channels == 1 else s).resize((width, height)) for s in small]
+    return np.stack([np.asarray(image) for image in drawn]).reshape(-1, *shape)
 
 
 def build(case: Case, memory_format: Any) -> Any:
@@ -229,7 +230,8 @@ def main() -> None:
             print(f"{case.name}, batch {case.batch}, {contender}: {speed:,.0f} images/s{share}", flush=True)
         for better, rival, least in case.promises:
             ratio = speeds[better] / speeds[rival]
-            print(f"{case.name}: {better} is {ratio:.2f}x {rival} (at least {least}x promised){'' if ratio >= least else ': MISSED'}", flush=True)
+            verdict = "" if ratio >= least else ": MISSED"
+            print(f"{case.name}: {better} is {ratio:.2f}x {rival} (at least {least}x promised){verdict}", flush=True)
 
 
 if __name__ == "__main__":

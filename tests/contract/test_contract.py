@@ -191,9 +191,10 @@ def test_trains_and_generates_at_any_size(name: str, shape: tuple[int, int, int]
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
-def test_capabilities(name: str, variant: str) -> None:
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 19, 33)], ids=str)
+def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> None:
     try:
-        made = job(Path("unused"), name, variants(name)[variant])
+        made = job(Path("unused"), name, variants(name)[variant], shape)
     except UserError as error:
         refused(error)
     assert isinstance(made.model, (Encodes, Samples))
