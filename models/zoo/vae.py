@@ -29,7 +29,7 @@ class VAE(LatentModel):
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code
         likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # of the pixels given the code
-        sigma: Annotated[float, Range(1e-3, 1e3)] = 0.3  # the gaussian's deviation, where black is 0 and white 1
+        sigma: Annotated[float, Range(1e-3, 1e3)] = 1.0  # the gaussian's deviation, where black is 0 and white 1
         beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
         lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate
         optimizer: Literal["adam", "adagrad"] = "adam"  # the paper used adagrad
