@@ -28,7 +28,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except LgmError as error:
             _leave(f"error: {error}", error.exit_code)
         except KeyboardInterrupt:
-            _leave("interrupted; nothing was written", 130)
+            _leave("interrupted", 130)
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # nobody reads any more; do not stumble again while Python shuts down
             raise SystemExit(1) from None
@@ -37,9 +37,12 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             missing = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
             if missing in ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy"):
-                _leave(f"error: {missing} is not installed: {sys.executable}\n  fix: {sys.executable} -m pip install {_PACKAGES.get(missing, missing)}", 2)
+                install = f"{sys.executable} -m pip install {_PACKAGES.get(missing, missing)}"
+                _leave(f"error: {missing} is not installed: {sys.executable}\n  fix: {install}", 2)
             if os.environ.get("LGM_DEBUG"):
                 raise
+            if any(words in str(error) for words in ("out of memory", "can't allocate memory")) or isinstance(error, MemoryError):
+                _leave("error: out of memory\n  fix: use a smaller --batch, smaller networks (--set), or another --device", 1)
             _leave(f"error: unexpected {type(error).__name__}: {printable(error)}\n  fix: this is a bug; report it with {_saved()}", 1)
 
     return run

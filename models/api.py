@@ -36,7 +36,7 @@ from models.data.dataset import DataRequest, ImageData
 from models.data.images import BadImage
 from models.data.load import describe, parse, parse_item
 from models.data.load import load as load_data
-from models.device import pick, settle
+from models.device import pick, require_compiler, settle
 from models.errors import UserError, nearest, printable
 from models.randomness import image_noise, seed_torch
 from models.registry import MODELS, model_class
@@ -174,13 +174,17 @@ def plan(
     return check(RunConfig, values | {"options": complete}, "train"), loaded
 
 
-def build(config: RunConfig, spec: DataSpec, device: torch.device) -> LatentModel:
-    """The model of a run with the weights that its seed gives it, on its device in channels_last."""
+def build(config: RunConfig, spec: DataSpec, device: torch.device, where: str = "--set") -> LatentModel:
+    """The model of a run with the weights that its seed gives it, on its device in channels_last.
+
+    `where` is what a message about a bad option points at.
+    """
     cls = model_class(config.model)
-    options = check(cls.Config, config.options, "--set")
+    options = check(cls.Config, config.options, where)
     seed_torch(torch.device("cpu"), config.seed, "init")
     model: LatentModel = cls(options, spec)
     if config.compile:
+        require_compiler(device)
         for child in model.children():
             child.compile()
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -204,8 +208,8 @@ def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConf
     """`config` with what a resumed run may change. Raises UserError listing `field: saved -> given` for anything else."""
     given = {key: value for key, value in changes.items() if value is not None}
     options = dict(given.pop("options", None) or {})
-    refused = [f"{k}: {getattr(config, k)} -> {v}" for k, v in given.items() if k not in RunConfig.FREE and getattr(config, k) != v]
-    refused += [f"{k}: {config.options.get(k)} -> {v}" for k, v in options.items() if config.options.get(k) != v]
+    refused = [f"{k}: {getattr(config, k)} -> {v}" for k, v in given.items() if k not in RunConfig.FREE and _differ(getattr(config, k), v)]
+    refused += [f"{k}: {config.options.get(k)} -> {v}" for k, v in options.items() if _differ(config.options.get(k), v)]
     if refused:
         raise UserError(f"a resumed run keeps its configuration ({printable('; '.join(refused))})", run, "leave these out, or train anew")
     free = {key: value for key, value in given.items() if key in RunConfig.FREE}
@@ -224,11 +228,9 @@ def load(run: str | os.PathLike[str], *, device: str = "auto", raw: bool = False
     Raises UserError where the file is damaged, foreign or does not fit its model.
     """
     where = pick(device)
-    path = checkpoint.locate(run)
-    header = checkpoint.read_header(path)
-    model = build(dataclasses.replace(header.config, model=header.model, compile=False), header.spec, where)
-    checkpoint.match(_shapes(model), checkpoint.part(checkpoint.shapes(path), "model"), path)
-    tensors = checkpoint.read_tensors(path)
+    header, tensors = _read(run)
+    config = dataclasses.replace(header.config, model=header.model, compile=False)
+    model = build(config, header.spec, where, f"{printable(header.path)}: config")
     weights = checkpoint.part(tensors, "model")
     if not raw:
         weights |= checkpoint.part(tensors, "average")
@@ -321,23 +323,26 @@ class Trained:
         if len(sources) == 1 and not Path(sources[0]).is_file() and not _is_item(sources[0]):
             data = self.data(sources[0], data_root)
             shown = min(limit, len(data))
-            return list(data.files[:shown]) or [f"{data.name}:{n}" for n in range(shown)], data.images[:shown]
+            return list(data.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)], data.images[:shown]
         return list(sources), self.images(sources, data_root)
 
     def images(self, sources: Iterable[str | os.PathLike[str]], data_root: str | None = None) -> np.ndarray:
         """Image files and data-set items ("mnist:test:17") as the model takes them: (N, H, W, C) uint8."""
-        spec, made = self.header.spec, []
+        spec, config = self.header.spec, self.header.config
+        made: list[np.ndarray] = []
+        loaded: dict[DataRequest, ImageData] = {}
         for source in map(str, sources):
             if _is_item(source):
                 request, index = parse_item(source, root=Path(data_root) if data_root else None, **self._fitting())
-                data = load_data(request)
+                data = loaded[request] = loaded[request] if request in loaded else load_data(request)
                 if index >= len(data):
                     raise UserError(f"item {index} of {len(data)}", source, f"give a number from 0 to {len(data) - 1}")
                 made.append(data.images[index])
             else:
                 try:
-                    decoded = pictures.decode(source, background=self.header.config.background)
-                    made.append(pictures.to_channels(pictures.fit(decoded, spec.size, self.header.config.fit), spec.channels))
+                    decoded = pictures.decode(source, background=config.background)
+                    fitted = pictures.fit(decoded, spec.size, config.fit, background=config.background)
+                    made.append(pictures.to_channels(fitted, spec.channels))
                 except (BadImage, OSError) as error:
                     raise UserError(f"no readable image ({printable(error)})", source, "give an image file, or SET:NUMBER") from error
         return np.stack(made)
@@ -389,14 +394,14 @@ def check_seed(seed: int) -> int:
 # --- looking ---------------------------------------------------------------------------------------------------------------------------
 
 
-def describe_plan(model: str, data: str, **settings: Any) -> dict[str, Any]:
+def describe_plan(model: str, data: str, *, out: str | os.PathLike[str] | None = None, **settings: Any) -> dict[str, Any]:
     """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing."""
     device = pick(settings.get("device", "auto"))
     config, loaded = plan(model, data, **settings)
     built = build(dataclasses.replace(config, compile=False), spec_of(loaded), torch.device("cpu"))
     stages = built.stages()
     return {
-        "run": str(_new_run(config)),
+        "run": str(out or _new_run(config)),
         "device": str(device),
         "configuration": dataclasses.asdict(config),
         "stages": [
@@ -477,6 +482,23 @@ def _job(config: RunConfig, model: LatentModel, data: ImageData, run: Path, devi
 
 def _shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]:
+    """The newest checkpoint, its shapes compared with its model's before any tensor is read or any network allocated."""
+    for attempt in range(3):
+        path = checkpoint.locate(run)
+        try:
+            header = checkpoint.read_header(path)
+            cls = model_class(header.model)
+            with torch.device("meta"):
+                bare = cls(check(cls.Config, header.config.options, f"{printable(path)}: config"), header.spec)
+            checkpoint.match(_shapes(bare), checkpoint.part(checkpoint.shapes(path), "model"), path)
+            return header, checkpoint.read_tensors(path)
+        except UserError:
+            if path.exists() or attempt == 2:
+                raise  # otherwise a trainer has just deleted it in favour of a newer one
+    raise AssertionError
 
 
 def _fill(model: LatentModel, tensors: Mapping[str, torch.Tensor], header: Header) -> None:

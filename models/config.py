@@ -71,8 +71,8 @@ class RunConfig:
     log_every: Annotated[int, Range(1, 10**12)] = 2_000
     keep: Annotated[int, Range(2, 1_000_000)] = 2
 
-    # What may differ when a run is resumed, because it changes neither the game nor its data.
-    FREE = ("images", "data_root", "device", "compile", "workers", "save_every", "sample_every", "keep", "preset", "batch")
+    # What may differ when a run is resumed: it changes neither the game nor (the fingerprint sees to that) its data.
+    FREE = ("images", "data", "data_root", "device", "compile", "workers", "save_every", "sample_every", "keep", "preset", "batch")
 
 
 def check(cls: type[C], values: Mapping[str, Any], where: str) -> C:
@@ -132,14 +132,19 @@ def expected(annotation: Any) -> str:
     return {bool: "true or false", int: "int", float: "float", str: "text"}.get(annotation, str(annotation))
 
 
-def _check_value(annotation: Any, value: Any, name: str, where: str) -> Any:
+def _check_value(annotation: Any, value: Any, name: str, where: str, whole: Any = None) -> Any:
+    """`value` as `annotation` wants it; `whole` is the field's annotation where `annotation` is a part of it."""
+    whole = annotation if whole is None else whole
+
     def wrong() -> UserError:
-        return UserError(f"{name}={printable(value, 80)} is not allowed", f"{where} {name}", f"{name} takes {expected(annotation)}")
+        return UserError(f"{name}={printable(value, 80)} is not allowed", f"{where} {name}", f"{name} takes {expected(whole)}")
 
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        value = _check_value(arguments[0], value, name, where)
+        value = _check_value(arguments[0], value, name, where, whole)
         bounds = arguments[1]
+        if value == ():
+            raise wrong()  # a list of numbers has at least one
         for number in value if isinstance(value, tuple) else (value,):
             if not bounds.low <= number <= bounds.high:
                 raise wrong()
@@ -147,7 +152,7 @@ def _check_value(annotation: Any, value: Any, name: str, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _check_value(next(a for a in arguments if a is not type(None)), value, name, where)
+        return _check_value(next(a for a in arguments if a is not type(None)), value, name, where, whole)
     if origin is Literal:
         if value not in arguments:
             raise wrong()
@@ -155,7 +160,7 @@ def _check_value(annotation: Any, value: Any, name: str, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or (arguments[-1] is not Ellipsis and len(value) != len(arguments)):
             raise wrong()
-        return tuple(_check_value(arguments[0], v, name, where) for v in value)
+        return tuple(_check_value(arguments[0], v, name, where, whole) for v in value)
     if annotation is bool and isinstance(value, bool):
         return value
     if annotation is int and isinstance(value, int) and not isinstance(value, bool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import sys
 
 import torch
@@ -30,6 +31,12 @@ def pick(name: str) -> torch.device:
     if name not in found:
         raise UserError(f"there is no device {name!r} on this machine", "--device", f"use one of: auto, {', '.join(found)}")
     return torch.device(name)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise UserError where `torch.compile` would find no C++ compiler for its CPU code."""
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "c++", "cl"))):
+        raise UserError("compiling for the CPU needs a C++ compiler", "--compile", "install g++ or clang++, or leave --compile out")
 
 
 def settle(device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """Helpers that several test files share: tiny runs, fresh child processes, and the comparison of runs to the last bit.
 
-A child is forked from a server that has imported torch already (that takes seconds) and has computed nothing, so a fresh process costs a few
-hundredths of a second. Functions for children are module-level, and take and return things that can be pickled.
+A child is forked from a server that has imported torch already (that takes seconds) and has computed nothing, so a fresh process costs a
+few hundredths of a second. Functions for children are module-level, and take and return things that can be pickled.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SETTINGS = {
     "device": "cpu",
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "vae": {"widths": (4, 8), "latent": 4},
+    "vae": {"widths": (4, 8), "latent": 4, "lr": 1e-3},
     "aegan": {"widths": (4, 8), "latent": 4, "hidden": (16,)},
 }
 

@@ -1,14 +1,15 @@
 """What the server of `support` imports before it forks children. It must compute nothing: threads do not survive a fork."""
 
-import pytest  # noqa: F401
-import torch
-import torch._dynamo  # noqa: F401  (torch.optim imports it at its first step)
+from __future__ import annotations
 
-import lgcli.app
-import lgcli.render
-import models.api
-import models.zoo.aegan
-import models.zoo.vae
+import pytest  # noqa: F401
 import support  # noqa: F401
+import torch
+import torch._dynamo  # torch.optim imports it at its first step
+
+import models.api  # noqa: F401
+from models.registry import MODELS
 
 torch.set_num_threads(1)
+for entry in MODELS.entries().values():
+    entry.module()

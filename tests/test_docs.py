@@ -26,9 +26,7 @@ def test_links_lead_to_files(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_worked_example_of_adding_a_model_trains_and_samples(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_worked_example_of_adding_a_model_trains_and_samples(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The code block of docs/adding-a-model.md, saved as a zoo file of its own, is found by name, trains, resumes, and samples."""
     import models
     from models import registry, zoo

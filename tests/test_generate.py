@@ -130,10 +130,17 @@ def test_evaluating_restores_every_module_s_own_mode() -> None:
     model[1].eval()
     model[1][1].train()
     before = [module.training for module in model.modules()]
-    with pytest.raises(ZeroDivisionError), evaluating(model):
-        assert not any(module.training for module in model.modules())
-        assert not torch.is_grad_enabled()
-        raise ZeroDivisionError
+    inside: list[bool] = []
+
+    def fail() -> None:
+        with evaluating(model):
+            inside.extend([*(module.training for module in model.modules()), torch.is_grad_enabled()])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(inside) == 6
+    assert not any(inside)
     assert [module.training for module in model.modules()] == before
     assert torch.is_grad_enabled()
 

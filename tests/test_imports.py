@@ -134,7 +134,7 @@ def test_light_modules_import_nothing_heavy(name: str) -> None:
 
 @pytest.mark.parametrize("module", ["models", "models.registry", "lgcli.app"])
 def test_H1_import_stays_light(module: str) -> None:
-    heavy = "torch numpy PIL safetensors scipy torchvision".split()
+    heavy = ["torch", "numpy", "PIL", "safetensors", "scipy", "torchvision"]
     code = f"import sys, {module}; print(*[m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert found == []

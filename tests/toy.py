@@ -59,8 +59,8 @@ class Toy(LatentModel):
     def game(self, batch: Batch, step: int) -> Iterator[Turn]:
         real = (self.embed(batch.image.flatten(1)) - self.centre).detach()
         fake = self.generator(self.noise(batch))
-        pull = (fake.detach().mean(0) - self.history.mean(0)).square().sum()
-        yield Turn({"critic": self.critic(fake.detach()).mean() - self.critic(real).mean() + pull})
+        judged = self.critic(fake.detach() + self.history.mean(0))
+        yield Turn({"critic": judged.mean() - self.critic(real).mean()})
         if step % 2 == 0:
             yield Turn({"generator": -self.critic(fake).mean() + self.critic(fake).square().mean()})
         self.history.copy_(torch.cat([self.history[1:], real.mean(0, keepdim=True)]))
@@ -71,7 +71,7 @@ class Toy(LatentModel):
 
 
 def job(run: Path, model: type[LatentModel] = Toy, ranks: Ranks = Ranks(), resume: bool = False, **changes: Any) -> loop.Job:  # noqa: B008
-    """A run of the toy on 64 tiny images: 96 images in 12 steps, the stage border is at 32. `changes` are fields of RunConfig, or `fused`."""
+    """A run of the toy on 64 tiny images: 12 steps of 8, the stage border is at 32. `changes` are fields of RunConfig, or `fused`."""
     more = {"fused": changes.pop("fused", True)}
     settings = {"images": 96, "batch": 8, "log_every": 16, "sample_every": 40, "save_every": 24, "average_images": 32, **changes}
     config = RunConfig(model="toy", data="tiny", **settings)
@@ -93,5 +93,3 @@ def kill_at(images: int, run: Path, resume: bool = False) -> None:
     """In a child: train, and die by SIGKILL right after the step that reaches `images`."""
     with support.dying_at(images):
         train(run, resume=resume)
-
-

@@ -43,7 +43,9 @@ def interpolate(
     target = o.free_path(output or Path(f"{api.name_of(run)}-interpolation.png"), force or output is None, "-o")
     animation = target.with_suffix(".gif")
     if gif and animation == target:
-        raise UserError("the strip and the animation would be one file", f"-o {target}", "name the strip .png; the animation gets its own suffix")
+        raise UserError(
+            "the strip and the animation would be one file", f"-o {target}", "name the strip .png; the animation gets its own suffix"
+        )
     if gif:
         o.free_path(animation, force or output is None, "-o")
     with render.progress("projecting", steps) as advance:

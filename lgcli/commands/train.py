@@ -39,9 +39,7 @@ def train(
         bool | None, typer.Option("--compile/--no-compile", help="Compile the networks first.", show_default="no-compile")
     ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Threads that prepare batches ahead.", show_default="0")] = None,
-    size: Annotated[
-        Any, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")
-    ] = None,
+    size: Annotated[Any, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")] = None,
     fit: Annotated[str | None, typer.Option(help="crop, pad or stretch to the size.", show_default="crop")] = None,
     channels: Annotated[str | None, typer.Option(help="auto, 1 or 3.", show_default="auto")] = None,
     background: Annotated[
@@ -129,6 +127,6 @@ def train(
     from models import api
 
     if dry_run:
-        render.dry_run(api.describe_plan(model, data, epochs=epochs, options=options, **settings), json_lines)
+        render.dry_run(api.describe_plan(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)
         return
     render.training(api.stream(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)

@@ -112,6 +112,13 @@ def sweep(folder: Path) -> None:
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
 
 
+def set_aside(folder: Path, images: int) -> None:
+    """Keep damaged checkpoints beyond `images` for inspection, as `NAME.damaged`: a resumed run would write over them, or delete them."""
+    for number, path in numbered(folder).items():
+        if number > images and not _intact(path):
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+
+
 def digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """sha256 over the metadata (but for the digest itself) and the tensors, both in the order of their names."""
     total = hashlib.sha256()
@@ -144,7 +151,7 @@ def locate(run_or_file: str | os.PathLike[str]) -> Path:
     path = Path(run_or_file)
     try:
         kind = path.stat().st_mode
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
         raise UserError("no such run or checkpoint", path, "give the folder that `lgm train` wrote, or a checkpoint file") from error
     if stat.S_ISREG(kind):
         return path
@@ -247,8 +254,8 @@ def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
         for name, value in module.state_dict().items():
             if name not in tensors or tensors[name].shape != value.shape:
                 found = tuple(tensors[name].shape) if name in tensors else "missing"
-                where = printable(name, 120)
-                raise UserError(f"a tensor does not fit the model ({found} instead of {tuple(value.shape)})", where, "use another checkpoint")
+                what = f"a tensor does not fit the model ({found} instead of {tuple(value.shape)})"
+                raise UserError(what, printable(name, 120), "use another checkpoint")
             value.copy_(tensors[name])
 
 

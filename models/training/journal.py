@@ -54,10 +54,11 @@ class Journal:
 
     def __init__(self, path: Path, images: int) -> None:
         self.path = path
-        kept = [line for line in _lines(path) if line.get("images", 0) <= images]
-        if path.exists():
+        kept = [line for line in _lines(path) if isinstance(line.get("images"), int) and line["images"] <= images]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if path.exists() and path.read_text(errors="replace") != text:
             temporary = path.with_name(".log.jsonl.tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temporary.write_text(text)
             os.replace(temporary, path)
         self._file = open(path, "a", buffering=1)
 

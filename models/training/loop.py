@@ -7,13 +7,14 @@ killed anywhere and resumed makes the same weights, bit for bit, as one that was
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from models.base import Encodes, LatentModel, Samples, Stage
 from models.config import RunConfig, to_json
 from models.data.batches import Batches
 from models.data.images import save_png
-from models.errors import ContractError, Interrupted, RunFailed, UserError
+from models.errors import ContractError, Interrupted, RunFailed, UserError, printable
 from models.randomness import seed_torch
 from models.training import checkpoint, events, signals
 from models.training.averaging import Averages
@@ -91,6 +92,8 @@ def train(job: Job) -> Iterator[events.Event]:
         if job.ranks.writes:
             stack.enter_context(_claimed(job.run))
             checkpoint.sweep(job.run / checkpoint.FOLDER)
+            if job.start is not None:
+                checkpoint.set_aside(job.run / checkpoint.FOLDER, job.start.images)
         job.ranks.barrier()
         trainer = _Trainer(job)
         stack.callback(trainer.close)
@@ -110,12 +113,15 @@ class _Trainer:
         self.window = Window(job.start.scalars.get("window") if job.start else None, job.device)
         self.journal = Journal(job.run / "log.jsonl", self.images) if job.ranks.writes else None
         self.mover: Mover | None = None
+        self.stage = self.stages[0]
         self.clock = _Clock()
         self.checked = self.images  # weights were finite here
         self.saved_at = self.images if job.start else -1
         self.failure: events.Warned | None = None
         if job.tensors is not None:
             average = checkpoint.part(job.tensors, "average")
+            if job.start and job.start.path:
+                checkpoint.match(_shapes(self.averages.tensors()), _shapes(average), job.start.path)
             for name, module in self.averages.modules.items():
                 prefix = f"{name}."
                 checkpoint.load_state(module, {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)})
@@ -130,17 +136,24 @@ class _Trainer:
         )
         for message in (*job.warnings, *self._space_warning()):
             yield events.Warned(self.images, message)
-        if resumed and self.images >= self.total:
+        if job.start is not None and self.images >= self.total and job.start.stage == self.stages[-1].name:
             yield events.Finished(self.images, str(job.run), 0.0, already=True)
             return
+        if job.ranks.writes and job.start is not None:
+            for message in _config_warning(job.run / "config.json", job.start):
+                yield events.Warned(self.images, message)
         if job.ranks.writes:
             _write_text(job.run / "config.json", to_json(self.config) + "\n")
         started = time.monotonic()
         for number, stage in enumerate(self.stages):
-            if self.images < self.borders[number]:
+            begin, end = (self.borders[number - 1] if number else 0), self.borders[number]
+            if self.images < end:
+                self.stage = stage
                 yield from self._stage(number, stage, stop)
-            elif self.images == self.borders[number] and stage.prepare is not None:
+            elif begin == end == self.images:  # a stage without images of its own
+                self.stage = stage
                 self._prepare(stage)
+                self.saved_at = -1  # what lies on the disk for these images is the state before this stage
         yield from self._save(final=True)
         yield events.Finished(self.images, str(job.run), time.monotonic() - started)
 
@@ -286,15 +299,14 @@ class _Trainer:
     # --- state ---------------------------------------------------------------------------------------------------------------------------
 
     def _header(self) -> Header:
-        stage = next(s.name for s, end in zip(self.stages, self.borders, strict=True) if self.images <= end or end == self.total)
         return Header(
             model=self.config.model,
             config=self.config,
             spec=self.model.spec,
             images=self.images,
-            stage=stage,
+            stage=self.stage.name,
             borders=self.borders,
-            scalars={"window": self.window.state()},
+            scalars={"window": self.window.state(), "still": self.mover.still() if self.mover else []},
             fingerprint=self.job.fingerprint,
             environment=environment(self.job.device, self.job.ranks),
         )
@@ -308,8 +320,11 @@ class _Trainer:
         }
 
     def _restore(self, mover: Mover, tensors: dict[str, Tensor], start: Header) -> None:
+        slots = checkpoint.part(tensors, "optim")
+        if "still" in start.scalars and start.path:
+            checkpoint.match(mover.slots(start.scalars["still"]), _shapes(slots), start.path)
         try:
-            mover.load(checkpoint.part(tensors, "optim"))
+            mover.load(slots)
         except ValueError as error:
             raise UserError(f"the optimizers' state does not fit the model ({error})", start.path, "use the lgm that wrote it") from error
 
@@ -375,6 +390,22 @@ def _batch_norm_explained(batch: int) -> Iterator[None]:
         if batch > 1 or "more than 1 value per channel" not in str(error):
             raise
         raise UserError("batch norm cannot train on a batch of 1 image", "--batch", "use 2 images or more on every rank") from error
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _config_warning(path: Path, start: Header) -> list[str]:
+    """What config.json says counts for nothing, but whoever has edited it should know."""
+    try:
+        found = json.loads(path.read_text())
+        saved = json.loads(to_json(start.config))
+        wrong = [] if isinstance(found, dict) else ["it is no object"]
+        wrong = wrong or [key for key in saved if key not in RunConfig.FREE and found.get(key) != saved[key]]
+    except (OSError, ValueError) as error:
+        wrong = [printable(error)]
+    return [f"{path} is not what was written ({', '.join(wrong)}); the checkpoint's configuration is used"] if wrong else []
 
 
 def _again(run: Path) -> str:

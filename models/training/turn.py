@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -40,7 +40,10 @@ class Mover:
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._check_players({name: player.parameters() for name, player in everyone.items()})
         self._optimizers = {name: _optimizer(player, self.parameters[name], fused) for name, player in self.players.items()}
-        self._buffers = [b for player in self.players.values() for m in player.modules for b in m.buffers() if b.is_floating_point()]
+        playing = {id(b) for player in self.players.values() for m in player.modules for b in m.buffers()}
+        self._model = model
+        self._statistics = {name for name, b in model.named_buffers() if id(b) in playing}
+        self._seen = {name: (id(b), b._version) for name, b in model.named_buffers()}
 
     def schedule(self, progress: float) -> None:
         """Set every player's learning rate for a step at `progress` (0 to 1) of the stage."""
@@ -80,8 +83,15 @@ class Mover:
         return moved
 
     def average_buffers(self) -> None:
-        """Batch norm's running statistics differ between ranks, because their batches do: average them."""
-        self.ranks.average_(self._buffers)
+        """Buffers that follow the batches differ between ranks, because the batches do: average them.
+
+        These are the players' own (batch norm changes its statistics behind the version counter's back) and all others that have changed.
+        """
+        if self.ranks.world == 1:
+            return
+        found = dict(self._model.named_buffers())
+        self.ranks.average_(b for n, b in found.items() if n in self._statistics or self._seen.get(n) != (id(b), b._version))
+        self._seen = {name: (id(b), b._version) for name, b in found.items()}
 
     def not_finite(self) -> list[str]:
         """The players with a weight that is not finite, each with the name of its first one: ``critic (critic.0.weight)``."""
@@ -102,6 +112,26 @@ class Mover:
             for slot, value in slots.items()
             if value is not None
         }
+
+    def still(self) -> list[str]:
+        """The parameters that have not moved yet, as `<player>/<parameter>`: they have no slots."""
+        states = {name: optimizer.state for name, optimizer in self._optimizers.items()}
+        return [f"{name}/{self._names[id(p)]}" for name, parameters in self.parameters.items() for p in parameters if p not in states[name]]
+
+    def slots(self, still: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of what `tensors` returns once every parameter but those of `still` has moved."""
+        found: dict[str, tuple[int, ...]] = {}
+        for name, player in self.players.items():
+            probe = nn.Parameter(torch.zeros(2))
+            probe.grad = torch.zeros(2)
+            optimizer = _optimizer(player, [probe], fused=False)
+            optimizer.step()
+            kinds = {slot: torch.as_tensor(value).ndim for slot, value in optimizer.state[probe].items() if value is not None}
+            for parameter in self.parameters[name]:
+                key = f"{name}/{self._names[id(parameter)]}"
+                if key not in still:
+                    found |= {f"{key}/{slot}": tuple(parameter.shape) if ndim else () for slot, ndim in kinds.items()}
+        return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `tensors` returned. Raises ValueError naming a slot that fits no parameter."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, one_centred_penalty, r1_penalty, real_loss
-from models.nets.autoencoder import Network, decoder_for, encoder_for
+from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conv import ConvDiscriminator
 from models.nets.mlp import mlp
 
@@ -31,7 +31,7 @@ class AEGAN(LatentModel):
 
     @dataclass(frozen=True)
     class Config:
-        network: Network = "conv"  # conv (sized from the data), mlp, wae (5x5 kernels, wide)
+        network: Literal["conv", "mlp", "wae"] = "conv"  # conv (sized from the data), mlp, wae (5x5 kernels, wide)
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
         lr: Annotated[float, Range(0, 10)] = 3e-3  # the auto-encoder's learning rate

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import kl_to_standard_normal, squared_error
-from models.nets.autoencoder import Network, decoder_for, encoder_for
+from models.nets.autoencoder import decoder_for, encoder_for
 
 
 class VAE(LatentModel):
     @dataclass(frozen=True)
     class Config:
-        network: Network = "conv"  # conv (sized from the data), mlp (the paper's), wae (5x5 kernels, wide)
+        network: Literal["conv", "mlp", "wae"] = "conv"  # conv (sized from the data), mlp (the paper's), wae (5x5 kernels, wide)
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code
         likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # of the pixels given the code

@@ -69,8 +69,10 @@ VARIANTS = [(name, variant) for name in NAMES for variant in variants(name)]
 PRESETS = [(name, preset) for name in NAMES for preset in model_class(name).presets]
 
 
-def job(run: Path, name: str, chosen: dict[str, Any], shape: tuple[int, int, int] = (1, 16, 16), resume: bool = False, **changes: Any) -> loop.Job:
-    """A run of 96 images in 12 steps on tiny data that have labels of every kind. `changes` are fields of RunConfig, `fused`, or `count`."""
+def job(
+    run: Path, name: str, chosen: dict[str, Any], shape: tuple[int, int, int] = (1, 16, 16), resume: bool = False, **changes: Any
+) -> loop.Job:
+    """A run of 96 images in 12 steps on tiny data with labels of every kind. `changes` are fields of RunConfig, `fused`, or `count`."""
     fused, count = changes.pop("fused", True), changes.pop("count", 20)
     data = support.image_data(count, shape[1], shape[2], shape[0])
     options = check(model_class(name).Config, small(name, **chosen), "test")
@@ -154,7 +156,9 @@ def test_every_parameter_has_one_player_and_moves_and_nothing_frozen_does(
         for parameter in settings.parameters():
             owners.setdefault(id(parameter), []).append(player)
     for key, parameter in model.named_parameters():
-        assert len(owners.get(id(parameter), [])) == (1 if parameter.requires_grad else 0), f"{key}: players {owners.get(id(parameter), [])}"
+        assert len(owners.get(id(parameter), [])) == (1 if parameter.requires_grad else 0), (
+            f"{key}: players {owners.get(id(parameter), [])}"
+        )
 
     frozen: dict[str, torch.Tensor] = {}
     played: set[str] = set()
@@ -333,7 +337,20 @@ def test_A13_no_tied_tensors(name: str) -> None:
 
 # ---- the source ----------------------------------------------------------------------------------------------------------------------
 
-FORBIDDEN = {"backward", "step", "zero_grad", "requires_grad_", "to", "cuda", "cpu", "autocast", "manual_seed", "all_reduce", "save", "load"}
+FORBIDDEN = {
+    "backward",
+    "step",
+    "zero_grad",
+    "requires_grad_",
+    "to",
+    "cuda",
+    "cpu",
+    "autocast",
+    "manual_seed",
+    "all_reduce",
+    "save",
+    "load",
+}
 
 
 def breaches(source: str) -> Iterator[str]:
@@ -358,8 +375,15 @@ def breaches(source: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "line",
-    ["loss.backward()", "x = image.to('cuda')", "self.net.requires_grad_(False)", "print(1)", "p.requires_grad = False"]
-    + ["with torch.no_grad():\n        yield 1", "with a:\n        if b:\n            yield from c"],
+    [
+        "loss.backward()",
+        "x = image.to('cuda')",
+        "self.net.requires_grad_(False)",
+        "print(1)",
+        "p.requires_grad = False",
+        "with torch.no_grad():\n        yield 1",
+        "with a:\n        if b:\n            yield from c",
+    ],
 )
 def test_G6_breaches_are_seen(line: str) -> None:
     assert len(list(breaches(f"def turns(self, batch, step):\n    {line}\n"))) == 1

@@ -282,7 +282,7 @@ def test_D7_the_check_above_can_fail(monkeypatch: pytest.MonkeyPatch, good: Path
     real = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", lambda name, package=None: asked.append(name) or real(name, package))
     api.load(good, device="cpu")
-    assert asked == ["models.zoo.vae"]
+    assert set(asked) == {"models.zoo.vae"}
 
 
 class Evil:
@@ -336,7 +336,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "huge": ({"latent": 10**9}, "latent takes int, 1 to 8192"),
     "huge width": ({"widths": [10**9]}, "widths takes a list of int, 1 to 8192"),
     "text for list": ({"widths": "4,8"}, "widths takes a list of int"),
-    "nested list": ({"widths": [[4], [8]]}, "widths takes int"),
+    "nested list": ({"widths": [[4], [8]]}, "widths takes a list of int"),
     "no choice": ({"network": "../evil"}, "network takes one of: conv, mlp, wae"),
     "list for choice": ({"network": ["conv"]}, "network takes one of: conv, mlp, wae"),
     "negative": ({"lr": -1}, "lr takes float, 0 to 10"),
@@ -385,10 +385,12 @@ def test_D9_missing_field(good: Path, tmp_path: Path, key: str, field: str) -> N
     assert str(bad) in message
 
 
-@pytest.mark.xfail(strict=True, reason="models.api.load builds the networks before it compares shapes; build them on the meta device first")
 @pytest.mark.parametrize(
     ("key", "change"),
-    [("config", lambda config: config["options"].update(widths=[8192, 8192])), ("spec", lambda spec: spec.update(height=16384, width=16384))],
+    [
+        ("config", lambda config: config["options"].update(widths=[8192, 8192])),
+        ("spec", lambda spec: spec.update(height=16384, width=16384)),
+    ],
     ids=["widths", "image"],
 )
 def test_D9_networks_larger_than_the_file_are_not_allocated(
@@ -403,7 +405,7 @@ def test_D9_networks_larger_than_the_file_are_not_allocated(
 
 def test_D9_the_memory_limit_bites() -> None:
     with pytest.raises(RuntimeError, match="memory"), little_memory(100):
-        torch.empty(200 * 2**20, dtype=torch.uint8)
+        torch.empty(4 * 2**30, dtype=torch.uint8)
 
 
 HEAD = "model/encoder.head.weight"
@@ -440,7 +442,9 @@ def test_D10_shapes_are_compared_before_any_tensor_is_read(good: Path, tmp_path:
 
 @pytest.mark.parametrize("shape", [(7, 7), (1,), (), (4, 128, 1), (0,)])
 def test_D10_moving_averages_must_fit_too(good: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
-    bad = forged(good, tmp_path / "bad.safetensors", tensors=lambda values: values.update({"average/encoder.head.weight": torch.zeros(shape)}))
+    bad = forged(
+        good, tmp_path / "bad.safetensors", tensors=lambda values: values.update({"average/encoder.head.weight": torch.zeros(shape)})
+    )
     message = refusal(bad)
     assert "encoder.head.weight" in message
     assert f"{shape} instead of (4, 128)" in message
@@ -532,7 +536,11 @@ def test_D13_weights_that_are_not_finite(good: Path, tmp_path: Path, value: floa
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("\x1b[31mred\n\r\t", r"\x1b[31mred\n\r\t"), ("a" * 2**20, "a" * 60 + "..." + "a" * 60), ("\u202eright to left", r"\u202eright to left")],
+    [
+        ("\x1b[31mred\n\r\t", r"\x1b[31mred\n\r\t"),
+        ("a" * 2**20, "a" * 60 + "..." + "a" * 60),
+        ("\u202eright to left", r"\u202eright to left"),
+    ],
     ids=["control", "1 MB", "direction"],
 )
 def test_D15_odd_tensor_names_are_escaped_and_shortened(good: Path, tmp_path: Path, name: str, shown: str) -> None:

@@ -184,6 +184,7 @@ def test_A4_disk_full_at_the_last_save(how: str, tmp_path: Path, monkeypatch: py
 
 
 def train_where_nothing_can_be_written(run: Path) -> str:
+    tempfile.tempdir = str(run.parent)
     for event in loop.train(toy.job(run)):
         if isinstance(event, events.Saved) and event.images == 48:
             limit(2048)
@@ -191,10 +192,11 @@ def train_where_nothing_can_be_written(run: Path) -> str:
 
 
 def test_A4_no_place_for_the_last_save_at_all(tmp_path: Path) -> None:
+    run = tmp_path / "run"
     with pytest.raises(AssertionError, match="RunFailed") as error:
-        support.call(train_where_nothing_can_be_written, tmp_path)
+        support.call(train_where_nothing_can_be_written, run)
     assert "images-000000096.safetensors" in str(error.value)
-    assert checkpoint.newest_valid(tmp_path)[0].images == 48
+    assert checkpoint.newest_valid(run)[0].images == 48
 
 
 @pytest.mark.parametrize("raised", [OSError(errno.EIO, "Input/output error"), RuntimeError("no idea"), KeyboardInterrupt()])
@@ -388,7 +390,9 @@ def test_A12_numbers_that_are_not_finite_are_never_saved(what: str, name: str, t
 def train_slowly(data: str, run: str) -> None:
     import models
 
-    for event in models.stream("vae", data, out=run, **support.tiny("vae", images=10**6, save_every=8, log_every=10**5, sample_every=10**6)):
+    for event in models.stream(
+        "vae", data, out=run, **support.tiny("vae", images=10**6, save_every=8, log_every=10**5, sample_every=10**6)
+    ):
         if isinstance(event, events.Saved):
             time.sleep(0.005)
 

@@ -1,0 +1,209 @@
+"""Two gloo ranks on one machine: they stay identical, one of them writes, and none outlives the other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support
+import torch
+import toy
+from safetensors.torch import load_file, save_file
+
+from models import api
+from models.device import pick
+from models.training import checkpoint, events, loop
+from models.training.distributed import process_group
+
+Result = tuple[int, str]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def as_rank(rank: int, port: int, temporary: str, watch: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """In a child: what torchrun does, then `function(*args)`. Rank 1 fails where it changes a file under `watch`."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    tempfile.tempdir = temporary  # where the command line leaves tracebacks
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            assert not str(arguments[0]).startswith(watch), f"rank 1 writes {arguments[0]}"
+        if event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            assert not str(arguments[0]).startswith(watch), f"rank 1: {event} {arguments[0]}"
+
+    if rank == 1 and watch:
+        sys.addaudithook(hook)
+    function(*args)
+
+
+def two(tmp_path: Path, watch: Path | None, function: Callable[..., Any], *each: tuple[Any, ...], timeout: float = 60) -> list[Result]:
+    """Exit code and output of both ranks; `each` are their arguments."""
+    port = free_port()
+    outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
+    children = [
+        support.start(as_rank, rank, port, str(tmp_path), str(watch or ""), function, each[min(rank, len(each) - 1)], output=outputs[rank])
+        for rank in range(2)
+    ]
+    try:
+        codes = [support.exit_code(child, timeout) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    return [(code, output.read_text()) for code, output in zip(codes, outputs, strict=True)]
+
+
+def finished(results: list[Result]) -> None:
+    for code, text in results:
+        assert code == 0, text
+
+
+def keep_last_state(path: Path) -> Callable[[Any], None]:
+    def keep(trainer: Any) -> None:
+        tensors = {**trainer._tensors(), **{f"buffer/{name}": value for name, value in trainer.model.named_buffers()}}
+        save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, path)
+
+    return keep
+
+
+def train(model: str, data: str, run: str, settings: Mapping[str, Any], state: Path) -> None:
+    with support.after_step(settings["images"], keep_last_state(state)):
+        happened = support.train(model, data, run, settings)
+    if os.environ["RANK"] == "1":
+        assert not [e for e in happened if isinstance(e, (events.Saved, events.Drawn))]
+
+
+def train_toy(run: Path, state: Path) -> None:
+    with process_group(pick("cpu")) as ranks, support.after_step(96, keep_last_state(state)):
+        list(loop.train(toy.job(run, ranks=ranks)))
+
+
+def assert_identical(states: list[Path]) -> dict[str, torch.Tensor]:
+    support.assert_same_tensors(*states)
+    return load_file(states[0])
+
+
+@pytest.mark.parametrize("model", ["vae", "aegan"])
+def test_J1_ranks_stay_identical_and_one_writes(model: str, pictures: Path, straight: Callable[[str], Path], tmp_path: Path) -> None:
+    run, states = tmp_path / "run", [tmp_path / f"state-{rank}" for rank in range(2)]
+    each = [(model, str(pictures), str(run), support.tiny(model), state) for state in states]
+    finished(two(tmp_path, run, train, *each))
+    found = assert_identical(states)
+    saved = checkpoint.read_tensors(support.newest(run))
+    assert all(torch.equal(value, found[name]) for name, value in saved.items())
+    assert [line["images"] for line in support.log(run)] == [16, 32, 48, 64, 80, 96]
+    assert checkpoint.read_header(support.newest(run)).environment["world"] == 2
+    # It is the same training: the other shares and noise of two ranks leave the weights near those of one.
+    alone = checkpoint.read_tensors(support.newest(straight(model)))
+    assert set(alone) == set(saved)
+
+
+def test_J1_toy_with_buffers_that_follow_the_batch(tmp_path: Path) -> None:
+    run, states = tmp_path / "run", [tmp_path / f"state-{rank}" for rank in range(2)]
+    finished(two(tmp_path, run, train_toy, *[(run, state) for state in states]))
+    found = assert_identical(states)
+    assert found["buffer/history"].abs().sum() > 0
+
+
+def test_ranks_share_each_batch_without_overlap() -> None:
+    batches = api.Batches(support.image_data(20), torch.device("cpu"))
+    whole, *shares = (batches.stream(0, 8, 16, rank=rank, world=world) for rank, world in ((0, 1), (0, 2), (1, 2)))
+    for _ in range(6):
+        parts = [next(share).index for share in shares]
+        assert [len(p) for p in parts] == [4, 4]
+        assert torch.equal(torch.cat(parts), next(whole).index)
+
+
+def raise_on_one(rank: int, words: list[str]) -> None:
+    def fail(trainer: Any) -> None:
+        if int(os.environ["RANK"]) == rank:
+            raise RuntimeError("the cat stepped on it")
+
+    with support.after_step(56, fail):
+        support.cli(words)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_J2_one_rank_raises(rank: int, pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    results = two(tmp_path, None, raise_on_one, (rank, support.arguments("vae", pictures, run, images=10**6)))
+    assert all(code not in (0, None) for code, _ in results)
+    assert results[rank][0] == 1
+    assert "the cat stepped on it" in results[rank][1]
+    checkpoint.newest_valid(run)
+
+
+def signal_on_one(number: int, words: list[str]) -> None:
+    with support.after_step(56, lambda trainer: os.environ["RANK"] == "1" and os.kill(os.getpid(), number)):
+        support.cli(words)
+
+
+def test_J3_signal_to_one_rank_stops_both(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    results = two(tmp_path, run, signal_on_one, (int(signal.SIGTERM), support.arguments("aegan", pictures, run, save_every=10**6)))
+    assert [code for code, _ in results] == [143, 143], results
+    assert list(support.checkpoints(run)) == [56]
+    # Going on with two ranks gives what two ranks give without the pause.
+    finished(two(tmp_path, run, support.cli, (["train", "--resume", str(run)],)))
+    finished(two(tmp_path, None, support.cli, (support.arguments("aegan", pictures, tmp_path / "straight"),)))
+    support.assert_same_run(tmp_path / "straight", run)
+
+
+def test_J4_one_rank_is_killed(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    results = two(tmp_path, None, signal_on_one, (int(signal.SIGKILL), support.arguments("vae", pictures, run)))
+    assert results[1][0] == support.KILLED
+    assert results[0][0] not in (0, support.KILLED)
+    assert checkpoint.newest_valid(run)[0].images == 48
+    finished(two(tmp_path, run, support.cli, (["train", "--resume", str(run)],)))
+    assert checkpoint.newest_valid(run)[0].images == 96
+
+
+def test_J5_batch_that_cannot_be_divided(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for code, text in two(tmp_path, run, support.cli, (support.arguments("vae", pictures, run, batch=7),)):
+        assert code == 2, text
+        assert "batch of 7" in text
+        assert "2 ranks" in text
+        assert "--batch" in text
+    assert not run.exists()
+
+
+def test_J6_going_on_with_one_rank(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    two(tmp_path, run, signal_on_one, (int(signal.SIGTERM), support.arguments("vae", pictures, run)))
+    happened = support.call(support.resume, str(run), {})
+    assert happened[0].images == 56
+    assert any("not bit-exact" in e.message and "world 2 -> 1" in e.message for e in happened if isinstance(e, events.Warned))
+    assert checkpoint.newest_valid(run)[0].images == 96
+
+
+def test_J8_ranks_with_different_data(pictures: Path, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", support.write_pictures(tmp_path / "other", seed=1)
+    each = [(support.arguments("vae", data, run),) for data in (pictures, other)]
+    for code, text in two(tmp_path, run, support.cli, *each):
+        assert code == 2, text
+        assert "the ranks see different data" in text
+
+
+def test_torchrun_for_real(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": str(support.REPOSITORY), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "lgcli"]
+    words = support.arguments("vae", pictures, run)
+    done = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(run)]  # one rank speaks for both
+    assert checkpoint.newest_valid(run)[0].environment["world"] == 2

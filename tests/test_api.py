@@ -1,0 +1,408 @@
+"""The Python API: train, load, and what a trained model does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forgery import blobs, contents, write_images
+from support import newest, tiny
+
+import models
+from models import api
+from models.api import Trained
+from models.data.batches import to_float
+from models.errors import UserError
+from models.randomness import image_noise
+from models.training import checkpoint, events
+
+Runs = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def vae(straight: Runs) -> Trained:
+    return models.load(straight("vae"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def aegan(straight: Runs) -> Trained:
+    return models.load(straight("aegan"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def shown(pictures: Path, vae: Trained) -> np.ndarray:
+    """The first ten pictures as the models take them: uint8 (10, 16, 16, 1)."""
+    return vae.data(str(pictures)).images[:10]
+
+
+# ---- train, load ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The docstring of models.api, run as it stands but for smaller numbers."""
+    monkeypatch.chdir(tmp_path)
+    assert api.__doc__ is not None
+    lines = [line[4:] for line in api.__doc__.splitlines() if line.startswith("    ")]
+    code = "\n".join(lines)
+    for old, new in (
+        ("images=200_000", "images=128, batch=32, device='cpu'"),
+        ('"latent": 32', '"latent": 4, "widths": (4, 8), "hidden": (16,)'),
+    ):
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert (names["images"].dtype, names["images"].shape) == (np.uint8, (16, 32, 32, 1))
+    assert names["again"].shape == (16, 32, 32, 1)
+    assert names["error"].shape == (16,)
+    assert names["strip"].shape == (10, 32, 32, 1)
+    assert np.array_equal(names["trained"].sample(16, seed=1), names["images"])
+
+
+def test_train_tells_what_happens_and_returns_the_model(pictures: Path, tmp_path: Path) -> None:
+    told: list[events.Event] = []
+    trained = models.train("vae", str(pictures), out=tmp_path / "run", on_event=told.append, **tiny("vae"))
+    assert isinstance(told[0], events.Started)
+    assert isinstance(told[-1], events.Finished)
+    assert told[-1].images == trained.header.images == 96
+    assert [e.images for e in told if isinstance(e, events.Saved)] == [24, 48, 72, 96]
+    assert trained.header.path == newest(tmp_path / "run")
+    assert trained.sample(2).shape == (2, 16, 16, 1)
+    assert not trained.model.training
+
+
+def test_stream_does_nothing_until_it_is_iterated_over(pictures: Path, tmp_path: Path) -> None:
+    stream = models.stream("vae", str(pictures), out=tmp_path / "run", **tiny("vae"))
+    assert not (tmp_path / "run").exists()
+    assert isinstance(next(stream), events.Started)
+    assert (tmp_path / "run").exists()
+    stream.close()
+
+
+@pytest.mark.parametrize("model", ["vae", "aegan"])
+def test_training_learns(model: str, tmp_path: Path) -> None:
+    """Reconstruction errors fall well below those of the untrained networks."""
+    data = str(write_images(tmp_path / "data", blobs(64, 16, 16, 1)))
+    settings = {**tiny(model), "log_every": 64, "sample_every": 10**6, "save_every": 10**6}
+    first = models.train(model, data, out=tmp_path / "a", **{**settings, "images": 16})
+    last = models.train(model, data, out=tmp_path / "b", **{**settings, "images": 1600})
+    images = first.data(data).images
+    assert last.reconstruct(images)[1].mean() < 0.6 * first.reconstruct(images)[1].mean()
+
+
+def test_plan_fills_the_record(pictures: Path) -> None:
+    config, data = models.plan("vae", str(pictures), batch=8, epochs=3, options={"latent": 5}, preset="quick", seed=None)
+    assert (config.images, config.batch, config.seed, config.preset) == (60, 8, 0, "quick")
+    assert config.options["latent"] == 5
+    assert config.options["beta"] == 1.0
+    assert (config.log_every, config.sample_every, config.save_every) == (8, 8, 8)
+    assert len(data) == 20
+    assert models.plan("vae", str(pictures), batch=8, preset="paper")[0].options["network"] == "mlp"
+    assert models.plan("vae", str(pictures), batch=8, preset="paper", options={"latent": 3})[0].options["widths"] == (500,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 0}, "batch takes int, 1 to 1e"),
+        ({"images": 0}, "images takes int, 1 to 1e"),
+        ({"seed": -1}, "seed takes int, 0 to"),
+        ({"seed": 2**64}, "seed takes int, 0 to"),
+        ({"precision": "fp8"}, "precision takes one of: fp32, bf16"),
+        ({"nosuch": 1}, "unknown option 'nosuch'"),
+        ({"options": {"nosuch": 1}}, "unknown option 'nosuch'"),
+        ({"options": {"latent": 0}}, "latent takes int, 1 to 8192"),
+        ({"preset": "slow"}, "vae has no preset 'slow'"),
+        ({"batch": 21}, "use --batch 20 or less"),
+        ({"size": (0, 8)}, "out of range"),
+        ({"device": "tpu"}, "there is no device 'tpu'"),
+        ({"base": "nowhere"}, "takes no base"),
+    ],
+)
+def test_train_refuses_before_it_writes(settings: dict[str, Any], message: str, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        models.train("vae", str(pictures), out=tmp_path / "run", **{**tiny("vae"), **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_load_takes_a_run_or_a_file(straight: Runs, vae: Trained) -> None:
+    run = straight("vae")
+    first = sorted((run / "checkpoints").glob("images-*"))[0]
+    assert models.load(first, device="cpu").header.images == int(first.stem.removeprefix("images-")) < 96
+    assert models.load(str(run), device="cpu").header == vae.header
+    assert np.array_equal(models.load(newest(run), device="cpu").sample(3), vae.sample(3))
+    assert not np.array_equal(models.load(first, device="cpu").sample(3), vae.sample(3))
+
+
+def test_load_gives_averages_or_the_weights_as_trained(straight: Runs, vae: Trained) -> None:
+    _, tensors = contents(newest(straight("vae")))
+    raw = models.load(straight("vae"), device="cpu", raw=True)
+    name = "encoder.head.weight"
+    assert torch.equal(vae.model.state_dict()[name], tensors[f"average/{name}"])
+    assert torch.equal(raw.model.state_dict()[name], tensors[f"model/{name}"])
+    assert not torch.equal(tensors[f"average/{name}"], tensors[f"model/{name}"])
+
+
+# ---- sample --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["vae", "aegan"])
+def test_sample_first_is_a_window_on_one_endless_row(model: str, request: pytest.FixtureRequest) -> None:
+    trained = request.getfixturevalue(model)
+    every = trained.sample(50, seed=4)
+    assert (every.dtype, every.shape) == (np.uint8, (50, 16, 16, 1))
+    for first, count in ((0, 5), (7, 3), (15, 2), (16, 16), (33, 17), (49, 1)):
+        assert np.array_equal(trained.sample(count, seed=4, first=first), every[first : first + count])
+    assert not np.array_equal(trained.sample(50, seed=5), every)
+    assert len(np.unique(every, axis=0)) > 25
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16, 20, 256])
+def test_sampling_does_not_depend_on_the_batch(batch: int, aegan: Trained) -> None:
+    blocks = list(aegan.sample_blocks(37, seed=1, batch=batch))
+    assert np.array_equal(np.concatenate(blocks), aegan.sample(37, seed=1))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_out_of_range(seed: int, vae: Trained) -> None:
+    with pytest.raises(UserError, match="--seed"):
+        vae.sample(1, seed=seed)
+
+
+def test_images_are_rounded_to_the_nearest_of_256_values(vae: Trained) -> None:
+    """-1 is 0 and 1 is 255; what lies between is rounded, not cut: documented in models.data.batches."""
+    with torch.no_grad():
+        exact = ((vae.model.sample(image_noise(2, range(16), (4,))).double() + 1) * 127.5).permute(0, 2, 3, 1).numpy()  # type: ignore[operator]
+    found = vae.sample(16, seed=2)
+    assert np.abs(found - exact).max() <= 0.5 + 1e-3
+    assert np.abs(np.floor(exact) - found).mean() > 0.2
+
+
+def test_an_aegan_in_its_first_stage_reconstructs_but_does_not_sample(pictures: Path, tmp_path: Path) -> None:
+    stream = models.stream("aegan", str(pictures), out=tmp_path / "run", **tiny("aegan"))
+    for event in stream:
+        if isinstance(event, events.Saved):
+            break
+    stream.close()
+    trained = models.load(tmp_path / "run", device="cpu")
+    assert (trained.header.images, trained.header.stage) == (24, "auto-encoder")
+    image = trained.data(str(pictures)).images[:2]
+    for use in (
+        lambda: trained.sample(1),
+        lambda: trained.project(image, steps=1),
+        lambda: trained.way("1", "2"),
+        lambda: trained.way(image[0], image[1]),
+    ):
+        with pytest.raises(UserError) as error:
+            use()
+        assert "still in its stage 'auto-encoder'" in error.value.what
+        assert str(tmp_path / "run") in error.value.where
+        assert "lgm train --resume RUN" in error.value.fix
+    assert trained.reconstruct(image)[0].shape == (2, 16, 16, 1)
+    assert trained.interpolate(image[0], image[1], space="code", number=3).shape == (3, 16, 16, 1)
+
+
+# ---- reconstruct, project, interpolate -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["vae", "aegan"])
+def test_reconstruct(model: str, shown: np.ndarray, request: pytest.FixtureRequest) -> None:
+    trained = request.getfixturevalue(model)
+    again, error = trained.reconstruct(shown)
+    assert (again.dtype, again.shape, error.shape) == (np.uint8, shown.shape, (10,))
+    by_hand = ((again.astype(float) - shown) / 255) ** 2
+    assert error == pytest.approx(by_hand.reshape(10, -1).mean(1), abs=2e-3)
+    for place in range(10):  # an image's reconstruction does not depend on its company
+        alone = trained.reconstruct(shown[place : place + 1])
+        assert np.array_equal(alone[0][0], again[place])
+        assert alone[1][0] == error[place]
+
+
+def test_project_comes_nearer_the_longer_it_looks(vae: Trained) -> None:
+    wanted = vae.sample(3, seed=9)
+    start = vae.project(wanted, steps=0, restarts=2)
+    found = vae.project(wanted, steps=60, restarts=2)
+    assert found.noise.shape == (3, 4)
+    assert (found.error <= start.error).all()
+    assert found.error.sum() < 0.5 * start.error.sum()
+    with torch.no_grad():
+        again = vae.model.sample(found.noise)  # type: ignore[operator]
+    assert found.error == pytest.approx(((again - to_float(torch.from_numpy(wanted))) / 2).square().flatten(1).mean(1).numpy(), abs=1e-5)
+    assert all(p.grad is None for p in vae.model.parameters())
+
+
+def test_way_between_images_goes_through_codes(vae: Trained, shown: np.ndarray) -> None:
+    way = vae.way(shown[0], shown[1], number=5)
+    assert (way.space, way.errors, way.images.shape) == ("code", [], (5, 16, 16, 1))
+    ends = vae.reconstruct(shown[:2])[0]
+    assert np.array_equal(way.images[0], ends[0])
+    assert np.array_equal(way.images[-1], ends[1])
+    assert np.array_equal(vae.interpolate(shown[0], shown[1], number=5), way.images)
+
+
+def test_way_between_seeds_goes_through_noise(aegan: Trained) -> None:
+    way = aegan.way("seed:3", "4", number=4, path="slerp")
+    assert (way.space, way.errors) == ("noise", [])
+    assert np.array_equal(way.images[0], aegan.sample(1, seed=3)[0])
+    assert np.array_equal(way.images[-1], aegan.sample(1, seed=4)[0])
+
+
+def test_way_projects_images_where_the_model_prefers_noise(aegan: Trained, shown: np.ndarray) -> None:
+    search = {"steps": 5, "restarts": 2}
+    way = aegan.way(shown[0], shown[1], number=3, search=search)
+    assert way.space == "noise"
+    assert way.errors == pytest.approx(aegan.project(shown[:2], **search).error.tolist())
+    mixed = aegan.way("seed:1", shown[1], number=3, search=search)
+    assert len(mixed.errors) == 1
+    assert np.array_equal(mixed.images[0], aegan.sample(1, seed=1)[0])
+    assert aegan.way(shown[0], shown[1], number=3, space="code").errors == []
+
+
+def test_way_takes_files_and_items(vae: Trained, pictures: Path, shown: np.ndarray) -> None:
+    files = sorted(pictures.rglob("*.png"))
+    expected = vae.interpolate(shown[0], shown[3], number=3)
+    assert np.array_equal(vae.interpolate(str(files[0]), f"{pictures}:3", number=3), expected)
+    with pytest.raises(UserError, match="item 20 of 20"):
+        vae.way(f"{pictures}:20", f"{pictures}:0")
+    with pytest.raises(UserError, match="no readable image"):
+        vae.way("nowhere.png", str(files[0]))
+    with pytest.raises(UserError, match="a seed has no code"):
+        vae.way("1", str(files[0]), space="code")
+
+
+# ---- --base --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", ["vae", "aegan"])
+def test_base_gives_the_first_stage_and_is_kept_bit_for_bit(base: str, straight: Runs, pictures: Path, tmp_path: Path) -> None:
+    settings = tiny("aegan", base=str(straight(base)))
+    del settings["options"]["widths"], settings["options"]["latent"]  # the base decides them
+    told: list[events.Event] = []
+    trained = models.train("aegan", str(pictures), out=tmp_path / "run", on_event=told.append, **settings)
+    assert [e.stage for e in told if isinstance(e, events.StageStarted)] == ["latent GAN"]
+    assert trained.header.images == 96
+    assert trained.header.config.options["widths"] == [4, 8]
+    _, its = contents(newest(straight(base)))
+    _, mine = contents(newest(tmp_path / "run"))
+    names = [n for n in mine if n.startswith(("model/encoder.", "model/decoder."))]
+    assert len(names) > 10
+    for name in names:
+        averaged = name.replace("model/", "average/")
+        assert torch.equal(mine[name], its.get(averaged, its[name])), name
+    assert trained.sample(2).shape == (2, 16, 16, 1)
+
+
+def test_base_of_other_options_images_or_kind_is_refused(straight: Runs, pictures: Path, tmp_path: Path) -> None:
+    base = str(straight("vae"))
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="latent: 4 in the base, 7 asked for") as error:
+        models.train("aegan", str(pictures), out=out, **tiny("aegan", {"latent": 7}, base=base))
+    assert f"--base {base}" in error.value.where
+    with pytest.raises(UserError, match=re.escape("the base's images are (1, 16, 16), these are (1, 8, 8)")):
+        models.train("aegan", str(pictures), out=out, **tiny("aegan", base=base, size=(8, 8)))
+    with pytest.raises(UserError, match=re.escape("these are (3, 16, 16)")):
+        models.train("aegan", str(pictures), out=out, **tiny("aegan", base=base, channels="3"))
+    with pytest.raises(UserError, match="no such run or checkpoint"):
+        models.train("aegan", str(pictures), out=out, **tiny("aegan", base=str(tmp_path / "nowhere")))
+    assert not out.exists()
+
+
+# ---- variants ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "diagonal"])
+def test_fitted_priors_sample_like_the_codes(prior: str, pictures: Path, tmp_path: Path) -> None:
+    trained = models.train("aegan", str(pictures), out=tmp_path / "run", **tiny("aegan", {"prior": prior}))
+    assert trained.header.stage == "fitted Gaussian"
+    assert trained.sample(20).shape == (20, 16, 16, 1)
+    images = trained.data(str(pictures)).images
+    with torch.no_grad():
+        codes = trained.model.encode(to_float(torch.from_numpy(images))).double()  # type: ignore[operator]
+        scale = trained.model.code_scale.double()  # type: ignore[union-attr]
+    covariance = torch.cov(codes.T, correction=0)
+    if prior == "diagonal":
+        covariance = covariance.diag().diag()
+    assert torch.allclose(scale @ scale.T, covariance, rtol=1e-3, atol=1e-5 * float(covariance.diag().max()) + 1e-5)
+    assert torch.allclose(trained.model.code_mean.double(), codes.mean(0), atol=1e-4)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("model", ["vae", "aegan"])
+def test_bf16(model: str, pictures: Path, tmp_path: Path) -> None:
+    trained = models.train(model, str(pictures), out=tmp_path / "run", **tiny(model, precision="bf16"))
+    assert trained.sample(3).shape == (3, 16, 16, 1)
+    _, tensors = contents(newest(tmp_path / "run"))
+    assert {t.dtype for name, t in tensors.items() if name.startswith("model/") and t.is_floating_point()} == {torch.float32}
+    other = models.train(model, str(pictures), out=tmp_path / "fp32", **tiny(model))
+    assert not np.array_equal(trained.sample(3), other.sample(3))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (12, 20), (9, 7)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("model", ["vae", "aegan"])
+def test_images_of_any_shape(model: str, channels: int, height: int, width: int, tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", blobs(16, height, width, channels))
+    trained = models.train(model, str(data), out=tmp_path / "run", **tiny(model, images=32))
+    shape = (height, width, channels)
+    assert trained.sample(2).shape == (2, *shape)
+    images = trained.data(str(data)).images
+    assert trained.reconstruct(images)[0].shape == (16, *shape)
+    assert trained.interpolate("1", "2", number=3).shape == (3, *shape)
+    files = sorted(data.iterdir())
+    assert np.array_equal(trained.images(files), images)
+
+
+@pytest.mark.parametrize("network", ["conv", "mlp", "wae"])
+def test_every_network(network: str, pictures: Path, tmp_path: Path) -> None:
+    trained = models.train("vae", str(pictures), out=tmp_path / "run", **tiny("vae", {"network": network}, images=32))
+    assert trained.sample(2).shape == (2, 16, 16, 1)
+
+
+def test_size_fit_and_channels_also_apply_to_images_given_later(tmp_path: Path, pictures: Path) -> None:
+    """A picture of another shape is brought to the model's in the way that the run's own data were."""
+    wide = write_images(tmp_path / "wide", blobs(1, 20, 60, 3))
+    settings = tiny("vae", images=16, size=(12, 8), channels="3", fit="pad", background=(0, 0, 0))
+    trained = models.train("vae", str(pictures), out=tmp_path / "run", **settings)
+    (image,) = trained.images([wide / "000.png"])
+    assert image.shape == (12, 8, 3)
+    assert image[0].max() == image[-1].max() == 0  # the black bars of `pad`
+    assert image[6].max() > 0
+
+
+# ---- looking -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_describe_run_reads_no_tensors(straight: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: pytest.fail("the tensors were read"))
+    found = api.describe_run(straight("aegan"))
+    model = api.build(checkpoint.read_header(newest(straight("aegan"))).config, models.api.DataSpec(1, 16, 16), torch.device("cpu"))
+    assert found["parameters"] == sum(t.numel() for t in model.state_dict().values())
+    assert found["of images"] == 96
+
+
+def test_describe_plan_says_what_train_would_do(straight: Runs, pictures: Path) -> None:
+    plan = api.describe_plan("aegan", str(pictures), **tiny("aegan"))
+    assert [s["name"] for s in plan["stages"]] == ["auto-encoder", "latent GAN"]
+    assert [s["until images"] for s in plan["stages"]] == list(checkpoint.read_header(newest(straight("aegan"))).borders)
+    assert plan["networks"]["total"] == sum(v for k, v in plan["networks"].items() if k != "total")
+    with_base = api.describe_plan("aegan", str(pictures), base=str(straight("vae")), **tiny("aegan"))
+    assert [s["until images"] for s in with_base["stages"]] == [0, 96]
+
+
+def test_name_of(straight: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = straight("vae")
+    assert api.name_of(run) == "vae"
+    assert api.name_of(newest(run)) == "images-000000096"
+    monkeypatch.chdir(run)
+    assert api.name_of(".") == "vae"
+
+
+def test_importing_models_is_light_and_complete() -> None:
+    assert set(models.__all__) == {"Trained", "__version__", "load", "plan", "stream", "train"}
+    assert all(getattr(models, name) for name in models.__all__)
+    with pytest.raises(AttributeError, match="nosuch"):
+        _ = models.nosuch  # type: ignore[attr-defined]
