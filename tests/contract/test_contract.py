@@ -318,7 +318,7 @@ def test_saving_loading_and_saving_again_is_identical(name: str, variant: str, e
         assert made.tensors is not None
         trainer = loop._Trainer(made)
         stage = next(s for s, end in zip(trainer.stages, trainer.borders) if images < end)
-        trainer.mover = Mover(made.model, stage.players)
+        trainer.stage, trainer.mover = stage, Mover(made.model, stage.players)
         trainer.mover.load(checkpoint.part(made.tensors, "optim"))
         again = checkpoint.write(tmp_path / f"again-{images}.safetensors", trainer._header(), trainer._tensors())
         trainer.close()
