@@ -39,7 +39,7 @@ from models.data.load import load as load_data
 from models.device import pick, require_compiler, settle
 from models.errors import UserError, nearest, printable
 from models.randomness import image_noise, seed_torch
-from models.registry import MODELS, model_class
+from models.registry import MODELS, SETS, model_class
 from models.training import checkpoint, events, loop
 from models.training.checkpoint import Header
 from models.training.distributed import Ranks, process_group
@@ -106,6 +106,8 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
         raise UserError("no such run", folder, "give the folder that `lgm train` wrote")
     start, tensors, damaged = checkpoint.newest_valid(folder)
     config = changed(start.config, changes, folder)
+    if config.images < max((end for end in start.borders if end < start.borders[-1]), default=0):
+        raise UserError(f"the stages before the last take {start.borders[-2]:,} images", f"--images {config.images}", "give more than that")
     device = pick(config.device)
     settle(device)
     with process_group(device) as ranks:
@@ -155,7 +157,8 @@ def plan(
     if given.get("base"):
         own = {**_base_options(cls, Path(given["base"]), options or {}), **own}
     values = {"images": chosen.images, "batch": chosen.batch, **given}
-    values |= {"model": MODELS.find(model).name, "data": data, "preset": preset, "options": {}}
+    values |= {"model": MODELS.find(model).name, "data": _anywhere(data), "preset": preset, "options": {}}
+    values |= {key: os.path.abspath(values[key]) for key in ("data_root", "base") if values.get(key)}
     config = check(RunConfig, values, "train")  # before the data are read: a bad number should not wait for them
     complete = dataclasses.asdict(check(cls.Config, own, "--set"))
     loaded = load_data(data_request(config, download))
@@ -450,6 +453,13 @@ def _sizes(model: torch.nn.Module) -> dict[str, int]:
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------------------------
+
+
+def _anywhere(data: str) -> str:
+    """What `--data` said, so that it means the same from any working directory: a folder's path becomes absolute."""
+    request = parse(data)
+    folder = Path(request.name)
+    return str(dataclasses.replace(request, name=str(folder.absolute()))) if request.name not in SETS.entries() else str(request)
 
 
 def _is_item(source: str) -> bool:

@@ -7,6 +7,7 @@ killed anywhere and resumed makes the same weights, bit for bit, as one that was
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -117,7 +118,6 @@ class _Trainer:
         self.clock = _Clock()
         self.checked = self.images  # weights were finite here
         self.saved_at = self.images if job.start else -1
-        self.failure: events.Warned | None = None
         if job.tensors is not None:
             average = checkpoint.part(job.tensors, "average")
             if job.start and job.start.path:
@@ -165,6 +165,8 @@ class _Trainer:
         mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused)
         if job.tensors is not None and job.start is not None and begin < self.images == job.start.images:
             self._restore(mover, job.tensors, job.start)  # at a border the new stage's optimizers start afresh
+        if job.tensors is not None:
+            job.tensors.clear()  # all is restored; do not hold the memory for the rest of the run
         for player in mover.players.values():
             for module in player.modules:
                 module.train()
@@ -193,7 +195,7 @@ class _Trainer:
         scalars: dict[str, Tensor] = {}
         moved: set[int] = set()
         turns = stage.turns(batch, (self.images - begin) // config.batch)
-        for number in range(10**9):
+        for number in itertools.count():
             with _autocast(job.device, config.precision), _batch_norm_explained(len(batch)):
                 turn = next(turns, None)
             if turn is None:
