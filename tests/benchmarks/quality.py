@@ -51,8 +51,9 @@ def train_classifier(data: ImageData, epochs: int) -> Classifier:
     """One cycle of Adam from a fixed seed, on labels where there are any and on attributes otherwise."""
     seed_torch(torch.device("cpu"), 0, "classifier")
     spec = spec_of(data)
-    net = Classifier(spec.channels, spec.size, len(spec.classes) or len(spec.attributes)).to(memory_format=torch.channels_last)
-    net(torch.zeros(2, *spec.shape))
+    net = Classifier(spec.channels, spec.size, len(spec.classes) or len(spec.attributes))
+    net(torch.zeros(2, *spec.shape))  # the lazy layer learns its width
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer, batch = torch.optim.Adam(net.parameters(), 2e-3, fused=True), 128
     steps = epochs * len(data) // batch
     for step, items in zip(range(steps), Batches(data, torch.device("cpu")).stream(0, batch, 0)):
