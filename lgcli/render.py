@@ -105,10 +105,6 @@ def errors_table(names: Sequence[str], errors: Sequence[float], path: str, json:
     print(f"{mean:.5f}  mean squared error (black 0, white 1)\n{path}")
 
 
-def dry_run(plan: Mapping[str, Any], json: bool) -> None:
-    mapping(plan, json)
-
-
 @contextlib.contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr, on a terminal only; yields the function that moves it on."""

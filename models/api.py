@@ -73,17 +73,18 @@ def train(
     for event in stream(model, data, out=out, **settings):
         run = event.run if isinstance(event, (events.Started, events.Finished)) else run
         on_event(event)
-    return load(run, device=settings.get("device", "auto"))
+    return load(run, device=settings.get("device") or "auto")
 
 
 def stream(
     model: str, data: str, *, out: str | os.PathLike[str] | None = None, fused: bool = True, **settings: Any
 ) -> Iterator[events.Event]:
     """`train` as an iterator of events; nothing happens until it is iterated over."""
-    device = pick(settings.get("device", "auto"))
+    device = pick(settings.get("device") or "auto")
     settle(device)
     with process_group(device) as ranks:
-        config, loaded = plan(model, data, **settings)
+        with ranks.first_alone():
+            config, loaded = plan(model, data, **settings)
         run = Path(ranks.from_first(str(out or _new_run(config))))
         if checkpoint.numbered(run / checkpoint.FOLDER):
             raise UserError("a run lies there already", run, f"go on with it: lgm train --resume {run}; or choose another --out")
@@ -113,7 +114,8 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
     with process_group(device) as ranks:
         warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
         warnings += _inexact(start, config, loop.environment(device, ranks))
-        loaded = load_data(data_request(config))
+        with ranks.first_alone():
+            loaded = load_data(data_request(config))
         built = build(config, start.spec, device)
         _fill(built, tensors, start)
         job = _job(config, built, loaded, folder, device, ranks, start=start, tensors=tensors, warnings=tuple(warnings), fused=fused)
@@ -153,12 +155,11 @@ def plan(
     cls = model_class(model)
     chosen = _preset(cls, preset, model)
     given = {key: value for key, value in settings.items() if value is not None}
-    own = {**chosen.options, **(options or {})}
-    if given.get("base"):
-        own = {**_base_options(cls, Path(given["base"]), options or {}), **own}
+    shaped = _base_options(cls, Path(given["base"]).expanduser(), options or {}) if given.get("base") else {}
+    own = {**chosen.options, **shaped, **(options or {})}
     values = {"images": chosen.images, "batch": chosen.batch, **given}
     values |= {"model": MODELS.find(model).name, "data": _anywhere(data), "preset": preset, "options": {}}
-    values |= {key: os.path.abspath(values[key]) for key in ("data_root", "base") if values.get(key)}
+    values |= _absolute(values)
     config = check(RunConfig, values, "train")  # before the data are read: a bad number should not wait for them
     complete = dataclasses.asdict(check(cls.Config, own, "--set"))
     loaded = load_data(data_request(config, download))
@@ -184,12 +185,14 @@ def build(config: RunConfig, spec: DataSpec, device: torch.device, where: str = 
     """
     cls = model_class(config.model)
     options = check(cls.Config, config.options, where)
-    seed_torch(torch.device("cpu"), config.seed, "init")
-    model: LatentModel = cls(options, spec)
+    with torch.random.fork_rng(devices=[]):  # the caller's generator is none of our business
+        seed_torch(torch.device("cpu"), config.seed, "init")
+        model: LatentModel = cls(options, spec)
     if config.compile:
         require_compiler(device)
         for child in model.children():
-            child.compile()
+            for network in (child, *child.children()):  # a model may call a part of a network, such as an encoder's trunk
+                network.compile()
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -216,6 +219,7 @@ def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConf
     if refused:
         raise UserError(f"a resumed run keeps its configuration ({printable('; '.join(refused))})", run, "leave these out, or train anew")
     free = {key: value for key, value in given.items() if key in RunConfig.FREE}
+    free |= _absolute(free) | ({"data": _anywhere(free["data"])} if "data" in free else {})
     return check(RunConfig, {**dataclasses.asdict(config), **free}, "--resume")
 
 
@@ -256,16 +260,18 @@ class Trained:
     def sample_blocks(self, count: int, seed: int = 0, first: int = 0, batch: int = 256) -> Iterator[np.ndarray]:
         """The same, `batch` images at a time, for numbers that should not be in memory at once. The batch changes no image."""
         self._ready_to_sample()
+        if count < 1:
+            raise UserError(f"{count} samples", "-n", "ask for 1 or more")
         return generate.sample(self.model, count, check_seed(seed), first, batch)
 
     def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reconstructions and each image's mean squared error (black 0, white 1)."""
-        return generate.reconstruct(self.model, images)
+        return generate.reconstruct(self.model, self._checked(images))
 
     def project(self, images: np.ndarray, **settings: Any) -> generate.Projection:
         """Noise whose samples are as near as possible to the images; settings as for `models.generate.project`."""
         self._ready_to_sample()
-        return generate.project(self.model, images, **settings)
+        return generate.project(self.model, self._checked(images), **settings)
 
     def interpolate(self, a: str | np.ndarray, b: str | np.ndarray, **settings: Any) -> np.ndarray:
         """The images of `way`: (number, height, width, channels)."""
@@ -315,9 +321,9 @@ class Trained:
     def endpoint(self, what: str | np.ndarray, data_root: str | None = None) -> int | np.ndarray:
         """A seed as an int, or an image of the model's shape, (H, W, C) uint8."""
         if isinstance(what, np.ndarray):
-            return what
+            return np.asarray(self._checked(what[None])[0])
         text = what.removeprefix("seed:")
-        if text.isdigit() and not Path(what).exists():
+        if text.isascii() and text.isdigit() and not Path(what).exists():
             return check_seed(int(text))
         return self.images([what], data_root)[0]
 
@@ -336,7 +342,7 @@ class Trained:
         loaded: dict[DataRequest, ImageData] = {}
         for source in map(str, sources):
             if _is_item(source):
-                request, index = parse_item(source, root=Path(data_root) if data_root else None, **self._fitting())
+                request, index = parse_item(source, root=self._root(data_root), **self._fitting())
                 data = loaded[request] = loaded[request] if request in loaded else load_data(request)
                 if index >= len(data):
                     raise UserError(f"item {index} of {len(data)}", source, f"give a number from 0 to {len(data) - 1}")
@@ -352,7 +358,21 @@ class Trained:
 
     def data(self, text: str, data_root: str | None = None) -> ImageData:
         """A data set as the model takes it."""
-        return load_data(parse(text, root=Path(data_root) if data_root else None, **self._fitting()))
+        return load_data(parse(text, root=self._root(data_root), **self._fitting()))
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        spec = self.header.spec
+        wanted = (*spec.size, spec.channels)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted or not len(images):
+            raise UserError(
+                f"images are {images.dtype} {images.shape}", "images", f"give uint8 of shape (N, {', '.join(map(str, wanted))})"
+            )
+        return images
+
+    def _root(self, data_root: str | None) -> Path | None:
+        """Where named sets lie: as asked, or where the run found them."""
+        root = data_root or self.header.config.data_root
+        return Path(root) if root else None
 
     def _fitting(self) -> dict[str, Any]:
         config, spec = self.header.config, self.header.spec
@@ -399,7 +419,7 @@ def check_seed(seed: int) -> int:
 
 def describe_plan(model: str, data: str, *, out: str | os.PathLike[str] | None = None, **settings: Any) -> dict[str, Any]:
     """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing."""
-    device = pick(settings.get("device", "auto"))
+    device = pick(settings.get("device") or "auto")
     config, loaded = plan(model, data, **settings)
     built = build(dataclasses.replace(config, compile=False), spec_of(loaded), torch.device("cpu"))
     stages = built.stages()
@@ -459,7 +479,13 @@ def _anywhere(data: str) -> str:
     """What `--data` said, so that it means the same from any working directory: a folder's path becomes absolute."""
     request = parse(data)
     folder = Path(request.name)
-    return str(dataclasses.replace(request, name=str(folder.absolute()))) if request.name not in SETS.entries() else str(request)
+    return (
+        str(dataclasses.replace(request, name=str(folder.expanduser().absolute()))) if request.name not in SETS.entries() else str(request)
+    )
+
+
+def _absolute(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(Path(values[key]).expanduser().absolute()) for key in ("data_root", "base") if values.get(key)}
 
 
 def _is_item(source: str) -> bool:
@@ -487,11 +513,8 @@ def _job(config: RunConfig, model: LatentModel, data: ImageData, run: Path, devi
     fingerprint = data.fingerprint()
     if not ranks.same(fingerprint):
         raise UserError("the ranks see different data", config.data, "give every machine the same files")
-    return loop.Job(config, model, Batches(data, device), fingerprint, run, device, ranks, **more)
-
-
-def _shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    notes = (*more.pop("warnings", ()), *data.notes)
+    return loop.Job(config, model, Batches(data, device), fingerprint, run, device, ranks, warnings=notes, **more)
 
 
 def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]:
@@ -503,7 +526,7 @@ def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]
             cls = model_class(header.model)
             with torch.device("meta"):
                 bare = cls(check(cls.Config, header.config.options, f"{printable(path)}: config"), header.spec)
-            checkpoint.match(_shapes(bare), checkpoint.part(checkpoint.shapes(path), "model"), path)
+            checkpoint.match(checkpoint.shapes_of(bare.state_dict()), checkpoint.part(checkpoint.shapes(path), "model"), path)
             return header, checkpoint.read_tensors(path)
         except UserError:
             if path.exists() or attempt == 2:
@@ -514,7 +537,7 @@ def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]
 def _fill(model: LatentModel, tensors: Mapping[str, torch.Tensor], header: Header) -> None:
     weights = checkpoint.part(tensors, "model")
     assert header.path is not None
-    checkpoint.match(_shapes(model), {n: tuple(t.shape) for n, t in weights.items()}, header.path)
+    checkpoint.match(checkpoint.shapes_of(model.state_dict()), checkpoint.shapes_of(weights), header.path)
     checkpoint.load_state(model, weights)
 
 
@@ -553,7 +576,7 @@ def _take_base(model: LatentModel, config: RunConfig, base: Path) -> None:
     for name in model.base_modules:
         module = model.get_submodule(name)
         weights = {key.removeprefix(f"{name}."): value for key, value in theirs.items() if key.startswith(f"{name}.")}
-        checkpoint.match(_shapes(module), {k: tuple(v.shape) for k, v in weights.items()}, path)
+        checkpoint.match(checkpoint.shapes_of(module.state_dict()), checkpoint.shapes_of(weights), path)
         checkpoint.load_state(module, weights)
 
 

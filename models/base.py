@@ -122,7 +122,7 @@ class Player:
     lr: float
     optimizer: Literal["adam", "adagrad", "rmsprop", "sgd"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's
-    momentum: float = 0.0  # SGD's
+    momentum: float = 0.0  # SGD's and RMSprop's
     weight_decay: float = 0.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # the learning rate over the stage; both others end at zero
     clip: float | None = None  # largest norm of the gradient

@@ -72,7 +72,7 @@ class RunConfig:
     keep: Annotated[int, Range(2, 1_000_000)] = 2
 
     # What may differ when a run is resumed: it changes neither the game nor (the fingerprint sees to that) its data.
-    FREE = ("images", "data", "data_root", "device", "compile", "workers", "save_every", "sample_every", "keep", "preset", "batch")
+    FREE = ("images", "data", "data_root", "device", "compile", "workers", "save_every", "sample_every", "keep", "batch")
 
 
 def check(cls: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -1,7 +1,7 @@
 """What a trained model makes: samples, reconstructions, projections, interpolations - in blocks, and laid out as pictures.
 
-Everything is computed in blocks of `BLOCK` items, the last one filled up, whatever number is asked for: matrix products of another shape
-round differently, so only a fixed shape makes image i depend on its noise alone, to the last bit.
+Images are made in blocks of `BLOCK` items, the last one filled up, whatever number is asked for: matrix products of another shape round
+differently, so only a fixed shape makes image i depend on its noise alone, to the last bit. (A projection is a search over all its images.)
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def real_loss(logits: Tensor) -> Tensor:
@@ -24,9 +24,10 @@ def gradient_norm_squared(critic: Callable[[Tensor], Tensor], inputs: Tensor) ->
 
     Computed in float32, also under autocast: second derivatives in half precision end in NaN. Finite for a constant critic.
     """
+    function = critic.forward if isinstance(critic, nn.Module) else critic  # a compiled module's call has no second derivatives
     with torch.autocast(inputs.device.type, enabled=False):
         inputs = inputs.detach().float().requires_grad_()
-        (gradient,) = torch.autograd.grad(critic(inputs).sum(), inputs, create_graph=True)
+        (gradient,) = torch.autograd.grad(function(inputs).sum(), inputs, create_graph=True)
         return gradient.flatten(1).square().sum(1)
 
 
@@ -39,7 +40,7 @@ def one_centred_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: 
     """E (||grad D|| - 1)^2 at one random point between each real item and its fake, two-sided (Gulrajani et al. 2017, eq. 3)."""
     share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
     norm = (
-        gradient_norm_squared(critic, torch.lerp(real.detach(), fake.detach(), share)) + 1e-12
+        gradient_norm_squared(critic, torch.lerp(real.detach().float(), fake.detach().float(), share)) + 1e-12
     ).sqrt()  # the root's slope at 0 is infinite
     return (norm - 1).square().mean()
 

@@ -29,7 +29,8 @@ def seed_torch(device: torch.device, seed: int, *purpose: object) -> None:
     value = derive(seed, *purpose) % 2**32
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
-        torch.cuda.manual_seed(value)
+        torch.cuda.init()
+        torch.cuda.default_generators[device.index or 0].manual_seed(value)  # cuda.manual_seed knows the current device only
     elif device.type == "mps":
         torch.mps.manual_seed(value)
 

@@ -29,6 +29,8 @@ def write_singles(blocks: Iterable[np.ndarray], folder: Path, advance: Callable[
     """Every image of every block as a PNG of its own, numbered from 000000. Returns how many."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("[0-9]" * 6 + ".png"):
+            old.unlink()  # another call's images among these would be taken for this one's
     except OSError as error:  # a file lies there, or on the way there
         raise UserError(f"cannot make the folder ({error.strerror})", folder, "choose another one") from error
     written = 0

@@ -406,3 +406,52 @@ def test_importing_models_is_light_and_complete() -> None:
     assert all(getattr(models, name) for name in models.__all__)
     with pytest.raises(AttributeError, match="nosuch"):
         _ = models.nosuch  # type: ignore[attr-defined]
+
+
+def test_fitted_prior_is_prepared_although_the_images_are_no_whole_batches(pictures: Path, tmp_path: Path) -> None:
+    """20 images in batches of 8 end at 24; what only prepares comes after that, and once more nothing is left to do."""
+    settings = tiny("aegan", images=20) | {"options": {**tiny("aegan")["options"], "prior": "gaussian"}}
+    trained = models.train("aegan", str(pictures), out=tmp_path / "run", **settings)
+    assert trained.header.images == 24
+    assert trained.header.stage == "fitted Gaussian"
+    assert trained.sample(2).shape[0] == 2
+    finished = list(api.resume(tmp_path / "run"))[-1]
+    assert isinstance(finished, events.Finished)
+    assert finished.already
+
+
+def test_finished_run_on_a_base_with_a_fitted_prior_leaves_the_base_alone(pictures: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    models.train("aegan", str(pictures), out=base, **tiny("aegan", images=32))
+    options = {"prior": "diagonal"}
+    models.train("aegan", str(pictures), out=tmp_path / "run", base=str(base), batch=8, images=16, device="cpu", options=options)
+    finished = list(api.resume(tmp_path / "run"))[-1]
+    assert isinstance(finished, events.Finished)
+    assert finished.already
+
+
+def test_base_decides_its_shape_against_a_preset(pictures: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    models.train("aegan", str(pictures), out=base, **tiny("aegan", images=32))
+    config, _ = api.plan("aegan", str(pictures), preset="quick", base=str(base), batch=8)
+    assert tuple(config.options["widths"]) == tuple(tiny("aegan")["options"]["widths"])
+
+
+def test_gradient_penalty_under_bf16(pictures: Path, tmp_path: Path) -> None:
+    settings = tiny("aegan", images=32) | {"options": {**tiny("aegan")["options"], "penalty": "gradient", "penalty_every": 1}}
+    assert models.train("aegan", str(pictures), out=tmp_path / "run", precision="bf16", **settings).header.images == 32
+
+
+def test_resume_with_another_batch_twice_across_a_border(pictures: Path, tmp_path: Path) -> None:
+    """A checkpoint that lies just behind a border holds the stage before; the next stage's optimizers start afresh."""
+    run = tmp_path / "run"
+    whole = models.stream("aegan", str(pictures), out=run, **tiny("aegan", images=64, save_every=8))
+    for event in whole:
+        if isinstance(event, events.Saved) and event.images == 24:
+            whole.close()
+            break
+    for event in (leg := api.resume(run, batch=5, save_every=3)):
+        if isinstance(event, events.Saved) and event.images > 32:
+            leg.close()
+            break
+    assert isinstance(list(api.resume(run))[-1], events.Finished)

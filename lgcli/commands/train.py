@@ -98,6 +98,12 @@ def train(
     if resume is None and (model is None or data is None):
         missing = "a model" if model is None else "--data"
         raise UserError(f"{missing} is missing", "lgm train", "write lgm train MODEL --data DATA, or lgm train --resume RUN")
+    if resume is not None and dry_run:
+        raise UserError(
+            "a dry run shows a run that has not begun", f"--resume {resume}", "lgm info shows the run; leave --dry-run out to go on"
+        )
+    if accept_data and resume is None:
+        raise UserError("--accept-data goes with --resume", "--accept-data", "leave it out")
     if resume is not None and (model or out or epochs is not None or base):
         raise UserError("--resume goes on with a run as it is", f"--resume {resume}", "leave MODEL, --out, --epochs and --base out")
 
@@ -127,6 +133,6 @@ def train(
     from models import api
 
     if dry_run:
-        render.dry_run(api.describe_plan(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)
+        render.mapping(api.describe_plan(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)
         return
     render.training(api.stream(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)

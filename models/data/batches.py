@@ -29,7 +29,7 @@ def spec_of(data: ImageData) -> DataSpec:
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1], channels_last."""
-    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).mul_(1 / 127.5).sub_(1)
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last, copy=True).mul_(1 / 127.5).sub_(1)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Batches:
             raise UserError(f"the data have no {key}", self.data.name, "choose data with labels of that kind (`lgm data info DATA`)")
         chosen = torch.from_numpy(values[index.numpy()])
         if key == "image":
-            return to_float(chosen.to(self.device, non_blocking=True))
+            return to_float(chosen.to(self.device))
         if key in ("attributes", "factors"):
             chosen = chosen.float()
-        return chosen.to(self.device, non_blocking=True)
+        return chosen.to(self.device)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.base import DataSpec
-from models.nets.conv import halvings
 
 
 class WaeEncoder(nn.Module):
@@ -37,7 +36,9 @@ class WaeDecoder(nn.Module):
     def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int) -> None:
         super().__init__()
         channels = [*reversed(widths)]
-        sizes = halvings(spec.size, len(widths) - 1)[::-1]
+        sizes = [spec.size]
+        for _ in widths[1:]:
+            sizes.insert(0, (-(-sizes[0][0] // 2), -(-sizes[0][1] // 2)))  # rounded up, as the encoder does
         height, width = sizes[0]
         layers: list[nn.Module] = [
             nn.Linear(latent, channels[0] * height * width),
@@ -45,17 +46,13 @@ class WaeDecoder(nn.Module):
             nn.ReLU(inplace=True),
         ]
         for n in range(len(widths) - 1):
-            extra = (sizes[n + 1][0] - 2 * sizes[n][0] + 1, sizes[n + 1][1] - 2 * sizes[n][1] + 1)
+            even = (1 - sizes[n + 1][0] % 2, 1 - sizes[n + 1][1] % 2)
             layers += [
-                nn.ConvTranspose2d(channels[n], channels[n + 1], 5, 2, 2, output_padding=(min(extra[0], 1), min(extra[1], 1))),
+                nn.ConvTranspose2d(channels[n], channels[n + 1], 5, 2, 2, output_padding=even),
                 nn.BatchNorm2d(channels[n + 1]),
                 nn.ReLU(inplace=True),
             ]
-        self.size = spec.size
         self.net = nn.Sequential(*layers, nn.ConvTranspose2d(channels[-1], spec.channels, 5, 1, 2))
 
     def forward(self, latent: Tensor) -> Tensor:
-        image = self.net(latent)
-        if image.shape[2:] != self.size:  # an odd side: the doubled size falls one pixel short
-            image = nn.functional.interpolate(image, self.size, mode="bilinear", align_corners=False)
-        return image
+        return self.net(latent)

@@ -78,8 +78,12 @@ def save(run: Path, header: Header, tensors: Mapping[str, Tensor], keep: int) ->
     """
     folder = run / FOLDER
     path = write(folder / f"images-{header.images:09d}.safetensors", header, tensors)
-    for old in sorted(numbered(folder), reverse=True)[keep:]:
-        numbered(folder)[old].unlink(missing_ok=True)
+    found = numbered(folder)
+    try:
+        for old in sorted(found, reverse=True)[keep:]:
+            found[old].unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFailed(f"an older checkpoint could not be deleted ({error.strerror})", folder, "check the folder's permissions") from error
     return path
 
 
@@ -257,6 +261,11 @@ def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 what = f"a tensor does not fit the model ({found} instead of {tuple(value.shape)})"
                 raise UserError(what, printable(name, 120), "use another checkpoint")
             value.copy_(tensors[name])
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of tensors at hand."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from models.errors import UserError
+from models.errors import RunFailed, UserError
 
-TIMEOUT = timedelta(minutes=10)  # a rank that waits longer for the others gives up
+TIMEOUT = timedelta(minutes=30)  # a rank that waits longer for the others (a download, say) gives up
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,17 @@ class Ranks:
         return bytes(box.tolist()).decode()
 
     def barrier(self) -> None:
-        if self.world > 1:
-            dist.barrier()
+        """Wait for the others. (On the CPU: NCCL would take the GPU of its own choice for it.)"""
+        self.any(0)
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Rank 0 goes through the block before the others do: what it downloads or caches, they find."""
+        if not self.writes:
+            self.barrier()
+        yield
+        if self.writes:
+            self.barrier()
 
 
 @contextmanager
@@ -93,5 +102,9 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
+    except (RuntimeError, dist.DistError) as error:
+        if "gloo" not in str(error).lower() and "nccl" not in str(error).lower() and "connection" not in str(error).lower():
+            raise
+        raise RunFailed("another rank has stopped", f"rank {dist.get_rank()}", "see the first error of the other ranks") from error
     finally:
         dist.destroy_process_group()

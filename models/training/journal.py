@@ -37,7 +37,7 @@ class Window:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        return {name: float(self._sums[name]) / self._counts[name] for name in sorted(self._sums)}
 
     def not_finite(self) -> list[str]:
         return [name for name, value in self.means().items() if not math.isfinite(value)]

@@ -15,7 +15,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,21 +58,23 @@ class Job:
     fused: bool = True
 
 
-def borders(config: RunConfig, stages: tuple[Stage, ...], saved: tuple[int, ...] = ()) -> tuple[int, ...]:
+def borders(config: RunConfig, stages: tuple[Stage, ...], start: Header | None = None) -> tuple[int, ...]:
     """Images seen at the end of each stage: whole batches, at least one a stage, in proportion to the stages' shares.
 
-    A stage that `--base` provides ends where it begins. On resume the `saved` borders stay, only the last one follows `config.images`.
+    A stage of share 0, and one that `--base` provides, ends where it begins. A resumed run keeps its borders; another number of images
+    moves the end of the last stage that has images of its own, and of what follows it.
     """
-    if saved:
-        return tuple(config.images if end == saved[-1] else end for end in saved)
     shares = [0.0 if stage_is_given(config, number) else stage.share for number, stage in enumerate(stages)]
+    total = -(-config.images // config.batch) * config.batch
+    if start is not None:
+        moved = config.images != start.config.images and any(shares)
+        return tuple(total if moved and end == start.borders[-1] else end for end in start.borders)
     last = max((number for number, share in enumerate(shares) if share), default=-1)
     ends, end = [], 0
     for number, share in enumerate(shares):
-        if number == last:
-            end = max(config.images, end + 1)
-        elif share:
-            end = max(round(config.images * sum(shares[: number + 1]) / sum(shares) / config.batch), end // config.batch + 1) * config.batch
+        if share:
+            wanted = total if number == last else round(total * sum(shares[: number + 1]) / sum(shares) / config.batch) * config.batch
+            end = max(wanted, end + config.batch)
         ends.append(end)
     return tuple(ends)
 
@@ -107,7 +109,7 @@ class _Trainer:
     def __init__(self, job: Job) -> None:
         self.job, self.config, self.model = job, job.config, job.model
         self.stages = self.model.stages()
-        self.borders = borders(self.config, self.stages, job.start.borders if job.start else ())
+        self.borders = borders(self.config, self.stages, job.start)
         self.total = self.borders[-1]
         self.images = job.start.images if job.start else 0
         self.averages = Averages(self.model, self.config.average_images)
@@ -121,7 +123,7 @@ class _Trainer:
         if job.tensors is not None:
             average = checkpoint.part(job.tensors, "average")
             if job.start and job.start.path:
-                checkpoint.match(_shapes(self.averages.tensors()), _shapes(average), job.start.path)
+                checkpoint.match(checkpoint.shapes_of(self.averages.tensors()), checkpoint.shapes_of(average), job.start.path)
             for name, module in self.averages.modules.items():
                 prefix = f"{name}."
                 checkpoint.load_state(module, {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)})
@@ -145,12 +147,14 @@ class _Trainer:
         if job.ranks.writes:
             _write_text(job.run / "config.json", to_json(self.config) + "\n")
         started = time.monotonic()
-        for number, stage in enumerate(self.stages):
+        names = [stage.name for stage in self.stages]
+        first = names.index(job.start.stage) if job.start and job.start.stage in names else 0
+        for number, stage in list(enumerate(self.stages))[first:]:
             begin, end = (self.borders[number - 1] if number else 0), self.borders[number]
             if self.images < end:
                 self.stage = stage
                 yield from self._stage(number, stage, stop)
-            elif begin == end == self.images:  # a stage without images of its own
+            elif begin == end:  # a stage without images of its own
                 self.stage = stage
                 self._prepare(stage)
                 self.saved_at = -1  # what lies on the disk for these images is the state before this stage
@@ -163,9 +167,9 @@ class _Trainer:
         yield events.StageStarted(self.images, stage.name, number + 1, len(self.stages), end)
         self._prepare(stage)
         mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused)
-        if job.tensors is not None and job.start is not None and begin < self.images == job.start.images:
-            self._restore(mover, job.tensors, job.start)  # at a border the new stage's optimizers start afresh
-        if job.tensors is not None:
+        if job.tensors and job.start and job.start.stage == stage.name:
+            self._restore(mover, job.tensors, job.start)  # behind a border the new stage's optimizers start afresh
+        if job.tensors:
             job.tensors.clear()  # all is restored; do not hold the memory for the rest of the run
         for player in mover.players.values():
             for module in player.modules:
@@ -185,6 +189,7 @@ class _Trainer:
     def _prepare(self, stage: Stage) -> None:
         self.model.eval()
         if stage.prepare is not None:
+            seed_torch(self.job.device, self.config.seed, "prepare", stage.name)
             with torch.no_grad():
                 stage.prepare(self.job.batches.in_order(self.config.batch))
 
@@ -216,7 +221,7 @@ class _Trainer:
         if self._crossed(config.log_every) or self.images >= end:
             self._check(mover, stage)
             rate = self.clock.rate(self.images)
-            losses = self.window.means()
+            losses = self.window.means()  # this rank's own
             self.window.clear()
             if self.journal:
                 self.journal.write({"images": self.images, "stage": stage.name, "losses": losses, "rate": round(rate, 1)})
@@ -324,7 +329,7 @@ class _Trainer:
     def _restore(self, mover: Mover, tensors: dict[str, Tensor], start: Header) -> None:
         slots = checkpoint.part(tensors, "optim")
         if "still" in start.scalars and start.path:
-            checkpoint.match(mover.slots(start.scalars["still"]), _shapes(slots), start.path)
+            checkpoint.match(mover.slots(start.scalars["still"]), checkpoint.shapes_of(slots), start.path)
         try:
             mover.load(slots)
         except ValueError as error:
@@ -376,6 +381,7 @@ def environment(device: torch.device, ranks: Ranks) -> dict[str, Any]:
         "device": device.type,
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "machine": platform.machine(),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
         "world": ranks.world,
     }
 
@@ -392,10 +398,6 @@ def _batch_norm_explained(batch: int) -> Iterator[None]:
         if batch > 1 or "more than 1 value per channel" not in str(error):
             raise
         raise UserError("batch norm cannot train on a batch of 1 image", "--batch", "use 2 images or more on every rank") from error
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _config_warning(path: Path, start: Header) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -29,13 +28,18 @@ def caught() -> Iterator[Stop]:
 
     def note(number: int, frame: FrameType | None) -> None:
         if stop.signal and number == signal.SIGINT:
-            os._exit(128 + number)  # the last checkpoint is complete, and whatever is half-written lies in its private folder
+            restore()
+            raise KeyboardInterrupt  # the last checkpoint is complete, and whatever is half-written lies in its private folder
         stop.signal = stop.signal or number
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     before = {number: signal.signal(number, note) for name in names if (number := getattr(signal, name, None)) is not None}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

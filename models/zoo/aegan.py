@@ -23,6 +23,7 @@ from models.losses import fake_loss, one_centred_penalty, r1_penalty, real_loss
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conv import ConvDiscriminator
 from models.nets.mlp import mlp
+from models.nets.whitening import whiten
 
 
 class AEGAN(LatentModel):
@@ -106,15 +107,9 @@ class AEGAN(LatentModel):
     def prepare_codes(self, batches: Iterable[Batch]) -> None:
         """Encode all the data once, take the codes' statistics, and keep the standardised codes at hand: (N, latent)."""
         codes = torch.cat([self.encode(batch.image) for batch in batches])
-        centred = (codes - codes.mean(0)).double()
-        if self.config.prior == "gaussian":
-            covariance = centred.T @ centred / len(codes)
-            scale = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(len(covariance), device=codes.device))
-        else:
-            scale = (centred.square().mean(0).sqrt() + 1e-6).diag()
-        self.code_mean.copy_(codes.mean(0))
+        mean, scale, self._codes = whiten(codes, full=self.config.prior == "gaussian")
+        self.code_mean.copy_(mean)
         self.code_scale.copy_(scale)
-        self._codes = torch.linalg.solve_triangular(scale, centred.T, upper=False).T.float().contiguous()
 
     def latent_turns(self, batch: Batch, step: int) -> Iterator[Turn]:
         c = self.config

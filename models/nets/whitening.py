@@ -1,0 +1,23 @@
+"""Statistics of a set of codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def whiten(codes: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), scale (D, D) and standardised codes (N, D), such that codes = mean + standardised @ scale.T.
+
+    `full` takes the whole covariance (scale is its Cholesky factor), otherwise each dimension has its own deviation. Computed in doubles
+    on the CPU, because not every device has them; returned as float32 on the codes' device.
+    """
+    exact = codes.detach().cpu().double()
+    mean = exact.mean(0)
+    centred = exact - mean
+    if full:
+        scale = torch.linalg.cholesky(centred.T @ centred / len(codes) + 1e-6 * torch.eye(codes.shape[1]))
+    else:
+        scale = (centred.square().mean(0).sqrt() + 1e-6).diag()
+    standard = torch.linalg.solve_triangular(scale, centred.T, upper=False).T
+    return tuple(t.float().contiguous().to(codes.device) for t in (mean, scale, standard))  # type: ignore[return-value]
