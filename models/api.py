@@ -36,7 +36,7 @@ from models.data.dataset import DataRequest, ImageData
 from models.data.images import BadImage
 from models.data.load import describe, parse, parse_item
 from models.data.load import load as load_data
-from models.device import pick, require_compiler, settle
+from models.device import compile_networks, pick, settle
 from models.errors import UserError, nearest, printable
 from models.randomness import image_noise, seed_torch
 from models.registry import MODELS, SETS, model_class
@@ -189,10 +189,7 @@ def build(config: RunConfig, spec: DataSpec, device: torch.device, where: str = 
         seed_torch(torch.device("cpu"), config.seed, "init")
         model: LatentModel = cls(options, spec)
     if config.compile:
-        require_compiler(device)
-        for child in model.children():
-            for network in (child, *child.children()):  # a model may call a part of a network, such as an encoder's trunk
-                network.compile()
+        compile_networks(model, device)
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 
 import torch
+from torch import nn
 
 from models.errors import UserError
 
@@ -33,10 +34,13 @@ def pick(name: str) -> torch.device:
     return torch.device(name)
 
 
-def require_compiler(device: torch.device) -> None:
-    """Raise UserError where `torch.compile` would find no C++ compiler for its CPU code."""
+def compile_networks(model: nn.Module, device: torch.device) -> None:
+    """Compile the model's networks, in place, at their first call. Raises UserError where the CPU's code would find no C++ compiler."""
     if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "c++", "cl"))):
         raise UserError("compiling for the CPU needs a C++ compiler", "--compile", "install g++ or clang++, or leave --compile out")
+    for child in model.children():
+        for network in (child, *child.children()):  # a model may call a part of a network, such as an encoder's trunk
+            network.compile()
 
 
 def settle(device: torch.device) -> None:
