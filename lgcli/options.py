@@ -63,6 +63,18 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the o
 Raw = Annotated[bool, typer.Option("--raw", help="Use the weights as trained, not their moving average.")]
 
 
+def picture_path(given: Path | None, default: str, force: bool) -> Path:
+    """Where a picture goes: as given with -o, or `default.png`, numbered where that is taken, so that nothing is lost."""
+    if given is not None:
+        if given.suffix.lower() != ".png":
+            raise UserError("pictures are written as PNG", f"-o {given}", "give a name that ends in .png")
+        return free_path(given, force, "-o")
+    number = 1
+    while (path := Path(f"{default}.png" if number == 1 else f"{default}-{number}.png")).exists():
+        number += 1
+    return path
+
+
 def free_path(path: Path, force: bool, flag: str) -> Path:
     """`path`, after making sure that nothing is lost by writing there."""
     if path.exists() and not force and not (path.is_dir() and not any(path.iterdir())):

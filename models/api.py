@@ -73,14 +73,14 @@ def train(
     for event in stream(model, data, out=out, **settings):
         run = event.run if isinstance(event, (events.Started, events.Finished)) else run
         on_event(event)
-    return load(run, device=settings.get("device") or "auto")
+    return load(run, device=settings.get("device"))
 
 
 def stream(
     model: str, data: str, *, out: str | os.PathLike[str] | None = None, fused: bool = True, **settings: Any
 ) -> Iterator[events.Event]:
     """`train` as an iterator of events; nothing happens until it is iterated over."""
-    device = pick(settings.get("device") or "auto")
+    device = pick(settings.get("device"))
     settle(device)
     with process_group(device) as ranks:
         with ranks.first_alone():
@@ -223,7 +223,7 @@ def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConf
 # --- a trained model ------------------------------------------------------------------------------------------------------------------
 
 
-def load(run: str | os.PathLike[str], *, device: str = "auto", raw: bool = False) -> Trained:
+def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = False) -> Trained:
     """The model of a run folder (its newest checkpoint) or of a checkpoint file, ready to generate.
 
     Args:
@@ -416,7 +416,7 @@ def check_seed(seed: int) -> int:
 
 def describe_plan(model: str, data: str, *, out: str | os.PathLike[str] | None = None, **settings: Any) -> dict[str, Any]:
     """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing."""
-    device = pick(settings.get("device") or "auto")
+    device = pick(settings.get("device"))
     config, loaded = plan(model, data, **settings)
     built = build(dataclasses.replace(config, compile=False), spec_of(loaded), torch.device("cpu"))
     stages = built.stages()

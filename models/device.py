@@ -19,13 +19,13 @@ def available() -> list[str]:
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
-def pick(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` as a device. There is no silent fall-back: UserError lists what there is.
+def pick(name: str | None) -> torch.device:
+    """`auto` (or None), `cpu`, `cuda`, `cuda:1` or `mps` as a device. There is no silent fall-back: UserError lists what there is.
 
     Under torchrun, `cuda` is the local rank's own GPU.
     """
     found = available()
-    if name == "auto":
+    if name in (None, "auto"):
         name = found[0].partition(":")[0]
     if name == "cuda" and "cuda:0" in found:
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

@@ -467,9 +467,14 @@ def test_H8_the_animation_beside_the_strip_is_kept_as_well(vae: Path, pictures: 
     assert "something lies there already: mine.gif" in refused(*words, "-o", "mine.png")
     assert old.read_bytes() == b"precious"
     assert not Path("mine.png").exists()
-    assert "would be one file" in refused(*words, "-o", "mine.gif", "--force")
+    assert "pictures are written as PNG: -o mine.gif" in refused(*words, "-o", "mine.gif", "--force")
     done(*words, "-o", "mine.png", "--force")
     assert old.read_bytes()[:6] == b"GIF89a"
+
+
+def test_H8_without_a_name_a_new_one_is_found(vae: Path) -> None:
+    for name in ("samples", "samples-2", "samples-3"):
+        assert done("sample", vae, "-n", 2).strip() == f"{vae.name}-{name}.png"
 
 
 def test_H8_a_folder_of_images_is_kept_without_force(vae: Path) -> None:
@@ -496,8 +501,8 @@ def test_H8_places_that_cannot_be_written(vae: Path) -> None:
     assert "no such folder: no/such" in refused("sample", vae, "-n", 2, "-o", "no/such/grid.png")
     assert "cannot make the folder" in refused("sample", vae, "-n", 2, "--out", "file", "--force")
     assert "cannot make the folder" in refused("sample", vae, "-n", 2, "--out", "file/inner")
-    Path("folder").mkdir()
-    assert "cannot write the file" in refused("sample", vae, "-n", 2, "-o", "folder")
+    Path("folder.png").mkdir()
+    assert "cannot write the file" in refused("sample", vae, "-n", 2, "-o", "folder.png")
     assert Path("file").read_bytes() == b"precious"
 
 

@@ -40,14 +40,10 @@ def interpolate(
     if number < 2:
         raise UserError("a way has two ends", "-n", "give 2 or more")
     trained = api.load(run, device=device, raw=raw)
-    target = o.free_path(output or Path(f"{api.name_of(run)}-interpolation.png"), force or output is None, "-o")
+    target = o.picture_path(output, f"{api.name_of(run)}-interpolation", force)
     animation = target.with_suffix(".gif")
-    if gif and animation == target:
-        raise UserError(
-            "the strip and the animation would be one file", f"-o {target}", "name the strip .png; the animation gets its own suffix"
-        )
     if gif:
-        o.free_path(animation, force or output is None, "-o")
+        o.free_path(animation, force, "-o")
     with render.progress("projecting", steps) as advance:
         search = {"steps": steps, "restarts": restarts, "seed": seed, "progress": lambda done, total: advance(1)}
         way = trained.way(a, b, number=number, path=path, space=space, data_root=o.root(data_root), search=search)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def reconstruct(
 
     trained = api.load(run, device=device, raw=raw)
     names, originals = trained.gather(images, number, o.root(data_root))
-    path = o.free_path(output or Path(f"{api.name_of(run)}-reconstructions.png"), force or output is None, "-o")
+    path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
     again, errors = trained.reconstruct(originals)
     results.write_pairs(originals, again, path)
     render.errors_table(names, errors.tolist(), str(path), json)

@@ -36,7 +36,7 @@ def sample(
         raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
     trained = api.load(run, device=device, raw=raw)
     if out is None:
-        path = o.free_path(output or Path(f"{api.name_of(run)}-samples.png"), force or output is None, "-o")
+        path = o.picture_path(output, f"{api.name_of(run)}-samples", force)
         results.write_grid(np.concatenate(list(trained.sample_blocks(number, seed, batch=batch))), path, columns)
         render.result({"grid": str(path), "images": number, "seed": seed}, f"{path}", json)
         return
