@@ -1,4 +1,4 @@
-"""Losses as pure functions. Logits are real numbers: large means real."""
+"""Losses as pure functions. Logits are real numbers: large means real. Means are taken in float32, whatever autocast made of the logits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 def real_loss(logits: Tensor) -> Tensor:
     """-E log D: what the discriminator pays on real items and the non-saturating generator on fakes. Any shape -> scalar."""
-    return F.softplus(-logits).mean()
+    return F.softplus(-logits.float()).mean()
 
 
 def fake_loss(logits: Tensor) -> Tensor:
     """-E log(1 - D): what the discriminator pays on fakes. Any shape -> scalar."""
-    return F.softplus(logits).mean()
+    return F.softplus(logits.float()).mean()
 
 
 def gradient_norm_squared(critic: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
