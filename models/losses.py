@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 def real_loss(logits: Tensor) -> Tensor:
     """-E log D: what the discriminator pays on real items and the non-saturating generator on fakes. Any shape -> scalar."""
-    return F.softplus(-logits.float()).mean()
+    return F.softplus(-_full(logits)).mean()
 
 
 def fake_loss(logits: Tensor) -> Tensor:
     """-E log(1 - D): what the discriminator pays on fakes. Any shape -> scalar."""
-    return F.softplus(logits.float()).mean()
+    return F.softplus(_full(logits)).mean()
 
 
 def gradient_norm_squared(critic: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -53,3 +53,7 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 def squared_error(image: Tensor, other: Tensor) -> Tensor:
     """Sum over the pixels of the squared difference, in units where black is 0 and white 1: (B, C, H, W) twice -> (B,)."""
     return ((image - other) / 2).square().flatten(1).sum(1)
+
+
+def _full(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -429,4 +429,4 @@ def test_B17_config_json_is_not_what_was_written(how: str, straight: Straight, t
 def test_resumed_header_keeps_the_borders(straight: Straight) -> None:
     header = checkpoint.read_header(support.newest(straight("aegan")))
     assert header.borders == (support.BORDER, support.TOTAL)
-    assert loop.borders(header.config, (), header.borders) == header.borders
+    assert loop.borders(header.config, (), header) == header.borders
