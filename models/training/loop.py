@@ -153,7 +153,7 @@ class _Trainer:
             begin, end = (self.borders[number - 1] if number else 0), self.borders[number]
             if self.images < end:
                 self.stage = stage
-                yield from self._stage(number, stage, stop)
+                yield from self._stage(number, stage, stop, begin, end)
             elif begin == end:  # a stage without images of its own
                 self.stage = stage
                 self._prepare(stage)
@@ -161,9 +161,8 @@ class _Trainer:
         yield from self._save(final=True)
         yield events.Finished(self.images, str(job.run), time.monotonic() - started)
 
-    def _stage(self, number: int, stage: Stage, stop: signals.Stop) -> Iterator[events.Event]:
+    def _stage(self, number: int, stage: Stage, stop: signals.Stop, begin: int, end: int) -> Iterator[events.Event]:
         job, config = self.job, self.config
-        begin, end = (self.borders[number - 1] if number else 0), self.borders[number]
         yield events.StageStarted(self.images, stage.name, number + 1, len(self.stages), end)
         self._prepare(stage)
         mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused)
