@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def real_loss(logits: Tensor) -> Tensor:
@@ -53,6 +55,28 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 def squared_error(image: Tensor, other: Tensor) -> Tensor:
     """Sum over the pixels of the squared difference, in units where black is 0 and white 1: (B, C, H, W) twice -> (B,)."""
     return ((image - other) / 2).square().flatten(1).sum(1)
+
+
+def bernoulli_error(raw: Tensor, image: Tensor) -> Tensor:
+    """-log p(image) in nats, summed over the pixels, where (image + 1) / 2 is on with probability sigmoid(2 raw) = (tanh(raw) + 1) / 2.
+
+    (B, C, H, W) twice -> (B,). The gradient, tanh(raw) - image, is written out: torch's binary cross-entropy takes three times as long on a
+    CPU, a tenth of a small VAE's step.
+    """
+    return _BernoulliError.apply(raw, image)
+
+
+class _BernoulliError(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, image: Tensor) -> Tensor:
+        ctx.save_for_backward(torch.tanh(raw).sub_(image))
+        return (2 * F.softplus(raw, beta=2)).sub_(raw).sub_(raw * image).flatten(1).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * gradient.view(-1, *[1] * (slope.ndim - 1)), None
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.losses import (
+    bernoulli_error,
     fake_loss,
     gradient_norm_squared,
     kl_to_standard_normal,
@@ -102,6 +103,17 @@ def linear(x: Tensor) -> Tensor:
 def quadratic(x: Tensor) -> Tensor:
     """|x|^2, whose gradient 2x has the squared norm 4 |x|^2."""
     return x.square().flatten(1).sum(1)
+
+
+def test_bernoulli_error_is_torch_s_binary_cross_entropy_with_its_gradient() -> None:
+    raw = torch.tensor([[[[-3.0, 0.2], [40.0, -40.0]]], [[[0.0, 1.0], [2.0, -1.5]]]], dtype=torch.float64, requires_grad=True)
+    image = torch.tensor([[[[-1.0, 1.0], [1.0, 0.5]]], [[[0.0, -0.3], [0.9, 1.0]]]], dtype=torch.float64)
+    weights = torch.tensor([1.0, -2.5], dtype=torch.float64)
+    known = nn.functional.binary_cross_entropy_with_logits(2 * raw, (image + 1) / 2, reduction="none").flatten(1).sum(1)
+    mine = bernoulli_error(raw, image)
+    assert torch.allclose(mine, known, atol=1e-12)
+    wanted = torch.autograd.grad((known * weights).sum(), raw)[0]
+    assert torch.allclose(torch.autograd.grad((mine * weights).sum(), raw)[0], wanted, atol=1e-12)
 
 
 def test_gradient_norms_by_hand() -> None:

@@ -29,7 +29,7 @@ def spec_of(data: ImageData) -> DataSpec:
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1], channels_last."""
-    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last, copy=True).mul_(1 / 127.5).sub_(1)
+    return torch.add(torch.tensor(-1.0), images, alpha=1 / 127.5).permute(0, 3, 1, 2)  # one pass over memory instead of three
 
 
 def to_uint8(images: Tensor) -> Tensor:

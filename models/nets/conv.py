@@ -27,6 +27,24 @@ def depth_for(spec: DataSpec, widths: Sequence[int]) -> int:
     return max(steps, 1)
 
 
+class ToVector(nn.Module):
+    """(B, C, H, W) -> (B, H * W * C): the channels run fastest, as they lie in memory in channels_last, so nothing is copied."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+class ToMaps(nn.Module):
+    """(B, H * W * C) -> (B, C, H, W) of the given shape, in channels_last: the way back from `ToVector`."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.shape = (height, width, channels)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return vector.unflatten(1, self.shape).permute(0, 3, 1, 2)
+
+
 class ConvEncoder(nn.Module):
     """Images to vectors: 4x4 convolutions of stride 2, each with batch norm and ReLU, then a linear head.
 
@@ -42,7 +60,7 @@ class ConvEncoder(nn.Module):
         for before, after in pairwise(channels):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.features = channels[-1] * height * width
-        self.trunk = nn.Sequential(*layers, nn.Flatten())
+        self.trunk = nn.Sequential(*layers, ToVector())
         self.head = nn.Linear(self.features, latent)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -63,7 +81,7 @@ class ConvDecoder(nn.Module):
         height, width = sizes[0]
         self.start = nn.Sequential(
             nn.Linear(latent, channels[0] * height * width, bias=False),
-            nn.Unflatten(1, (channels[0], height, width)),
+            ToMaps(channels[0], height, width),
             nn.BatchNorm2d(channels[0]),
             nn.ReLU(inplace=True),
         )
@@ -90,7 +108,7 @@ class ConvDiscriminator(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(spec.channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         for before, after in pairwise(widths[:steps]):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
-        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[steps - 1] * height * width, 1))
+        self.net = nn.Sequential(*layers, ToVector(), nn.Linear(widths[steps - 1] * height * width, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image).squeeze(1)

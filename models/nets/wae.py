@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.base import DataSpec
+from models.nets.conv import ToMaps, ToVector
 
 
 class WaeEncoder(nn.Module):
@@ -23,7 +24,7 @@ class WaeEncoder(nn.Module):
             layers += [nn.Conv2d(before, after, 5, 2, 2), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
             height, width = -(-height // 2), -(-width // 2)
         self.features = widths[-1] * height * width
-        self.trunk = nn.Sequential(*layers, nn.Flatten())
+        self.trunk = nn.Sequential(*layers, ToVector())
         self.head = nn.Linear(self.features, latent)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class WaeDecoder(nn.Module):
         height, width = sizes[0]
         layers: list[nn.Module] = [
             nn.Linear(latent, channels[0] * height * width),
-            nn.Unflatten(1, (channels[0], height, width)),
+            ToMaps(channels[0], height, width),
             nn.ReLU(inplace=True),
         ]
         for n in range(len(widths) - 1):

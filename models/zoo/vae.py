@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
-from models.losses import kl_to_standard_normal, squared_error
+from models.losses import bernoulli_error, kl_to_standard_normal, squared_error
 from models.nets.autoencoder import decoder_for, encoder_for
 
 
@@ -75,8 +75,8 @@ class VAE(LatentModel):
     def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
         features = self.encoder.trunk(batch.image)
         mean = self.encoder.head(features).float()
-        log_variance = self.log_variance(features).float().clamp(-10, 10)  # unbounded, exp() overflows sooner or later
-        code = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        log_variance = F.hardtanh(self.log_variance(features).float(), -10, 10)  # unbounded, exp() overflows sooner or later
+        code = torch.addcmul(mean, (log_variance / 2).exp(), torch.randn_like(mean))
         reconstruction = self.reconstruction_loss(self.decoder(code).float(), batch.image).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
         yield Turn(
@@ -88,8 +88,7 @@ class VAE(LatentModel):
         """-log p(image | code) in nats up to a constant, summed over the pixels: the decoder's raw output and images -> (B,)."""
         if self.config.likelihood == "bernoulli":
             # tanh(raw) in [-1, 1] is sigmoid(2 raw) in [0, 1], so decode() is the same for both likelihoods.
-            probability = (image + 1) / 2
-            return F.binary_cross_entropy_with_logits(2 * raw, probability, reduction="none").flatten(1).sum(1)
+            return bernoulli_error(raw, image)
         return squared_error(torch.tanh(raw), image) / (2 * self.config.sigma**2)
 
     # --- capabilities ---

@@ -3,9 +3,10 @@
     python tests/benchmarks/speed.py [--seconds 40] [--only autoencoder64] [--threads 2]
 
 The textbook loop is what tutorials show: contiguous NCHW float32 tensors through a DataLoader whose data set transforms each image when it
-is asked for, `torch.optim.Adam` as it comes, `loss.item()` every step. lgm runs its own training loop, whole, as `lgm train` does. Both use
-the model's own networks and loss, without a moving average. They take turns in short slices, each in a process of its own; the ratio of the
-median speeds is printed, with the machine's matrix-product rate and the fraction of it that the networks' arithmetic reaches.
+is asked for, the loss as pytorch/examples writes it, `torch.optim.Adam` as it comes, `loss.item()` every step. lgm runs its own training
+loop, whole, as `lgm train` does. Both train the same networks, without a moving average. They take turns in short slices, each in a process
+of its own; the ratio of the median speeds is printed, with the machine's matrix-product rate and the fraction of it that the networks'
+arithmetic reaches.
 """
 
 from __future__ import annotations
@@ -85,16 +86,16 @@ def build(case: Case, memory_format: Any) -> Any:
     return cls(check(cls.Config, case.options, case.name), DataSpec(channels, height, width)).to(memory_format=memory_format)
 
 
-def textbook(case: Case) -> Iterator[None]:
-    """One plain training step after another."""
+def textbook(case: Case) -> Iterator[int]:
+    """One plain training step after another; yields the images of each."""
     import torch
     from PIL import Image
     from torchvision import transforms
 
-    from models.base import Batch
-
     channels = case.shape[2]
     model = build(case, torch.contiguous_format)
+    plain_layers(model)
+    objective = textbook_vae if case.model == "vae" else textbook_autoencoder
     player = model.players()["autoencoder"]
     optimizer = torch.optim.Adam(player.parameters(), lr=player.lr)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * channels, [0.5] * channels)])
@@ -108,20 +109,56 @@ def textbook(case: Case) -> Iterator[None]:
             return transform(images[n]), n
 
     loader = torch.utils.data.DataLoader(Pictures(), batch_size=case.batch, shuffle=True, drop_last=True)
-    turns = model.stages()[0].turns
     while True:
-        for image, index in loader:
-            batch = Batch(index, lambda key, index, image=image: image, torch.device("cpu"))
+        for image, _ in loader:
             optimizer.zero_grad()
-            loss = next(turns(batch, 0)).losses["autoencoder"]
+            loss = objective(model, image)
             loss.backward()
             optimizer.step()
             loss.item()
-            yield
+            yield case.batch
 
 
-def lgm(case: Case, precision: str, stage: int) -> Iterator[None]:
-    """lgm's own training loop, a step at a time."""
+def textbook_vae(model: Any, image: Any) -> Any:
+    """The loss as pytorch/examples writes it, with the model's own networks and likelihood."""
+    import torch
+    import torch.nn.functional as F
+
+    features = model.encoder.trunk(image)
+    mean, log_variance = model.encoder.head(features), model.log_variance(features)
+    deviation = torch.exp(0.5 * log_variance)
+    again = torch.sigmoid(model.decoder(mean + torch.randn_like(deviation) * deviation))
+    target = (image + 1) / 2
+    bernoulli = model.config.likelihood == "bernoulli"
+    reconstruction = (F.binary_cross_entropy if bernoulli else F.mse_loss)(again, target, reduction="sum")
+    return reconstruction - 0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
+
+
+def textbook_autoencoder(model: Any, image: Any) -> Any:
+    import torch
+    import torch.nn.functional as F
+
+    return F.mse_loss(torch.tanh(model.decoder(model.encoder(image))), image)
+
+
+def plain_layers(module: Any) -> None:
+    """Put torch's own flattening, made for contiguous tensors, in the place of lgm's, which is made for channels_last."""
+    from torch import nn
+
+    from models.nets.conv import ToMaps, ToVector
+
+    for name, child in module.named_children():
+        if isinstance(child, ToVector):
+            setattr(module, name, nn.Flatten())
+        elif isinstance(child, ToMaps):
+            height, width, channels = child.shape
+            setattr(module, name, nn.Unflatten(1, (channels, height, width)))
+        else:
+            plain_layers(child)
+
+
+def lgm(case: Case, precision: str, stage: int) -> Iterator[int]:
+    """lgm's own training loop; yields the images of every few steps."""
     import torch
 
     from models.config import RunConfig, check
@@ -136,12 +173,14 @@ def lgm(case: Case, precision: str, stage: int) -> Iterator[None]:
     values = {"model": case.model, "data": "benchmark", "batch": case.batch, "images": ENDLESS, "precision": precision, **never}
     config = check(RunConfig, values | ({"base": "given"} if stage else {}), "benchmark")  # with a base, stage 1 is skipped
     data = ImageData("benchmark", pictures(case.shape))
-    loop._TICK = 0.0  # an event after every step, so that steps can be counted
+    loop._TICK = 0.02  # often enough to end a slice in time
     with tempfile.TemporaryDirectory(prefix="lgm-benchmark-") as folder:
         job = loop.Job(config, build(case, torch.channels_last), Batches(data, device), "", Path(folder), device)
+        seen = 0
         for event in loop.train(job):
             if isinstance(event, events.Progressed):
-                yield
+                yield event.images - seen
+                seen = event.images
 
 
 def work(case: Case, contender: Contender, threads: int, pipe: Connection) -> None:
@@ -156,9 +195,8 @@ def work(case: Case, contender: Contender, threads: int, pipe: Connection) -> No
     while True:
         seconds, began, done = pipe.recv(), time.perf_counter(), 0
         while time.perf_counter() - began < seconds or not done:
-            next(steps)
-            done += 1
-        pipe.send(done * case.batch / (time.perf_counter() - began))
+            done += next(steps)
+        pipe.send(done / (time.perf_counter() - began))
 
 
 def measure(case: Case, contenders: list[Contender], seconds: float, threads: int) -> dict[Contender, float]:
