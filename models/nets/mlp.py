@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from models.base import DataSpec
@@ -20,6 +21,22 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU, nor
     for wide, narrow in pairwise(sizes[:-1]):
         layers += [nn.Linear(wide, narrow), *([nn.BatchNorm1d(narrow)] if norm == "batch" else []), activation()]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+class ResidualMlp(nn.Module):
+    """x + net(x), an MLP with batch norm whose last layer starts small, so that the whole starts close to the identity: (B, D) -> (B, D)."""
+
+    def __init__(self, dimensions: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.net = mlp([dimensions, *hidden, dimensions], norm="batch")
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.mul_(0.01)
+            last.bias.mul_(0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.net(x)
 
 
 class MlpEncoder(nn.Module):

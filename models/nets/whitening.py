@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def whiten(codes: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), scale (D, D) and standardised codes (N, D), such that codes = mean + standardised @ scale.T.
+    """Mean (D,), scale (D, D) and whitened codes (N, D), such that codes = mean + whitened @ scale.T.
 
     `full` takes the whole covariance (scale is its Cholesky factor), otherwise each dimension has its own deviation. Computed in doubles
     on the CPU, because not every device has them; returned as float32 on the codes' device.

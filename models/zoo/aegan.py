@@ -4,8 +4,10 @@ Source: a talk on latent spaces in generative models, no paper is known. A KL te
 trains an auto-encoder on the squared error alone. In stage 2 it is frozen: G1 maps N(0, I) to codes, D1 tells them from Enc(x), and D2
 (when `image_weight` is above 0) tells images decoded from them from real ones, so that G1 minimises -log D1 - image_weight * log D2.
 
-Codes are standardised by their mean and deviation over the data (the scale of unconstrained codes is arbitrary), encoded once and cached.
-`prior=gaussian` and `prior=diagonal` fit a Gaussian to the codes instead of training G1: the baselines that a GAN has to beat.
+Codes are encoded once, whitened by their mean and covariance over the data, and cached. G1 is z + net(z) with a net that starts small, so
+the latent GAN starts as the Gaussian fitted to the codes and can only be better: a plain net has to find the covariance first, and on codes
+that are not far from Gaussian its discriminator gives up before (docs/results.md). `prior=gaussian` stops at that Gaussian, `prior=diagonal`
+at one without correlations: the baselines that a GAN has to beat.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Sta
 from models.losses import fake_loss, one_centred_penalty, r1_penalty, real_loss
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conv import ConvDiscriminator
-from models.nets.mlp import mlp
+from models.nets.mlp import ResidualMlp, mlp
 from models.nets.whitening import whiten
 
 
@@ -36,13 +38,13 @@ class AEGAN(LatentModel):
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
         lr: Annotated[float, Range(0, 10)] = 3e-3  # the auto-encoder's learning rate
-        schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the auto-encoder's learning rate
+        schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of every learning rate, over its stage
         share: Annotated[float, Range(0.01, 0.99)] = 0.5  # of the run's images that train the auto-encoder
         prior: Literal["gan", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, or a fitted Gaussian
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of G1 and D1
-        latent_lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of G1 and D1
+        latent_lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate of G1 and D1
         penalty: Literal["r1", "gradient", "none"] = "r1"  # on D1: R1 on real codes, or one-centred between real and fake
-        penalty_weight: Annotated[float, Range(0, 1e6)] = 3.0  # of that penalty
+        penalty_weight: Annotated[float, Range(0, 1e6)] = 0.3  # of that penalty
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
         image_weight: Annotated[float, Range(0, 1e6)] = 0.0  # lambda: weight of D2; 0: no D2
         image_real: Literal["reconstruction", "data"] = "reconstruction"  # what D2 takes as real: Dec(Enc(x)) or x
@@ -71,10 +73,10 @@ class AEGAN(LatentModel):
         self.encoder = encoder_for(config.network, spec, config.widths, latent)
         self.decoder = decoder_for(config.network, spec, config.widths, latent)
         self.register_buffer("code_mean", torch.zeros(latent))
-        self.register_buffer("code_scale", torch.eye(latent))  # maps standardised codes to codes
+        self.register_buffer("code_scale", torch.eye(latent))  # maps whitened codes to codes
         if config.prior == "gan":
             self.averaged = ("generator",)
-            self.generator = mlp([latent, *config.hidden, latent], norm="batch")
+            self.generator = ResidualMlp(latent, config.hidden)
             self.code_critic = mlp([latent, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
             if config.image_weight:
                 self.image_critic = ConvDiscriminator(spec, config.image_widths)
@@ -85,10 +87,10 @@ class AEGAN(LatentModel):
         c = self.config
         players = {"autoencoder": Player((self.encoder, self.decoder), lr=c.lr, schedule=c.schedule)}
         if c.prior == "gan":
-            players["code_critic"] = Player((self.code_critic,), lr=c.latent_lr, betas=(0.0, 0.99))
-            players["generator"] = Player((self.generator,), lr=c.latent_lr, betas=(0.0, 0.99))
+            players["code_critic"] = Player((self.code_critic,), lr=c.latent_lr, betas=(0.0, 0.99), schedule=c.schedule)
+            players["generator"] = Player((self.generator,), lr=c.latent_lr, betas=(0.0, 0.99), schedule=c.schedule)
             if c.image_weight:
-                players["image_critic"] = Player((self.image_critic,), lr=c.image_lr, betas=(0.5, 0.99))
+                players["image_critic"] = Player((self.image_critic,), lr=c.image_lr, betas=(0.5, 0.99), schedule=c.schedule)
         return players
 
     def stages(self) -> tuple[Stage, ...]:
@@ -105,9 +107,9 @@ class AEGAN(LatentModel):
         yield Turn({"autoencoder": F.mse_loss(again, batch.image)})
 
     def prepare_codes(self, batches: Iterable[Batch]) -> None:
-        """Encode all the data once, take the codes' statistics, and keep the standardised codes at hand: (N, latent)."""
+        """Encode all the data once, take the codes' statistics, and keep the whitened codes at hand: (N, latent)."""
         codes = torch.cat([self.encode(batch.image) for batch in batches])
-        mean, scale, self._codes = whiten(codes, full=self.config.prior == "gaussian")
+        mean, scale, self._codes = whiten(codes, full=self.config.prior != "diagonal")
         self.code_mean.copy_(mean)
         self.code_scale.copy_(scale)
 
@@ -142,9 +144,9 @@ class AEGAN(LatentModel):
     def noise_shape(self) -> tuple[int, ...]:
         return (self.config.latent,)
 
-    def code_from(self, standard: Tensor) -> Tensor:
-        """Standardised codes to codes: (B, latent) -> (B, latent)."""
-        return torch.addmm(self.code_mean, standard.float(), self.code_scale.T)
+    def code_from(self, white: Tensor) -> Tensor:
+        """Whitened codes to codes: (B, latent) -> (B, latent)."""
+        return torch.addmm(self.code_mean, white.float(), self.code_scale.T)
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, latent)."""
