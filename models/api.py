@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from models import generate
-from models.base import DataSpec, Encodes, LatentModel, Samples
+from models.base import DataSpec, Encodes, LatentModel, Samples, Validates
 from models.config import Preset, RunConfig, check
 from models.data import images as pictures
 from models.data.batches import Batches, spec_of, to_float
@@ -171,7 +171,9 @@ def plan(
         values["images"] = max(1, round(epochs * len(loaded)))
     for cadence, parts in (("log_every", 500), ("sample_every", 20), ("save_every", 10)):
         values.setdefault(cadence, max(config.batch, values["images"] // parts))
-    lacking = cls.needs - spec_of(loaded).provides
+    with torch.device("meta"):  # what a model needs may depend on its options and on the data
+        bare: LatentModel = cls(check(cls.Config, complete, "--set"), spec_of(loaded))
+    lacking = bare.needs.union(*(stage.needs for stage in bare.stages() if stage.needs)) - spec_of(loaded).provides
     if lacking:
         have = ", ".join(sorted(spec_of(loaded).provides))
         raise UserError(f"{model} needs {', '.join(sorted(lacking))}, these data have {have}", data, "choose labelled data")
@@ -260,6 +262,15 @@ class Trained:
         if count < 1:
             raise UserError(f"{count} samples", "-n", "ask for 1 or more")
         return generate.sample(self.model, count, check_seed(seed), first, batch)
+
+    @property
+    def condition(self) -> str | None:
+        """What a sample is asked for: `label`, `identity`, `attributes`, or None for a model without condition."""
+        return generate.condition_of(self.model)
+
+    def asked(self, items: Iterable[int]) -> torch.Tensor | None:
+        """What the samples of these numbers were asked to show, (N, ...), or None for a model without condition."""
+        return generate.asked(self.model, items)
 
     def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reconstructions and each image's mean squared error (black 0, white 1)."""
@@ -383,7 +394,7 @@ class Trained:
             found = self.project(np.stack(images), **search)
             return found.noise, found.error.tolist()
         with generate.evaluating(self.model):
-            return generate.in_blocks(self.model.encode, to_float(torch.from_numpy(np.stack(images))), self.device), []  # type: ignore[arg-type]
+            return generate.in_blocks(self.model.encode, self.device, to_float(torch.from_numpy(np.stack(images)))), []  # type: ignore[arg-type]
 
     def _ready_to_sample(self) -> None:
         generate.require(self.model, Samples, "sample")
@@ -511,7 +522,32 @@ def _job(config: RunConfig, model: LatentModel, data: ImageData, run: Path, devi
     if not ranks.same(fingerprint):
         raise UserError("the ranks see different data", config.data, "give every machine the same files")
     notes = (*more.pop("warnings", ()), *data.notes)
+    if isinstance(model, Validates) and ranks.writes:
+        try:
+            more["held_out"] = Batches(held_out(config, model, data), device)
+        except UserError as error:
+            notes = (*notes, f"there are no held-out images, the model is not measured while it trains ({error.what}: {error.where})")
     return loop.Job(config, model, Batches(data, device), fingerprint, run, device, ranks, warnings=notes, **more)
+
+
+def held_out(config: RunConfig, model: LatentModel, data: ImageData) -> ImageData:
+    """The test split that belongs to `data`, which the run trained on, in the model's shape.
+
+    Raises UserError where there is none, where it overlaps with `data`, and where its labels are not those that the model needs.
+    """
+    request, spec = data_request(config), model.spec
+    if request.split != "train":
+        raise UserError("it trains on the test split itself", config.data)
+    found = load_data(dataclasses.replace(request, split="test", size=spec.size, channels=str(spec.channels)))
+    if not set(found.files).isdisjoint(data.files):
+        raise UserError("the test images are among the training images", found.name)
+    theirs = spec_of(found)
+    if lacking := model.needs - theirs.provides:
+        raise UserError(f"the test images have no {', '.join(sorted(lacking))}", found.name)
+    names = {"label": "classes", "attributes": "attributes", "factors": "factors"}
+    if other := [names[key] for key in sorted(model.needs & set(names)) if getattr(theirs, names[key]) != getattr(spec, names[key])]:
+        raise UserError(f"the test images have other {', '.join(other)}", found.name)
+    return found
 
 
 def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]:

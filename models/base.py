@@ -19,7 +19,8 @@ Rules (the contract suite in tests/contract enforces them):
 * every rank yields the same sequence of turns;
 * all training state is a parameter or a registered buffer; what `Stage.prepare` builds can be built again from them.
 
-Capabilities are plain methods, and a capability is a method that exists: `encode`, `decode`, `sample`, ... (see `Encodes`, `Samples`).
+Capabilities are plain methods, and a capability is a method that exists: `encode`, `decode`, `sample`, `classify`, `validate` (see the
+protocols at the end).
 """
 
 from __future__ import annotations
@@ -34,7 +35,20 @@ from torch import Tensor, nn
 
 from models.config import Preset, Range
 
-__all__ = ["Batch", "DataSpec", "Encodes", "LatentModel", "Player", "Preset", "Range", "Samples", "Stage", "Turn"]
+__all__ = [
+    "Batch",
+    "Classifies",
+    "DataSpec",
+    "Encodes",
+    "LatentModel",
+    "Player",
+    "Preset",
+    "Range",
+    "Samples",
+    "Stage",
+    "Turn",
+    "Validates",
+]
 
 
 @dataclass(frozen=True)
@@ -154,7 +168,7 @@ class LatentModel(nn.Module):
 
     Config: ClassVar[type]  # frozen dataclass, JSON-able, with a default for every field
     presets: ClassVar[Mapping[str, Preset]]  # "quick", "default" and "paper"
-    needs: ClassVar[frozenset[str]] = frozenset({"image"})  # batch keys
+    needs: frozenset[str] = frozenset({"image"})  # batch keys; `__init__` sets them where they depend on the config or on the data
     averaged: tuple[str, ...] = ()  # names of the sub-modules whose moving average generates
     base_modules: ClassVar[tuple[str, ...]] = ()  # sub-modules that `--base RUN` fills from another run, instead of the first stage
     base_options: ClassVar[tuple[str, ...]] = ()  # options that such a run must share, because they shape those sub-modules
@@ -198,3 +212,27 @@ class Samples(Protocol):
 
     def sample(self, noise: Tensor) -> Tensor:
         """(B, *noise_shape) -> (B, C, H, W) in [-1, 1]. A pure, differentiable function of the noise."""
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """A model that names what an image shows. `classify(image)` is `logits(features(image))`; all three are pure functions."""
+
+    target: str  # the batch key that it predicts: label, attributes or identity
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] -> (B, D), what the last layer sees."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, K), K the number of classes, attributes or identities."""
+
+    def classify(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] -> logits (B, K)."""
+
+
+@runtime_checkable
+class Validates(Protocol):
+    """A model that measures itself on images that it was not trained on. The loop asks it at the rhythm of the sample grids."""
+
+    def validate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Names and finite numbers, from all held-out images in order. Called in eval mode, without gradient; draws no random number."""

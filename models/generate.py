@@ -6,9 +6,10 @@ differently, so only a fixed shape makes image i depend on its noise alone, to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Literal
 
 import numpy as np
@@ -36,13 +37,34 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def in_blocks(function: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.device) -> Tensor:
-    """Apply `function` to blocks of exactly `BLOCK` rows of `inputs` on `device`; the result lies on the CPU."""
+def in_blocks(function: Callable[..., Tensor], device: torch.device, *inputs: Tensor) -> Tensor:
+    """Apply `function` to blocks of exactly `BLOCK` rows of the inputs on `device`; the result lies on the CPU."""
     made = []
-    for block in inputs.split(BLOCK):
-        full = torch.cat([block, block[-1:].expand(BLOCK - len(block), *block.shape[1:])]) if len(block) < BLOCK else block
-        made.append(function(full.to(device))[: len(block)].float().cpu())
+    for parts in zip(*(rows.split(BLOCK) for rows in inputs), strict=True):
+        count = len(parts[0])
+        full = [torch.cat([part, part[-1:].expand(BLOCK - count, *part.shape[1:])]) if count < BLOCK else part for part in parts]
+        made.append(function(*(part.to(device) for part in full))[:count].float().cpu())
     return torch.cat(made)
+
+
+def condition_of(model: LatentModel) -> str | None:
+    """What a model's `sample` has to be told besides the noise: `label`, `identity`, `attributes`, or nothing."""
+    asks = signature(model.sample).parameters if isinstance(model, Samples) else ()
+    return next((name for name in ("label", "identity", "attributes") if name in asks), None)
+
+
+def asked(model: LatentModel, items: Iterable[int]) -> Tensor | None:
+    """What samples show where nobody says: the classes (or identities) in turn, item i class i mod K: (N,) int64. None: unconditional."""
+    count = {"label": len(model.spec.classes), "identity": model.spec.identities}.get(condition_of(model) or "")
+    return torch.tensor([item % count for item in items]) if count else None
+
+
+def samples_of(model: LatentModel, noise: Tensor, condition: Tensor | None, device: torch.device) -> Tensor:
+    """`model.sample` in blocks: noise (N, ...) and what is asked for (N, ...), if anything -> (N, C, H, W) in [-1, 1], on the CPU."""
+    if condition is None:
+        return in_blocks(model.sample, device, noise)  # type: ignore[arg-type]
+    name = condition_of(model) or ""
+    return in_blocks(lambda z, c: model.sample(z, **{name: c}), device, noise, condition)  # type: ignore[operator]
 
 
 def require(model: LatentModel, capability: type, verb: str) -> None:
@@ -65,7 +87,7 @@ def sample(model: LatentModel, count: int, seed: int, first: int = 0, batch: int
         stop = min(start + step, first + count)
         noise = image_noise(seed, range(start, stop), model.noise_shape)
         with evaluating(model):
-            made = to_uint8(in_blocks(model.sample, noise, device)).numpy()  # type: ignore[arg-type]
+            made = to_uint8(samples_of(model, noise, asked(model, range(start, stop)), device)).numpy()
         yield made[max(first - start, 0) :]
 
 
@@ -78,7 +100,7 @@ def reconstruct(model: LatentModel, images: np.ndarray) -> tuple[np.ndarray, np.
     device = next(model.parameters()).device
     original = to_float(torch.from_numpy(images))
     with evaluating(model):
-        again = in_blocks(lambda x: model.decode(model.encode(x)), original, device)  # type: ignore[operator]
+        again = in_blocks(lambda x: model.decode(model.encode(x)), device, original)  # type: ignore[operator]
     error = ((again - original) / 2).square().flatten(1).mean(1)
     return to_uint8(again).numpy(), error.numpy()
 
@@ -156,7 +178,7 @@ def images_from(model: LatentModel, points: Tensor, space: Literal["code", "nois
     device = next(model.parameters()).device
     make = model.decode if space == "code" else model.sample
     with evaluating(model):
-        return to_uint8(in_blocks(make, points, device)).numpy()  # type: ignore[arg-type]
+        return to_uint8(in_blocks(make, device, points)).numpy()  # type: ignore[arg-type]
 
 
 def grid(images: np.ndarray | Sequence[np.ndarray], columns: int, gap: int = 2, background: int = 255) -> np.ndarray:

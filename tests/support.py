@@ -40,6 +40,7 @@ _SETTINGS = {
 _OPTIONS: dict[str, dict[str, Any]] = {
     "vae": {"widths": (4, 8), "latent": 4, "lr": 1e-3},
     "aegan": {"widths": (4, 8), "latent": 4, "hidden": (16,)},
+    "classifier": {"widths": (4, 8), "blocks": (1,), "lr": 0.05},
 }
 
 

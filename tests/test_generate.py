@@ -84,7 +84,7 @@ def test_in_blocks_shows_the_function_full_blocks_only(count: int) -> None:
         return (2 * x).double()
 
     inputs = torch.arange(count * 6.0).view(count, 2, 3)
-    made = in_blocks(double, inputs, CPU)
+    made = in_blocks(double, CPU, inputs)
     assert set(shapes) == {(BLOCK, 2, 3)}
     assert len(shapes) == -(-count // BLOCK)
     assert made.dtype == torch.float32

@@ -45,6 +45,13 @@ class Logged(Event):
 
 
 @dataclass(frozen=True)
+class Validated(Event):
+    stage: str
+    held_out: int  # images that it was measured on
+    measures: Mapping[str, float]  # what the model's `validate` found
+
+
+@dataclass(frozen=True)
 class Drawn(Event):
     kind: str  # "sample" or "reconstruction"
     path: str

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from models import generate
-from models.base import Encodes, LatentModel, Samples, Stage
+from models.base import Encodes, LatentModel, Samples, Stage, Validates
 from models.config import RunConfig, to_json
 from models.data.batches import Batches
 from models.data.images import save_png
@@ -38,6 +38,7 @@ from models.training.journal import Journal, Window
 from models.training.turn import Mover
 
 SAMPLES, RECONSTRUCTIONS = 64, 32  # images in the grids that a run draws
+VALIDATED = 128  # held-out images a batch
 _TICK = 0.2  # seconds between two Progressed events
 
 
@@ -56,6 +57,7 @@ class Job:
     tensors: dict[str, Tensor] | None = None
     warnings: tuple[str, ...] = ()
     fused: bool = True
+    held_out: Batches | None = None  # for models that validate; only the rank that writes has them
 
 
 def borders(config: RunConfig, stages: tuple[Stage, ...], start: Header | None = None) -> tuple[int, ...]:
@@ -227,6 +229,7 @@ class _Trainer:
             yield events.Logged(self.images, stage.name, losses, rate)
         if self._crossed(config.sample_every) or self.images >= end:
             yield from self._draw(stage)
+            yield from self._validate(stage)
         if self._crossed(config.save_every):
             self._check(mover, stage)
             yield from self._save()
@@ -297,6 +300,17 @@ class _Trainer:
                 yield events.Warned(self.images, f"a picture could not be written: {error}")
             else:
                 yield events.Drawn(self.images, kind, str(path))
+
+    def _validate(self, stage: Stage) -> Iterator[events.Event]:
+        """Measure the averaged model on the held-out images, in the run's precision. This does not disturb either."""
+        held_out = self.job.held_out
+        if held_out is None or not isinstance(self.model, Validates) or not self.job.ranks.writes:
+            return
+        with self.averages.applied(), generate.evaluating(self.model), _autocast(self.job.device, self.config.precision):
+            measures = {name: float(value) for name, value in self.model.validate(held_out.in_order(VALIDATED)).items()}
+        if self.journal:
+            self.journal.write({"images": self.images, "stage": stage.name, "held out": len(held_out), "measures": measures})
+        yield events.Validated(self.images, stage.name, len(held_out), measures)
 
     def close(self) -> None:
         if self.journal:

@@ -18,7 +18,7 @@ import support
 import torch
 
 from models import generate
-from models.base import DataSpec, Encodes, LatentModel, Samples
+from models.base import Classifies, DataSpec, Encodes, LatentModel, Samples, Validates
 from models.config import RunConfig, check, fields_of, to_json
 from models.data.batches import Batches, spec_of, to_float
 from models.errors import UserError
@@ -72,7 +72,10 @@ PRESETS = [(name, preset) for name in NAMES for preset in model_class(name).pres
 def job(
     run: Path, name: str, chosen: dict[str, Any], shape: tuple[int, int, int] = (1, 16, 16), resume: bool = False, **changes: Any
 ) -> loop.Job:
-    """A run of 96 images in 12 steps on tiny data with labels of every kind. `changes` are fields of RunConfig, `fused`, or `count`."""
+    """A run of 96 images in 12 steps on tiny data with labels of every kind, and 11 held-out images of the same kind.
+
+    `changes` are fields of RunConfig, `fused`, or `count`.
+    """
     fused, count = changes.pop("fused", True), changes.pop("count", 20)
     data = support.image_data(count, shape[1], shape[2], shape[0])
     options = check(model_class(name).Config, small(name, **chosen), "test")
@@ -85,7 +88,8 @@ def job(
         header, tensors, _ = checkpoint.newest_valid(run)
         checkpoint.load_state(model, checkpoint.part(tensors, "model"))
         more = {"start": header, "tensors": tensors}
-    return loop.Job(config, model, Batches(data, CPU), data.fingerprint(), run, CPU, fused=fused, **more)
+    held_out = Batches(support.image_data(11, shape[1], shape[2], shape[0], seed=1), CPU)
+    return loop.Job(config, model, Batches(data, CPU), data.fingerprint(), run, CPU, fused=fused, held_out=held_out, **more)
 
 
 def refused(error: UserError) -> None:
@@ -201,7 +205,9 @@ def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> N
         made = job(Path("unused"), name, variants(name)[variant], shape)
     except UserError as error:
         refused(error)
-    assert isinstance(made.model, (Encodes, Samples))
+    assert isinstance(made.model, (Encodes, Samples, Classifies))
+    assert "image" in made.model.needs
+    assert made.model.needs <= made.model.spec.provides
     before = {key: value.clone() for key, value in made.model.state_dict().items()}
     assert_capable(made.model, made.batches.data.images[:5])
     assert all(torch.equal(value, made.model.state_dict()[key]) for key, value in before.items()), "generating changed the model"
@@ -225,6 +231,18 @@ def assert_capable(model: LatentModel, images: np.ndarray) -> None:
             assert_images(made, real.shape)
             assert torch.equal(made, model.sample(noise))
             assert torch.allclose(made[1:2], model.sample(noise[1:2]), atol=1e-4)
+        if isinstance(model, Classifies):
+            spec = model.spec
+            answers = {"label": len(spec.classes), "attributes": len(spec.attributes), "identity": spec.identities}[model.target]
+            features, logits = model.features(real), model.classify(real)
+            assert features.ndim == 2
+            assert (len(features), logits.shape) == (len(real), (len(real), answers))
+            assert features.dtype == logits.dtype == torch.float32
+            assert torch.equal(logits, model.classify(real))
+            assert torch.equal(logits, model.logits(features))
+            assert torch.allclose(logits[1:2], model.classify(real[1:2]), atol=1e-4)
+    if isinstance(model, Validates):
+        assert_validates(model)
     if isinstance(model, Samples):
         many = np.concatenate(list(generate.sample(model, 20, seed=3)))
         assert many.dtype == np.uint8
@@ -238,6 +256,20 @@ def assert_capable(model: LatentModel, images: np.ndarray) -> None:
         assert np.array_equal(again[2:3], generate.reconstruct(model, images[2:3])[0])
 
 
+def assert_validates(model: LatentModel) -> None:
+    """Numbers that are the same again, whatever the batches, and no draw from torch's generator."""
+    assert isinstance(model, Validates)
+    height, width = model.spec.size
+    held_out = Batches(support.image_data(11, height, width, model.spec.channels, seed=1), CPU)
+    before = torch.get_rng_state()
+    with generate.evaluating(model):
+        found, again = (model.validate(held_out.in_order(batch)) for batch in (11, 4))
+    assert torch.equal(before, torch.get_rng_state()), "validating draws from the generator"
+    assert found
+    assert np.isfinite(list(found.values())).all()
+    assert again == pytest.approx(found, abs=1e-4)
+
+
 def assert_images(made: torch.Tensor, shape: torch.Size) -> None:
     assert made.shape == shape
     assert made.dtype == torch.float32
@@ -249,16 +281,23 @@ def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
     """120 steps on eight images: what the model makes of them comes much nearer to them."""
     faster = {"lr": 5e-3} if "lr" in {f.name for f in dataclasses.fields(model_class(name).Config)} else {}
     made = job(tmp_path, name, faster, count=BATCH, images=240 * BATCH, log_every=10**6, average_images=0)
-    images = made.batches.data.images
-    before = distance(made.model, images)
+    before = distance(made.model, made.batches)
     list(loop.train(made))
-    assert distance(made.model, images) < 0.5 * before
+    assert distance(made.model, made.batches) < 0.5 * before
 
 
-def distance(model: LatentModel, images: np.ndarray) -> float:
-    """Mean squared error of the reconstructions; for models without an encoder, from each sample to the nearest image."""
+def distance(model: LatentModel, batches: Batches) -> float:
+    """Mean squared error of the reconstructions; for models without an encoder, from each sample to the nearest image.
+
+    For models that classify, the cross-entropy of their answers.
+    """
+    images = batches.data.images
     if isinstance(model, Encodes):
         return float(generate.reconstruct(model, images)[1].mean())
+    if isinstance(model, Classifies):
+        [batch] = batches.in_order(len(batches))
+        with generate.evaluating(model):
+            return float(torch.nn.functional.cross_entropy(model.classify(batch.image), getattr(batch, model.target)))
     made = np.concatenate(list(generate.sample(model, 16, seed=0))).astype(float) / 255
     return float(((made[:, None] - images[None].astype(float) / 255) ** 2).mean((2, 3, 4)).min(1).mean())
 
@@ -293,7 +332,7 @@ def test_B3_stop_and_resume_is_the_straight_run(name: str, variant: str, every_s
         (run / "checkpoints").mkdir(parents=True)
         shutil.copy(support.checkpoints(straight)[images], run / "checkpoints")
         shutil.copy(straight / "log.jsonl", run)
-        made = job(run, name, variants(name)[variant], resume=True, save_every=1000)
+        made = job(run, name, variants(name)[variant], resume=True, sample_every=BATCH)
         assert made.start is not None
         assert made.start.images == images
         list(loop.train(made))

@@ -1,0 +1,49 @@
+"""Augmentation as pure functions on the device. They draw from torch's global generator, which the loop seeds anew before every step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.base import DataSpec
+
+Augmentation = Literal["none", "shift", "flip"]
+
+
+def harmless(spec: DataSpec) -> Augmentation:
+    """The augmentation that leaves the meaning of such images alone.
+
+    `shift` is safe for all of them. `flip` (which shifts as well) is for colour images, because a grey one may well be a scan of writing;
+    and not where a class is named by one character or by a number, because then the images show writing (SVHN's digits).
+    """
+    writing = any(len(name) == 1 or name.isdecimal() for name in spec.classes)
+    return "flip" if spec.channels == 3 and not writing else "shift"
+
+
+def augment(image: Tensor, how: Augmentation) -> Tensor:
+    """(B, C, H, W) -> the same shape and memory format. Shifts by up to a tenth of the side, but at least a pixel."""
+    if how == "none":
+        return image
+    return shift_and_flip(image, (max(image.shape[2] // 10, 1), max(image.shape[3] // 10, 1)), flip=how == "flip")
+
+
+def shift_and_flip(image: Tensor, most: tuple[int, int], flip: bool) -> Tensor:
+    """Move each image by up to `most` (down, across) pixels either way, repeating its edge; with `flip`, mirror one of two on average.
+
+    (B, C, H, W) -> (B, C, H, W), channels_last, differentiable.
+    """
+    count, channels, height, width = image.shape
+
+    def moved(length: int, limit: int) -> Tensor:
+        by = torch.randint(-limit, limit + 1, (count, 1), device=image.device)
+        return (torch.arange(length, device=image.device) + by).clamp(0, length - 1)
+
+    rows, columns = moved(height, most[0]), moved(width, most[1])
+    if flip:
+        columns = torch.where(torch.rand(count, 1, device=image.device) < 0.5, columns, width - 1 - columns)
+    first = torch.arange(count, device=image.device).view(-1, 1, 1) * (height * width)
+    place = first + rows.unsqueeze(2) * width + columns.unsqueeze(1)
+    pixels = image.permute(0, 2, 3, 1).reshape(-1, channels)  # a view of a channels_last image
+    return pixels.index_select(0, place.view(-1)).view(count, height, width, channels).permute(0, 3, 1, 2)
