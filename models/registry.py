@@ -1,4 +1,4 @@
-"""The registries: a model or data set is a file in a folder, its name is the file's name. No torch here.
+"""The registries: a model, data set or metric is a file in a folder, its name is the file's name. No torch here.
 
 `lgm models` and `lgm data` list what is there by parsing the files, without importing them; a name that comes from outside (command line,
 checkpoint) is looked up in the list of files and is never handed to the import system as given.
@@ -110,6 +110,7 @@ class Registry:
 _HERE = Path(__file__).parent
 MODELS = Registry("model", _HERE / "zoo", "models.zoo", "lgm models")
 SETS = Registry("data set", _HERE / "data" / "sets", "models.data.sets", "lgm data")
+METRICS = Registry("metric", _HERE / "metrics", "models.metrics", "lgm evaluate --help")
 
 
 def model_class(name: str) -> Any:

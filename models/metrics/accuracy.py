@@ -1,0 +1,78 @@
+"""Accuracy: does an independent classifier see in a sample what was asked for?
+
+Top-1 for classes and identities; for binary attributes precision, recall and F1, each the mean over the attributes. The classifier is the
+one of `--features classifier:RUN`; `real_...` is the same on the real images, the ceiling that samples can reach, where these have such
+labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.errors import printable
+from models.metrics.stats.evidence import Evidence
+
+NEEDS = frozenset({"real.logits", "real.labels", "generated.logits", "generated.labels"})
+
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+
+def lacks(e: Evidence) -> str:
+    condition = e.trained.condition
+    if condition is None:
+        return "its samples cannot be asked to show something"
+    if e.trained.asked(range(1)) is None:
+        return f"nobody says which {condition} its samples should show"
+    classifier: Any = e.features
+    target = getattr(classifier, "target", None)
+    if target is None:
+        return "a classifier has to judge: --features classifier:RUN"
+    if target != condition:
+        return f"it is asked by {condition}, the classifier tells the {target}"
+    asked, told = (
+        {"label": s.classes, "attributes": s.attributes, "identity": s.identities}[condition]
+        for s in (e.trained.header.spec, classifier.spec)
+    )
+    if asked != told:
+        return f"the classifier was trained for another {target}: {_shown(told)} instead of {_shown(asked)}"
+    return ""
+
+
+def measure(e: Evidence, config: Config) -> dict[str, float]:
+    """{"top1"} or {"precision", "recall", "f1"}, from 0 to 1, and the same on real images under names that begin with `real_`."""
+    found = _judged(e.get("generated.logits"), e.get("generated.labels"))
+    if e.real is not None and e.real.labels is not None:
+        found |= {f"real_{name}": value for name, value in _judged(e.get("real.logits"), e.real.labels).items()}
+    return found
+
+
+def _judged(logits: Tensor, truth: Tensor) -> dict[str, float]:
+    return top1(logits, truth) if truth.ndim == 1 else attributes(logits, truth)
+
+
+def _shown(names: tuple[str, ...] | int) -> str:
+    return str(names) if isinstance(names, int) else printable(", ".join(names), 80)
+
+
+def top1(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Logits (N, K), labels (N,) -> the share whose largest logit is the label's."""
+    return {"top1": float((logits.argmax(1) == labels).double().mean())}
+
+
+def attributes(logits: Tensor, wanted: Tensor) -> dict[str, float]:
+    """Logits (N, A), attributes (N, A) in {0, 1} -> precision, recall, F1, means over the attributes; 0 where there is nothing to count."""
+    said, truth = (logits > 0).double(), wanted.double()
+    right = (said * truth).sum(0)
+    shares = {
+        "precision": right / said.sum(0).clamp_min(1),
+        "recall": right / truth.sum(0).clamp_min(1),
+        "f1": 2 * right / (said.sum(0) + truth.sum(0)).clamp_min(1),
+    }
+    return {name: float(torch.mean(share)) for name, share in shares.items()}

@@ -1,0 +1,54 @@
+"""Inception score of the generated images: how certain the labels of single images are and how varied those of all, 1 is worst.
+
+Paper: Salimans et al., Improved Techniques for Training GANs, 2016: exp E KL(p(y|x) || p(y)), averaged over splits of the images. It looks
+at the generated images only, and means little for features that were not trained on images of that kind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.config import Range
+from models.errors import UserError
+from models.metrics.stats.evidence import Evidence
+from models.randomness import numpy_generator
+
+NEEDS = frozenset({"generated.logits"})
+
+
+@dataclass(frozen=True)
+class Config:
+    splits: Annotated[int, Range(1, 10**6)] = 10  # parts, each scored by itself; the deviation is over them
+    shuffle: bool = True  # mix the images before they are split, so that a folder sorted by class does not score low
+
+
+def measure(e: Evidence, config: Config) -> dict[str, float]:
+    """{"inception_score", "inception_score_std"}: between 1 and the number of classes. Raises UserError for more splits than images."""
+    logits = e.get("generated.logits")
+    if len(logits) < config.splits:
+        what = f"{config.splits} splits are more than the {len(logits)} generated images"
+        raise UserError(what, "inception-score.splits", f"--set inception-score.splits={max(len(logits), 1)}, or give more images")
+    if config.shuffle:
+        logits = logits[torch.from_numpy(numpy_generator(e.seed, "inception score").permutation(len(logits)))]
+    scores = split_scores(logits, config.splits)
+    return {"inception_score": float(np.mean(scores)), "inception_score_std": float(np.std(scores))}
+
+
+def split_scores(logits: Tensor, splits: int) -> list[float]:
+    """The score of each of `splits` consecutive parts of logits (N, K), in float64. Needs N >= splits."""
+    borders = [part * len(logits) // splits for part in range(splits + 1)]
+    return [_score(logits[start:stop].double()) for start, stop in itertools.pairwise(borders)]
+
+
+def _score(logits: Tensor) -> float:
+    each = logits.log_softmax(1)
+    # A mean of probabilities taken in the logarithm stays finite where all of them underflow, so 0 * (log 0 - log 0) never occurs.
+    together = each.logsumexp(0) - math.log(len(each))
+    return math.exp(float((each.exp() * (each - together)).sum(1).mean()))

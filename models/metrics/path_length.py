@@ -1,0 +1,65 @@
+"""Perceptual path length (PPL): how far the features move where the noise moves a little. Small and even means a smooth latent space.
+
+Paper: Karras et al., A Style-Based Generator Architecture for GANs, 2019, section 4.1, in the features of the evaluation instead of VGG's:
+for pairs of random noises, |features(G(z(t + epsilon))) - features(G(z(t)))|^2 / epsilon^2 on the great circle between them, at a random t.
+Its unit is that of the features, so it compares runs that were measured with the same features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+
+from models import generate
+from models.config import Range
+from models.metrics.stats.evidence import Evidence
+from models.randomness import image_noise
+
+NEEDS = frozenset({"sample", "features"})
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Config:
+    pairs: Annotated[int, Range(2, 10**7)] = 2000  # of noises
+    epsilon: Annotated[float, Range(1e-6, 0.5)] = 1e-3  # step along the way, whose length is 1
+    trim: Annotated[float, Range(0, 0.49)] = 0.01  # share of the largest and of the smallest distances that are left out
+
+
+def lacks(e: Evidence) -> str:
+    precision = "fp32" if e.features is None else e.features.recipe().get("precision", "fp32")
+    return "" if precision == "fp32" else f"small steps drown in the rounding of {precision} features: --precision fp32"
+
+
+def measure(e: Evidence, config: Config) -> dict[str, float]:
+    """{"ppl", "median"}: mean and median of the distances that are left, >= 0, in squared units of the features."""
+    assert e.features is not None
+    model, device, seed = e.trained.model, e.trained.device, e.seed
+    distances = []
+    for start in range(0, config.pairs, _BATCH):
+        rows = range(start, min(start + _BATCH, config.pairs))
+        a, b = (image_noise(seed, rows, model.noise_shape, f"path {end}") for end in "ab")
+        share = torch.special.ndtr(image_noise(seed, rows, (1,), "path share"))  # uniform in (0, 1), from the row's own stream
+        share = share.view(-1, *[1] * (a.ndim - 1))
+        condition = e.trained.asked(rows)
+        ends = []
+        with generate.evaluating(model):
+            for t in (share, share + config.epsilon):
+                images = generate.samples_of(model, great_circle(a, b, t), condition, device)
+                ends.append(e.features.look(images).double())
+        distances.append((ends[1] - ends[0]).square().sum(1) / config.epsilon**2)
+    ordered = torch.cat(distances).sort().values
+    cut = int(len(ordered) * config.trim)
+    left = ordered[cut : len(ordered) - cut]
+    return {"ppl": float(left.mean()), "median": float(left[(len(left) - 1) // 2] + left[len(left) // 2]) / 2}
+
+
+def great_circle(a: torch.Tensor, b: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """The points at `share` (N, 1, ...) of the way from each row of `a` (N, ...) to that of `b` on the sphere; lengths change evenly."""
+    length_a, length_b = (x.flatten(1).norm(dim=1).view(-1, *[1] * (a.ndim - 1)).clamp_min(1e-12) for x in (a, b))
+    unit_a, unit_b = a / length_a, b / length_b
+    angle = torch.arccos((unit_a * unit_b).flatten(1).sum(1).clamp(-1 + 1e-6, 1 - 1e-6)).view_as(length_a)
+    direction = (torch.sin((1 - share) * angle) * unit_a + torch.sin(share * angle) * unit_b) / torch.sin(angle)
+    return direction * torch.lerp(length_a, length_b, share)

@@ -1,0 +1,82 @@
+"""Reconstructions: MSE, PSNR, SSIM, and the FID of the reconstructions against their originals.
+
+Pixels count from 0 (black) to 1 (white). PSNR is that of the mean error over all images. SSIM is Wang et al., Image Quality Assessment:
+From Error Visibility to Structural Similarity, 2004: Gaussian windows of 11 pixels and deviation 1.5, on each channel, then averaged; where
+a side of the image is shorter, the windows are as wide as that side. The images are those of `--data`, by default held-out ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.base import Encodes
+from models.data.sources import ArraySource
+from models.metrics.features.extract import extract
+from models.metrics.stats.evidence import Evidence
+from models.metrics.stats.frechet import frechet_distance
+from models.metrics.stats.moments import Moments
+
+NEEDS = frozenset({"held_out", "features"})
+_BATCH = 256
+_VALUES = 2**21  # of images whose similarity is computed at once; each takes 8 bytes a dozen times
+
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+
+def lacks(e: Evidence) -> str:
+    return "" if isinstance(e.trained.model, Encodes) else "it does not encode and decode"
+
+
+def measure(e: Evidence, config: Config) -> dict[str, float]:
+    """{"mse", "psnr", "ssim", "fid"} of the first `e.count` held-out images; PSNR in dB, infinite where the error is 0."""
+    assert e.features is not None
+    originals = e.held_out.images[: e.count]
+    moments = (Moments(e.features.dimensions), Moments(e.features.dimensions))
+    errors, similarities = [], []
+    for start in range(0, len(originals), _BATCH):
+        part = originals[start : start + _BATCH]
+        again, error = e.trained.reconstruct(part)
+        errors.append(error)
+        similarities.append(ssim(part, again).numpy())
+        for images, sums in zip((part, again), moments, strict=True):
+            for block in extract(ArraySource("reconstructions", images), e.features):
+                sums.add(block.features)
+    mse = float(np.concatenate(errors).mean())
+    return {
+        "mse": mse,
+        "psnr": 10 * math.log10(1 / mse) if mse else math.inf,
+        "ssim": float(np.concatenate(similarities).mean()),
+        "fid": frechet_distance(*moments),
+    }
+
+
+def ssim(images: np.ndarray, others: np.ndarray) -> Tensor:
+    """Structural similarity of uint8 images (N, H, W, C) with others of the same shape: (N,) float64 in [-1, 1], 1 where they are equal."""
+    step = max(1, _VALUES // math.prod(images.shape[1:]))
+    return torch.cat([_ssim(images[n : n + step], others[n : n + step]) for n in range(0, len(images), step)])
+
+
+def _ssim(images: np.ndarray, others: np.ndarray) -> Tensor:
+    a, b = (torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2).double() / 255 for x in (images, others))
+    side = min(11, *a.shape[2:])
+    ramp = torch.exp(-(torch.arange(side, dtype=torch.float64) - (side - 1) / 2).square() / (2 * 1.5**2))
+    window = torch.outer(ramp, ramp) / ramp.sum() ** 2
+
+    def local_mean(x: Tensor) -> Tensor:
+        return F.conv2d(x, window.expand(x.shape[1], 1, side, side), groups=x.shape[1])
+
+    mean_a, mean_b = local_mean(a), local_mean(b)
+    var_a, var_b = local_mean(a * a) - mean_a**2, local_mean(b * b) - mean_b**2
+    covariance = local_mean(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    similar = (2 * mean_a * mean_b + c1) * (2 * covariance + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return similar.flatten(1).mean(1)
