@@ -61,6 +61,15 @@ DataRoot = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the weights as trained, not their moving average.")]
+Workers = Annotated[int, typer.Option(metavar="N", help="Threads that decode; 0: one per core. Changes no number.")]
+Features = Annotated[str, typer.Option(metavar="NAME", help="inception, or classifier:RUN with a run of `lgm train classifier`.")]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Inception weights (.pth or .safetensors).", show_default="downloaded once")
+]
+Resize = Annotated[str, typer.Option(help="For Inception: tensorflow (as published FIDs), or clean (antialiased).")]
+FeaturePrecision = Annotated[str, typer.Option("--precision", help="Of the features: fp32, or bf16 (faster, moves a FID by a little).")]
+FeatureBatch = Annotated[int, typer.Option("--batch", parser=count, metavar="N", help="Images a pass. Changes no number.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute a data set's statistics anew, and do not keep them.")]
 
 
 def picture_path(given: Path | None, default: str, force: bool) -> Path:

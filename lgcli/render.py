@@ -117,6 +117,88 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda amount: bar.advance(task, amount)
 
 
+def speaks() -> bool:
+    """Whether this process prints and writes: of several ranks, the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for every source that is read; yields the function that moves it: (source, images done, images in all)."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield advance
+
+
+def fid(found: Mapping[str, Any], json: bool) -> None:
+    """A Fréchet distance and what it depends on."""
+    if not speaks():
+        return
+    if json:
+        print(json_module.dumps(found, allow_nan=False))
+        return
+    out = _out()
+    out.print(Text(f"FID {_digits(found['fid'])}", style="bold"))
+    for name in ("a", "b"):
+        side = found[name]
+        first = f", the first {side['first_image']}" if side["first_image"] else ""
+        out.print(Text(f"  {name.upper()}: {side['name']}, {side['images']:,} images{first}"))
+    out.print(Text(f"  recipe: {_recipe(found['recipe'])}"))
+
+
+def evaluation(found: Mapping[str, Any], path: str, json: bool) -> None:
+    """The values of all metrics as a table, with four digits; the report at `path` has all of them."""
+    if not speaks():
+        return
+    if json:
+        print(json_module.dumps(found, allow_nan=False))
+        return
+    out = _out()
+    table = Table(box=None, pad_edge=False)
+    for column in ("metric", "value", ""):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for metric, values in found["metrics"].items():
+        for number, (name, value) in enumerate(values.items()):
+            table.add_row(metric if not number else "", "not finite" if value is None else _digits(value), name)
+    for title in ("not_for_this_model", "not_measured"):
+        for metric, reason in found[title].items():
+            table.add_row(metric, "-", Text(f"{title.replace('_', ' ')}: {reason}"))
+    out.print(table)
+    images = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in found["recipe"]["images"].items())
+    out.print(Text(f"images: {images}"))
+    for title in ("data", "reconstructed"):
+        if found[title] is not None:
+            out.print(Text(f"{title}: {found[title]}"))
+    out.print(Text(f"recipe: {_recipe(found['recipe'])}"))
+    print(path)
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    shown = {key: str(value)[:12] if key == "digest" else value for key, value in recipe.items() if key not in ("images", "options")}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+def _digits(value: float) -> str:
+    """Four significant digits, and all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.4g}"
+
+
 # --- training ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -192,6 +274,7 @@ class _Display(_Silent):
         )
         self.task = self.bar.add_task("starting", total=None, count="0", rate="-")
         self.losses: Mapping[str, float] = {}
+        self.measures = ""
         self.pictures: dict[str, str] = {}
         self.total = 0
         self.live = Live(self._picture(), console=self.console, refresh_per_second=5)
@@ -217,6 +300,8 @@ class _Display(_Silent):
             self.bar.update(self.task, completed=event.images, count=f"{event.images:,} of {self.total:,}", rate=rate)
         if isinstance(event, e.Logged):
             self.losses = event.losses
+        elif isinstance(event, e.Validated):
+            self.measures = describe(event, self.total)
         elif isinstance(event, e.Drawn):
             self.pictures[event.kind] = event.path
         if isinstance(event, (e.Started, e.Warned, e.Finished)):
@@ -226,7 +311,8 @@ class _Display(_Silent):
     def _picture(self) -> Group:
         losses = "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
         pictures = [Text(f"newest {kind}: {path}", overflow="fold") for kind, path in self.pictures.items()]
-        return Group(self.bar, Text(losses), *pictures)
+        measures = [Text(self.measures)] if self.measures else []
+        return Group(self.bar, Text(losses), *measures, *pictures)
 
 
 def describe(event: events.Event, total: int) -> str:
@@ -243,6 +329,9 @@ def describe(event: events.Event, total: int) -> str:
             losses = ", ".join(f"{name} {value:.4g}" for name, value in event.losses.items())
             left = (total - event.images) / event.rate if event.rate else 0
             return f"{event.images:,} of {total:,} images, {event.rate:,.0f}/s, {_clock(left)} left: {losses}"
+        case e.Validated():
+            measures = ", ".join(f"{name} {value:.4g}" for name, value in event.measures.items())
+            return f"{event.images:,} of {total:,} images, measured on {event.held_out:,} held-out images: {measures}"
         case e.Drawn():
             return f"{event.kind} grid: {event.path}"
         case e.Saved():

@@ -30,7 +30,7 @@ from models.registry import MODELS, Entry
 
 Runs = Callable[[str], Path]
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy")
-COMMANDS = {"train", "sample", "reconstruct", "interpolate", "info", "models", "data", "data info", "data check"}
+COMMANDS = {"train", "sample", "reconstruct", "interpolate", "fid", "evaluate", "info", "models", "data", "data info", "data check"}
 
 
 @pytest.fixture(autouse=True)
