@@ -159,6 +159,8 @@ def evaluate(
     """
     how = _settings(settings)
     chosen = [METRICS.find(name) for name in metrics] if metrics is not None else list(METRICS.entries().values())
+    if not chosen:
+        raise UserError("no metric is named", "metrics", f"known: {', '.join(METRICS.entries())}")
     modules = {entry.name: entry.module() for entry in chosen}
     options = {METRICS.find(name).name: given for name, given in (options or {}).items()}
     configs = {name: check(module.Config, options.get(name, {}), f"--set {name}") for name, module in modules.items()}

@@ -323,12 +323,26 @@ def test_fitted_priors_sample_like_the_codes(prior: str, pictures: Path, tmp_pat
     images = trained.data(str(pictures)).images
     with torch.no_grad():
         codes = trained.model.encode(to_float(torch.from_numpy(images))).double()  # type: ignore[operator]
-        scale = trained.model.code_scale.double()  # type: ignore[union-attr]
+        # Codes from noise are linear in it: the mean where the noise is zero, and one column of the factor for each unit of noise.
+        noise = torch.cat([torch.zeros(1, codes.shape[1]), torch.eye(codes.shape[1])])
+        drawn = trained.model.code_from(trained.model.prior_code(noise)).double()  # type: ignore[operator]
+    mean, scale = drawn[0], (drawn[1:] - drawn[0]).T
     covariance = torch.cov(codes.T, correction=0)
     if prior == "diagonal":
         covariance = covariance.diag().diag()
     assert torch.allclose(scale @ scale.T, covariance, rtol=1e-3, atol=1e-5 * float(covariance.diag().max()) + 1e-5)
-    assert torch.allclose(trained.model.code_mean.double(), codes.mean(0), atol=1e-4)  # type: ignore[union-attr]
+    assert torch.allclose(mean, codes.mean(0), atol=1e-4)
+
+
+def test_the_latent_gan_starts_as_the_fitted_gaussian(pictures: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    models.train("aegan", str(pictures), out=base, **tiny("aegan", {"prior": "gaussian"}))
+    given = tiny("aegan", {"latent_lr": 0.0}, base=str(base))
+    started, gaussian = models.train("aegan", str(pictures), out=tmp_path / "run", **given), models.load(base)
+    noise = torch.randn(64, *started.model.noise_shape)
+    with torch.no_grad():
+        a, b = (t.model.code_from(t.model.prior_code(noise)) for t in (started, gaussian))  # type: ignore[operator]
+    assert (a - b).square().mean() < 0.01 * (b - b.mean(0)).square().mean()
 
 
 @pytest.mark.parametrize("model", ["vae", "aegan"])

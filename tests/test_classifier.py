@@ -159,7 +159,7 @@ def test_the_loss_is_the_smoothed_one() -> None:
     assert model.loss(logits, label) == pytest.approx(float(-(soft * logits.log_softmax(1)).sum(1).mean()), rel=1e-5)
     model = build(DataSpec(1, 8, 8, attributes=("a", "b", "c")), smoothing=0.3)
     soft = 0.7 * attributes + 0.15
-    expected = -(soft * logits.sigmoid().log() + (1 - soft) * (-logits).sigmoid().log()).mean()
+    expected = -(soft * logits.sigmoid().log() + (1 - soft) * (-logits).sigmoid().log()).sum(1).mean()
     assert model.loss(logits, attributes) == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,30 @@ def test_models_page_is_what_its_script_writes() -> None:
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_example_on_metrics_runs(
+    tmp_path: Path, straight: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python of docs/metrics.md, on tiny runs under the names that it uses."""
+    [code] = re.findall(r"```python\n(.*?)```", (DOCS / "metrics.md").read_text(), re.S)
+    for model in ("vae", "classifier"):
+        shutil.copytree(straight(model), tmp_path / "runs" / f"{model}-glyphs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LGM_CACHE", str(tmp_path / "cache"))
+    exec(code, {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert float(first.split()[0]) > 0
+    assert "'name': 'classifier'" in first
+    assert 0 <= float(second.split()[1]) <= 1
+
+
+def test_every_metric_is_on_its_page() -> None:
+    from models.registry import METRICS
+
+    text = (DOCS / "metrics.md").read_text()
+    for name in METRICS.entries():
+        assert f"* **`{name}`**" in text, name
 
 
 def test_the_worked_example_of_adding_a_model_trains_and_samples(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

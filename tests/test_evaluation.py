@@ -227,6 +227,14 @@ def test_sides_with_other_recipes_are_refused(pictures: Path, features: str, str
     assert "--features" in message
 
 
+def test_what_a_folder_hides_is_said(other: Path, features: str, tmp_path: Path) -> None:
+    (other / "link.png").symlink_to(tmp_path / "nowhere.png")
+    (other / "notes.txt").write_text("x")
+    found = document("fid", other, other, "--features", features)
+    assert found["a"]["images"] == 30
+    assert found["warnings"] == [f"{other}: dangling link, skipped: link.png"]
+
+
 def test_what_is_no_side(vae: Path, classifier: Path, pictures: Path, features: str) -> None:
     assert "did you mean 'glyphs'" in refused("fid", "glyps", pictures, "--features", features)
     assert "no such folder" in refused("fid", "./nowhere", pictures, "--features", features)
@@ -240,6 +248,8 @@ def test_what_is_no_side(vae: Path, classifier: Path, pictures: Path, features: 
     assert "did you mean 'clean'" in refused("fid", pictures, pictures, "--features", features, "--resize", "clear")
     assert "known: bf16, fp32" in refused("fid", pictures, pictures, "--features", features, "--precision", "int8")
     assert "own weights" in refused("fid", pictures, pictures, "--features", features, "--weights", "x.pth")
+    with pytest.raises(UserError, match="no metric is named"):
+        evaluation.evaluate(vae, metrics=[])
     with pytest.raises(UserError, match="did you mean 'features'"):
         evaluation.fid("a", "b", feature="x")
 

@@ -5,9 +5,9 @@ trains an auto-encoder on the squared error alone. In stage 2 it is frozen: G1 m
 (when `image_weight` is above 0) tells images decoded from them from real ones, so that G1 minimises -log D1 - image_weight * log D2.
 
 Codes are encoded once, whitened by their mean and covariance over the data, and cached. G1 is z + net(z) with a net that starts small, so
-the latent GAN starts as the Gaussian fitted to the codes and can only be better: a plain net has to find the covariance first, and on codes
-that are not far from Gaussian its discriminator gives up before (docs/results.md). `prior=gaussian` stops at that Gaussian, `prior=diagonal`
-at one without correlations: the baselines that a GAN has to beat.
+the latent GAN starts as the Gaussian fitted to the codes. A plain net has to find the covariance first, and on codes that are not far from
+a Gaussian its discriminator gives up before that (docs/results.md). `prior=gaussian` stops at that Gaussian, `prior=diagonal` at one
+without correlations: the baselines that a GAN has to beat.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class AEGAN(LatentModel):
         share: Annotated[float, Range(0.01, 0.99)] = 0.5  # of the run's images that train the auto-encoder
         prior: Literal["gan", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, or a fitted Gaussian
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of G1 and D1
-        latent_lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate of G1 and D1
+        latent_lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of G1 and D1
         penalty: Literal["r1", "gradient", "none"] = "r1"  # on D1: R1 on real codes, or one-centred between real and fake
-        penalty_weight: Annotated[float, Range(0, 1e6)] = 0.3  # of that penalty
+        penalty_weight: Annotated[float, Range(0, 1e6)] = 3.0  # of that penalty
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
         image_weight: Annotated[float, Range(0, 1e6)] = 0.0  # lambda: weight of D2; 0: no D2
         image_real: Literal["reconstruction", "data"] = "reconstruction"  # what D2 takes as real: Dec(Enc(x)) or x
@@ -116,7 +116,7 @@ class AEGAN(LatentModel):
     def latent_turns(self, batch: Batch, step: int) -> Iterator[Turn]:
         c = self.config
         assert self._codes is not None, "prepare_codes comes first"
-        real, fake = self._codes[batch.index], self.generator(self.noise(batch))
+        real, fake = self._codes[batch.index], self.prior_code(self.noise(batch))
 
         on_real, on_fake = self.code_critic(torch.cat([real, fake.detach()])).chunk(2)  # D1 has no batch norm: one pass for both
         critic = real_loss(on_real) + fake_loss(on_fake)
@@ -144,6 +144,10 @@ class AEGAN(LatentModel):
     def noise_shape(self) -> tuple[int, ...]:
         return (self.config.latent,)
 
+    def prior_code(self, noise: Tensor) -> Tensor:
+        """G1, or nothing where the prior is a fitted Gaussian: noise (B, latent) -> whitened codes (B, latent)."""
+        return self.generator(noise) if self.config.prior == "gan" else noise
+
     def code_from(self, white: Tensor) -> Tensor:
         """Whitened codes to codes: (B, latent) -> (B, latent)."""
         return torch.addmm(self.code_mean, white.float(), self.code_scale.T)
@@ -158,4 +162,4 @@ class AEGAN(LatentModel):
 
     def sample(self, noise: Tensor) -> Tensor:
         """Dec(G1(z)): (B, latent) -> (B, C, H, W) in [-1, 1]."""
-        return self.decode(self.code_from(self.generator(noise) if self.config.prior == "gan" else noise))
+        return self.decode(self.code_from(self.prior_code(noise)))

@@ -74,10 +74,12 @@ class Classifier(LatentModel):
         yield Turn({"classifier": self.loss(logits, truth)}, {"accuracy": accuracy})
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Cross-entropy of (B, K) logits with (B,) classes, or logistic loss with (B, K) attributes, averaged: a scalar."""
+        """-log p(truth | image) in nats, averaged over the batch: (B, K) logits with (B,) classes or (B, K) attributes -> scalar."""
         smoothing = self.config.smoothing
         if self.target == "attributes":
-            return F.binary_cross_entropy_with_logits(logits, torch.lerp(truth, torch.full_like(truth, 0.5), smoothing))
+            # Summed over the attributes: a mean would leave the learning rate small beside the weight decay, and rare attributes unlearned.
+            soft = torch.lerp(truth, torch.full_like(truth, 0.5), smoothing)
+            return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").sum(1).mean()
         return F.cross_entropy(logits, truth, label_smoothing=smoothing)
 
     def answers(self, logits: Tensor) -> Tensor:
