@@ -24,7 +24,7 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU, nor
 
 
 class ResidualMlp(nn.Module):
-    """x + net(x): (B, D) -> (B, D). The net is an MLP with batch norm whose last layer starts small, so the whole starts as the identity."""
+    """x + net(x): (B, D) -> (B, D). The net is an MLP with batch norm; its last layer starts small, so the whole starts as the identity."""
 
     def __init__(self, dimensions: int, hidden: Sequence[int]) -> None:
         super().__init__()
