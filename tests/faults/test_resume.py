@@ -286,15 +286,15 @@ def test_B12_optimizer_slots_do_not_fit(change: str, straight: Straight, tmp_pat
     run = copy(straight("aegan"), tmp_path / "run", 72)
     path = support.newest(run)
     header, tensors = checkpoint.read_header(path), checkpoint.read_tensors(path)
-    name = "optim/generator/generator.0.weight/exp_avg_sq"
+    name = "optim/generator/generator.net.0.weight/exp_avg_sq"
     value = tensors[name].clone()
     if change == "lacks a slot":
         del tensors[name]
     elif change == "lacks a parameter's slots":
         for slot in ("exp_avg", "exp_avg_sq", "step"):
-            del tensors[f"optim/generator/generator.0.weight/{slot}"]
+            del tensors[f"optim/generator/generator.net.0.weight/{slot}"]
     elif change == "has another slot":
-        tensors[name := "optim/generator/generator.0.weight/momentum_buffer"] = value
+        tensors[name := "optim/generator/generator.net.0.weight/momentum_buffer"] = value
     elif change == "has another parameter":
         tensors[name := "optim/generator/generator.9.weight/exp_avg_sq"] = value
     else:
