@@ -45,6 +45,7 @@ __all__ = [
     "Preset",
     "Range",
     "Samples",
+    "Schedule",
     "Stage",
     "Turn",
     "Validates",
@@ -121,11 +122,15 @@ class Batch:
 class Turn(NamedTuple):
     """One move of the game: the named players step together, each on its own loss.
 
-    A loss is a scalar; its gradient reaches that player's parameters only. `logs` are further scalars worth reporting.
+    A loss is a scalar; its gradient reaches that player's parameters only. `logs` are further scalars worth reporting; one called `right`,
+    the share of items that a discriminator takes for what they are, is watched: at 1 the generator learns nothing any more.
     """
 
     losses: Mapping[str, Tensor]
     logs: Mapping[str, Tensor] = {}
+
+
+Schedule = Literal["constant", "linear", "cosine", "exponential", "steps"]
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,9 @@ class Player:
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's
     momentum: float = 0.0  # SGD's and RMSprop's
     weight_decay: float = 0.0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # the learning rate over the stage; both others end at zero
+    schedule: Schedule = "constant"  # of the learning rate, over the stage: see `models.training.schedules`
     clip: float | None = None  # largest norm of the gradient
+    weight_clip: float | None = None  # every weight is cut off at plus and minus this after each step (Wasserstein GAN)
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable parameters, each once, in a fixed order."""

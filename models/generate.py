@@ -48,9 +48,12 @@ def in_blocks(function: Callable[..., Tensor], device: torch.device, *inputs: Te
 
 
 def condition_of(model: LatentModel) -> str | None:
-    """What a model's `sample` has to be told besides the noise: `label`, `identity`, `attributes`, or nothing."""
+    """What a model's `sample` has to be told besides the noise: `label`, `identity`, `attributes`, or nothing.
+
+    It is what `sample` takes and what the model was trained with; a file may hold a model that takes labels under one option only.
+    """
     asks = signature(model.sample).parameters if isinstance(model, Samples) else ()
-    return next((name for name in ("label", "identity", "attributes") if name in asks), None)
+    return next((name for name in ("label", "identity", "attributes") if name in asks and name in model.needs), None)
 
 
 def asked(model: LatentModel, items: Iterable[int]) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,21 @@ def real_loss(logits: Tensor) -> Tensor:
 def fake_loss(logits: Tensor) -> Tensor:
     """-E log(1 - D): what the discriminator pays on fakes. Any shape -> scalar."""
     return F.softplus(_full(logits)).mean()
+
+
+def saturating_loss(logits: Tensor) -> Tensor:
+    """E log(1 - D): the generator's loss of the minimax game, which has no slope where the discriminator is sure. Any shape -> scalar."""
+    return -fake_loss(logits)
+
+
+def judged_right(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """The share of items that the discriminator takes for what they are, 0 to 1: two sets of logits -> scalar, without gradient."""
+    return ((on_real > 0).float().mean() + (on_fake < 0).float().mean()).detach() / 2
+
+
+def wasserstein_estimate(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """E f(real) - E f(fake), the critic's estimate of the distance, up to its Lipschitz constant. Scores of any shape -> scalar."""
+    return _full(on_real).mean() - _full(on_fake).mean()
 
 
 def gradient_norm_squared(critic: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -77,6 +93,35 @@ class _BernoulliError(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
         return slope * gradient.view(-1, *[1] * (slope.ndim - 1)), None
+
+
+def mmd_inverse_multiquadratic(codes: Tensor, prior: Tensor, variance: float = 1.0) -> Tensor:
+    """Unbiased squared maximum mean discrepancy of two samples of the same size n: (n, d) twice -> scalar; it may be negative.
+
+    The kernel is k(a, b) = C / (C + ||a - b||^2), summed over C = 2 d `variance` s for s of .1, .2, .5, 1, 2, 5, 10, `variance` being the
+    prior's (Tolstikhin et al. 2018, algorithm 2; tolstikhin/wae: wae.py). Its heavy tails reach codes that are far off, where a
+    Gaussian kernel has no slope. The two inner sums leave out the diagonal: with it, every code would be drawn to itself.
+    """
+    codes, prior = _full(codes), _full(prior)
+    n, dimensions = codes.shape
+
+    def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+        return (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)
+
+    within_codes, within_prior, between = squared_distances(codes, codes), squared_distances(prior, prior), squared_distances(codes, prior)
+    total = codes.new_zeros(())
+    for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0):
+        c = 2 * dimensions * variance * scale
+        inner = c / (c + within_codes) + c / (c + within_prior)
+        total = total + (inner.sum() - inner.diagonal().sum()) / (n * (n - 1)) - 2 * (c / (c + between)).mean()
+    return total
+
+
+def standard_normal_log_density(code: Tensor, deviation: float = 1.0) -> Tensor:
+    """log N(code; 0, deviation^2 I) in nats: (B, D) -> (B, 1)."""
+    code = _full(code)
+    constant = code.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(deviation))
+    return -code.square().sum(1, keepdim=True) / (2 * deviation**2) - constant
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from models.base import DataSpec
+
+Norm = Literal["batch", "layer", "spectral", "none"]
+
+
+def norms_for(norm: Norm, channels: int) -> list[nn.Module]:
+    """The layer that follows a convolution: batch norm, layer norm over all of an item's channels and pixels, or none."""
+    if norm == "batch":
+        return [nn.BatchNorm2d(channels)]
+    return [nn.GroupNorm(1, channels)] if norm == "layer" else []
+
+
+def constrained(layer: nn.Module, norm: Norm) -> nn.Module:
+    """The layer itself, its weight divided by its largest singular value where that is asked for (Miyato et al. 2018)."""
+    return spectral_norm(layer) if norm == "spectral" else layer
 
 
 def halvings(size: tuple[int, int], steps: int) -> list[tuple[int, int]]:
@@ -68,47 +84,84 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Vectors to images, the encoder's mirror: a linear layer, then 4x4 transposed convolutions of stride 2.
+    """Vectors to images, the encoder's mirror: a linear layer, then transposed convolutions of stride 2; DCGAN's generator.
 
     (B, latent) -> (B, C, H, W), unbounded (the model applies tanh). An odd side that the encoder rounded down comes back exactly.
     """
 
-    def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int) -> None:
+    def __init__(
+        self, spec: DataSpec, widths: Sequence[int], latent: int, *, norm: Literal["batch", "none"] = "batch", kernel: Literal[4, 5] = 4
+    ) -> None:
         super().__init__()
         steps = depth_for(spec, widths)
         sizes = halvings(spec.size, steps)[::-1]
         channels = [*reversed(widths[:steps]), spec.channels]
         height, width = sizes[0]
         self.start = nn.Sequential(
-            nn.Linear(latent, channels[0] * height * width, bias=False),
+            nn.Linear(latent, channels[0] * height * width, bias=norm == "none"),
             ToMaps(channels[0], height, width),
-            nn.BatchNorm2d(channels[0]),
+            *norms_for(norm, channels[0]),
             nn.ReLU(inplace=True),
         )
         layers: list[nn.Module] = []
         for n in range(steps):
-            odd = (sizes[n + 1][0] - 2 * sizes[n][0], sizes[n + 1][1] - 2 * sizes[n][1])
+            (down, taller), (across, wider) = (_doubling(kernel, *sides) for sides in zip(sizes[n], sizes[n + 1], strict=True))
             last = n == steps - 1
-            layers.append(nn.ConvTranspose2d(channels[n], channels[n + 1], 4, 2, 1, output_padding=odd, bias=last))
+            layers.append(
+                nn.ConvTranspose2d(
+                    channels[n],
+                    channels[n + 1],
+                    kernel,
+                    2,
+                    (down, across),
+                    output_padding=(taller, wider),
+                    bias=last or norm == "none",
+                )
+            )
             if not last:
-                layers += [nn.BatchNorm2d(channels[n + 1]), nn.ReLU(inplace=True)]
+                layers += [*norms_for(norm, channels[n + 1]), nn.ReLU(inplace=True)]
         self.net = nn.Sequential(*layers)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.net(self.start(latent))
 
 
-class ConvDiscriminator(nn.Module):
-    """Images to one logit: strided convolutions with leaky ReLU, batch norm in all but the first, as in DCGAN. (B, C, H, W) -> (B,)."""
+def _doubling(kernel: int, before: int, after: int) -> tuple[int, int]:
+    """Padding and output padding of a transposed convolution of stride 2 that takes a side from `before` to `after`, 2 before or one more."""
+    odd = after - 2 * before
+    return (1, odd) if kernel == 4 else (1, 0) if odd else (2, 1)
 
-    def __init__(self, spec: DataSpec, widths: Sequence[int]) -> None:
+
+class ConvDiscriminator(nn.Module):
+    """DCGAN's discriminator: strided convolutions with leaky ReLU, a norm in all but the first, and a linear layer.
+
+    (B, C, H, W) -> (B, outputs), logits or scores.
+    """
+
+    def __init__(self, spec: DataSpec, widths: Sequence[int], *, outputs: int = 1, norm: Norm = "batch", kernel: Literal[4, 5] = 4) -> None:
         super().__init__()
         steps = depth_for(spec, widths)
-        height, width = halvings(spec.size, steps)[-1]
-        layers: list[nn.Module] = [nn.Conv2d(spec.channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
-        for before, after in pairwise(widths[:steps]):
-            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
-        self.net = nn.Sequential(*layers, ToVector(), nn.Linear(widths[steps - 1] * height * width, 1))
+        channels = [spec.channels, *widths[:steps]]
+        height, width = spec.size
+        layers: list[nn.Module] = []
+        for n, (before, after) in enumerate(pairwise(channels)):
+            first = n == 0
+            convolution = nn.Conv2d(before, after, kernel, 2, kernel // 2 - (kernel == 4), bias=first or norm != "batch")
+            layers += [constrained(convolution, norm), *([] if first else norms_for(norm, after)), nn.LeakyReLU(0.2, inplace=True)]
+            height, width = ((side - kernel % 2) // 2 + kernel % 2 for side in (height, width))
+        self.net = nn.Sequential(*layers, ToVector(), constrained(nn.Linear(channels[-1] * height * width, outputs), norm))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(image).squeeze(1)
+        return self.net(image)
+
+
+def start_small(module: nn.Module) -> None:
+    """DCGAN's start: weights from N(0, 0.02), batch norm's gains from N(1, 0.02), biases zero. For `network.apply`."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

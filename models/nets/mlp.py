@@ -39,10 +39,37 @@ class ResidualMlp(nn.Module):
         return x + self.net(x)
 
 
+class Maxout(nn.Module):
+    """The largest of several linear functions for each output: (B, before) -> (B, after). Goodfellow et al., Maxout Networks, 2013."""
+
+    def __init__(self, before: int, after: int, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.linear = nn.Linear(before, after * pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(2)
+
+
+class MaxoutDiscriminator(nn.Module):
+    """The first GAN's discriminator: maxout layers, dropout before each linear layer, one logit. (B, C, H, W) -> (B, 1)."""
+
+    def __init__(self, spec: DataSpec, widths: Sequence[int], pieces: int = 5, dropout: tuple[float, float] = (0.2, 0.5)) -> None:
+        super().__init__()
+        sizes = [spec.channels * spec.height * spec.width, *widths]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for n, (before, after) in enumerate(pairwise(sizes)):
+            layers += [nn.Dropout(dropout[0] if n == 0 else dropout[1]), Maxout(before, after, pieces)]
+        self.net = nn.Sequential(*layers, nn.Dropout(dropout[1]), nn.Linear(sizes[-1], 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
 class MlpEncoder(nn.Module):
     """Images to vectors through fully connected layers: (B, C, H, W) -> (B, latent)."""
 
-    def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int, activation: type[nn.Module] = nn.Tanh) -> None:
+    def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int, activation: Callable[[], nn.Module] = nn.Tanh) -> None:
         super().__init__()
         self.features = widths[-1]
         self.trunk = nn.Sequential(nn.Flatten(), mlp([spec.channels * spec.height * spec.width, *widths], activation), activation())
@@ -55,10 +82,17 @@ class MlpEncoder(nn.Module):
 class MlpDecoder(nn.Module):
     """Vectors to images through fully connected layers: (B, latent) -> (B, C, H, W), unbounded (the model applies tanh)."""
 
-    def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int, activation: type[nn.Module] = nn.Tanh) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        widths: Sequence[int],
+        latent: int,
+        activation: Callable[[], nn.Module] = nn.Tanh,
+        norm: Literal["none", "batch"] = "none",
+    ) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            mlp([latent, *reversed(widths), spec.channels * spec.height * spec.width], activation), nn.Unflatten(1, spec.shape)
+            mlp([latent, *reversed(widths), spec.channels * spec.height * spec.width], activation, norm), nn.Unflatten(1, spec.shape)
         )
 
     def forward(self, latent: Tensor) -> Tensor:

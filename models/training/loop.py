@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from models.data.images import save_png
 from models.errors import ContractError, Interrupted, RunFailed, UserError, printable
 from models.randomness import seed_torch
 from models.training import checkpoint, events, signals
+from models.training.alarm import CollapseAlarm
 from models.training.averaging import Averages
 from models.training.checkpoint import Header
 from models.training.distributed import Ranks
@@ -119,6 +121,7 @@ class _Trainer:
         self.journal = Journal(job.run / "log.jsonl", self.images) if job.ranks.writes else None
         self.mover: Mover | None = None
         self.stage = self.stages[0]
+        self.alarm = CollapseAlarm(job.batches.data.images[:SAMPLES])
         self.clock = _Clock()
         self.checked = self.images  # weights were finite here
         self.saved_at = self.images if job.start else -1
@@ -181,7 +184,7 @@ class _Trainer:
         with contextlib.closing(stream):
             while self.images < end:
                 self._step(stage, mover, next(stream), begin, end)
-                yield from self._after_step(stage, mover, end)
+                yield from self._after_step(stage, mover, begin, end)
                 if asked := job.ranks.any(stop.signal):
                     self._check(mover, stage)
                     yield from self._save(final=True)
@@ -215,7 +218,7 @@ class _Trainer:
         self.images += config.batch
         self.averages.update(self.images - begin, config.batch, moved)
 
-    def _after_step(self, stage: Stage, mover: Mover, end: int) -> Iterator[events.Event]:
+    def _after_step(self, stage: Stage, mover: Mover, begin: int, end: int) -> Iterator[events.Event]:
         config = self.config
         if self.clock.due():
             yield events.Progressed(self.images, self.total, self.clock.rate(self.images))
@@ -227,8 +230,10 @@ class _Trainer:
             if self.journal:
                 self.journal.write({"images": self.images, "stage": stage.name, "losses": losses, "rate": round(rate, 1)})
             yield events.Logged(self.images, stage.name, losses, rate)
+            if alarm := self.alarm.hear(losses):
+                yield events.Warned(self.images, *alarm)
         if self._crossed(config.sample_every) or self.images >= end:
-            yield from self._draw(stage)
+            yield from self._draw(stage, (self.images - begin) / (end - begin))
             yield from self._validate(stage)
         if self._crossed(config.save_every):
             self._check(mover, stage)
@@ -278,19 +283,22 @@ class _Trainer:
         job.ranks.barrier()
         yield events.Saved(self.images, str(path))
 
-    def _draw(self, stage: Stage) -> Iterator[events.Event]:
+    def _draw(self, stage: Stage, progress: float) -> Iterator[events.Event]:
         """Fixed-noise samples and the reconstructions of the first images. Watching does not disturb: no random state is touched."""
         if not self.job.ranks.writes:
             return
         folder = self.job.run / "samples"
+        alarm, pictures = None, {}
         with self.averages.applied():
-            pictures = {}
             if isinstance(self.model, Samples) and stage.samples:
-                made = list(generate.sample(self.model, SAMPLES, self.config.seed))
-                pictures["sample"] = generate.grid([image for block in made for image in block], 8)
+                made = np.concatenate(list(generate.sample(self.model, SAMPLES, self.config.seed)))
+                pictures["sample"] = generate.grid(made, 8)
+                alarm = self.alarm.look(made, progress)
             if isinstance(self.model, Encodes):
                 shown = self.job.batches.data.images[:RECONSTRUCTIONS]
                 pictures["reconstruction"] = generate.pairs(shown, generate.reconstruct(self.model, shown)[0], 8)
+        if alarm:
+            yield events.Warned(self.images, *alarm)
         for kind, picture in pictures.items():
             path = folder / f"{kind}-{self.images:09d}.png"
             try:

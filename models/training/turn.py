@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.base import LatentModel, Player, Turn
 from models.errors import ContractError
 from models.training.distributed import Ranks
+from models.training.schedules import factor
 
 _STALE = "modified by an inplace operation"
 
@@ -49,9 +50,8 @@ class Mover:
         """Set every player's learning rate for a step at `progress` (0 to 1) of the stage."""
         for name, player in self.players.items():
             if player.schedule != "constant":
-                factor = 1 - progress if player.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
                 for group in self._optimizers[name].param_groups:
-                    group["lr"] = player.lr * factor
+                    group["lr"] = player.lr * factor(player.schedule, progress)
 
     def apply(self, turn: Turn, number: int) -> set[int]:
         """Move the players of a turn. Returns the ids of the parameters that moved.
@@ -60,13 +60,17 @@ class Mover:
         Raises ContractError where the turn breaks the contract.
         """
         self._check_turn(turn, number)
-        last = len(turn.losses) - 1
-        for position, (name, loss) in enumerate(turn.losses.items()):
+        movers: dict[int, list[str]] = {}  # a loss that moves several players is differentiated once
+        for name, loss in turn.losses.items():
+            movers.setdefault(id(loss), []).append(name)
+        for names in movers.values():
+            inputs = [p for name in names for p in self.parameters[name]]
             try:
-                loss.backward(inputs=self.parameters[name], retain_graph=position < last)
+                turn.losses[names[0]].backward(inputs=inputs, retain_graph=names != list(movers.values())[-1])
             except RuntimeError as error:
                 if _STALE in str(error):
-                    message = f"turn {number}: the loss of {name!r} was computed before a player that it depends on moved"
+                    who = " and ".join(map(repr, names))
+                    message = f"turn {number}: the loss of {who} was computed before a player that it depends on moved"
                     raise ContractError(message, self.where, "recompute it after the yield") from error
                 raise
         moved: set[int] = set()
@@ -77,6 +81,9 @@ class Mover:
             if player.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, player.clip)
             self._optimizers[name].step()
+            if player.weight_clip is not None:
+                for parameter in parameters:
+                    parameter.detach().clamp_(-player.weight_clip, player.weight_clip)
             moved.update(id(p) for p in parameters if p.grad is not None)
             for parameter in parameters:
                 parameter.grad = None
