@@ -13,11 +13,16 @@ from models.losses import (
     bernoulli_error,
     fake_loss,
     gradient_norm_squared,
+    judged_right,
     kl_to_standard_normal,
+    mmd_inverse_multiquadratic,
     one_centred_penalty,
     r1_penalty,
     real_loss,
+    saturating_loss,
     squared_error,
+    standard_normal_log_density,
+    wasserstein_estimate,
 )
 
 
@@ -45,11 +50,68 @@ def test_adversarial_losses_at_large_logits() -> None:
     assert real_loss(torch.tensor([1e4])).item() == 0
 
 
-@pytest.mark.parametrize("loss", [real_loss, fake_loss])
+@pytest.mark.parametrize("loss", [real_loss, fake_loss, saturating_loss])
 def test_adversarial_losses_have_the_right_slope(loss: Callable[[Tensor], Tensor]) -> None:
     logits = torch.tensor([[-2.0, 0.0], [0.5, 3.0]], dtype=torch.float64, requires_grad=True)
     loss(logits).backward()
     assert torch.allclose(logits.grad, slope(loss, logits.detach()), atol=1e-8)
+
+
+def test_the_saturating_loss_has_no_slope_where_the_discriminator_is_sure() -> None:
+    sure = torch.tensor([-20.0], requires_grad=True)
+    assert torch.autograd.grad(saturating_loss(sure), sure)[0].abs() < 1e-8
+    assert torch.autograd.grad(real_loss(sure), sure)[0].item() == pytest.approx(-1)
+
+
+def test_judged_right_and_wasserstein_estimate_by_hand() -> None:
+    on_real, on_fake = torch.tensor([[2.0], [-1.0]], requires_grad=True), torch.tensor([[-3.0], [-0.5]])
+    assert judged_right(on_real, on_fake).item() == 0.75
+    assert not judged_right(on_real, on_fake).requires_grad
+    assert wasserstein_estimate(on_real, on_fake).item() == pytest.approx(0.5 + 1.75)
+    assert wasserstein_estimate(on_real, on_fake).requires_grad
+
+
+# ---- codes and priors ----------------------------------------------------------------------------------------------------------------
+
+
+def test_mmd_by_hand() -> None:
+    """Every kernel value written out, for three codes and three draws of a prior of variance 4."""
+    codes, prior = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, -2.0], [0.5, 0.0]])
+    expected = 0.0
+    for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0):
+        c = 2 * 2 * 4 * scale
+
+        def k(a: Tensor, b: Tensor, c: float = c) -> float:
+            return c / (c + float((a - b).square().sum()))
+
+        for points in (codes, prior):
+            expected += sum(k(points[i], points[j]) for i in range(3) for j in range(3) if i != j) / 6
+        expected -= 2 * sum(k(a, b) for a in codes for b in prior) / 9
+    assert mmd_inverse_multiquadratic(codes, prior, 4.0).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_mmd_is_unbiased_and_sees_another_distribution() -> None:
+    dice = torch.Generator().manual_seed(0)
+    same = torch.stack([mmd_inverse_multiquadratic(*torch.randn(2, 64, 4, generator=dice)) for _ in range(200)])
+    assert abs(same.mean()) < 4 * same.std() / 200**0.5
+    assert same.min() < 0 < same.max()
+    codes, prior = torch.randn(2, 64, 4, generator=dice)
+    assert mmd_inverse_multiquadratic(codes + 1, prior) > 10 * same.std()
+    assert mmd_inverse_multiquadratic(codes * 2, prior) > 10 * same.std()
+
+
+def test_mmd_has_the_right_slope_also_where_codes_coincide() -> None:
+    codes = torch.tensor([[0.3, -2.0], [1.0, 1.0], [1.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    prior = torch.tensor([[0.0, 0.5], [1.0, 1.0], [-1.0, 0.2]], dtype=torch.float64)
+    (found,) = torch.autograd.grad(mmd_inverse_multiquadratic(codes, prior), codes)
+    assert torch.allclose(found, slope(lambda z: mmd_inverse_multiquadratic(z, prior), codes.detach()), atol=1e-6)
+
+
+def test_log_density_is_torch_s() -> None:
+    code = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    for deviation in (1.0, 2.5):
+        expected = torch.distributions.Normal(0.0, deviation).log_prob(code).sum(1, keepdim=True)
+        assert torch.allclose(standard_normal_log_density(code, deviation), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (2, 3), (2, 3, 4, 4)])

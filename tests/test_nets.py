@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import nn
 
-from models.nets.conv import ToMaps, ToVector
+from models.base import DataSpec
+from models.nets.augment import differentiable
+from models.nets.conv import ConvDecoder, ConvDiscriminator, ToMaps, ToVector, start_small
+from models.nets.mlp import Maxout
+from models.nets.residual_gan import ClassBatchNorm, ResidualCritic, ResidualGenerator, start_glorot
 
 
 def test_flattening_and_back_is_the_identity_and_copies_nothing_in_channels_last() -> None:
@@ -15,3 +21,100 @@ def test_flattening_and_back_is_the_identity_and_copies_nothing_in_channels_last
     assert torch.equal(again, maps)
     assert again.is_contiguous(memory_format=torch.channels_last)
     assert again.data_ptr() == vector.data_ptr() == maps.data_ptr()
+
+
+@pytest.mark.parametrize("size", [(28, 28), (37, 64), (9, 15), (8, 8)])
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_convolutional_nets_fit_any_size_with_either_kernel(size: tuple[int, int], kernel: int) -> None:
+    spec = DataSpec(3, *size)
+    made = ConvDecoder(spec, (4, 8, 8), 6, kernel=kernel)(torch.randn(2, 6))  # type: ignore[arg-type]
+    assert made.shape == (2, *spec.shape)
+    assert ConvDiscriminator(spec, (4, 8, 8), outputs=3, kernel=kernel)(made).shape == (2, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("critic", [ConvDiscriminator, ResidualCritic])
+def test_spectral_norm_keeps_every_weight_s_largest_singular_value_at_one(critic: type) -> None:
+    spec = DataSpec(1, 16, 16)
+    torch.manual_seed(0)
+    network = critic(spec, (8, 16), norm="spectral") if critic is ConvDiscriminator else critic(spec, 8, norm="spectral")
+    for _ in range(50):  # power iterations
+        network(torch.randn(2, *spec.shape))
+    constrained = [m.weight.flatten(1) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert len(constrained) >= 3
+    for weight in constrained:
+        assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("norm", ["layer", "none"])
+@pytest.mark.parametrize("critic", [ConvDiscriminator, ResidualCritic])
+def test_critics_without_batch_norm_judge_each_image_by_itself(critic: type, norm: str) -> None:
+    spec = DataSpec(1, 16, 16)
+    network = critic(spec, (8, 16) if critic is ConvDiscriminator else 8, norm=norm)
+    images = torch.randn(4, *spec.shape)
+    assert torch.allclose(network(images)[:1], network(images[:1]), atol=1e-5)
+
+
+def test_maxout_takes_the_largest_of_its_pieces() -> None:
+    layer = Maxout(1, 2, 3)
+    with torch.no_grad():
+        layer.linear.weight.copy_(torch.tensor([[1.0], [-1.0], [0.0], [2.0], [0.5], [-3.0]]))
+        layer.linear.bias.copy_(torch.tensor([0.0, 0.0, 0.5, 0.0, 0.0, 0.0]))
+    assert layer(torch.tensor([[2.0], [-2.0], [0.1]])).tolist() == [[2.0, 4.0], [2.0, 6.0], [0.5, pytest.approx(0.2)]]
+
+
+def test_class_batch_norm_uses_the_class_s_gain_and_bias() -> None:
+    norm = ClassBatchNorm(2, 3).eval()
+    with torch.no_grad():
+        norm.gain[1], norm.bias[1] = torch.tensor([2.0, 3.0]), torch.tensor([10.0, 20.0])
+    made = norm(torch.ones(2, 2, 1, 1), torch.tensor([0, 1])).flatten(1)
+    assert torch.allclose(made, torch.tensor([[1.0, 1.0], [12.0, 23.0]]), atol=1e-4)
+
+
+def test_a_conditional_residual_generator_draws_the_class_that_is_asked_for() -> None:
+    torch.manual_seed(0)
+    network = ResidualGenerator(DataSpec(3, 32, 32), 4, 5, classes=2).eval()
+    with torch.no_grad():
+        network.blocks[0].second.bias[1] += 3
+    noise = torch.randn(1, 5)
+    first, second = network(noise, torch.tensor([0])), network(noise, torch.tensor([1]))
+    assert first.shape == (1, 3, 32, 32)
+    assert not torch.allclose(first, second)
+
+
+def test_starts_have_the_spread_that_they_promise() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(64, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 1), nn.Linear(400, 100))
+    network.apply(start_small)
+    assert network[0].weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert network[1].weight.mean().item() == pytest.approx(1, abs=0.01)
+    assert network[1].weight.std().item() == pytest.approx(0.02, rel=0.3)
+    assert network[3].bias.abs().max() == 0
+    start_glorot(network)
+    assert network[0].weight.std().item() == pytest.approx((4 / (2 * 64 * 9)) ** 0.5, rel=0.05)
+    assert network[2].weight.std().item() == pytest.approx((2 / (2 * 64)) ** 0.5, rel=0.05)
+    assert network[3].weight.std().item() == pytest.approx((2 / 500) ** 0.5, rel=0.05)
+
+
+def test_augmentation_moves_with_zeros_coming_in_and_passes_the_gradient() -> None:
+    torch.manual_seed(0)
+    image = (torch.rand(64, 1, 16, 24) + 1).requires_grad_()
+    moved = differentiable(image, "shift")
+    places = {(int(m[0].any(1).nonzero()[0]), int(m[0].any(0).nonzero()[0])) for m in moved.detach()}
+    assert len(places) > 5  # the first row and column that is not zero: images moved down and to the right by different amounts
+    kept = moved.detach() != 0
+    assert all(torch.isin(m[m != 0], i).all() for m, i in zip(moved.detach(), image.detach(), strict=True))
+    moved.sum().backward()
+    assert set(image.grad.unique().tolist()) == {0.0, 1.0}
+    assert (image.grad.flatten(1).sum(1) == kept.flatten(1).sum(1)).all()
+    assert differentiable(image, "none") is image
+
+
+def test_full_augmentation_recolours_and_cuts_out_a_square() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(64, 3, 16, 16) * 0.1 + 1
+    made = differentiable(image, "full")
+    assert made.shape == image.shape
+    assert made.flatten(1).mean(1).std() > 0.1  # brightness
+    holes = (made == 0).all(1).flatten(1).float().mean(1)
+    assert 0.05 < holes.min() < holes.max() <= 0.6
+    assert torch.isfinite(torch.autograd.functional.jacobian(lambda x: differentiable(x, "full").sum((1, 2, 3)), image[:2])).all()

@@ -127,7 +127,7 @@ class ConvDecoder(nn.Module):
 
 
 def _doubling(kernel: int, before: int, after: int) -> tuple[int, int]:
-    """Padding and output padding of a transposed convolution of stride 2 that takes a side from `before` to `after`, 2 before or one more."""
+    """Padding and output padding of a transposed convolution of stride 2 whose output has `after` pixels, twice `before` or one more."""
     odd = after - 2 * before
     return (1, odd) if kernel == 4 else (1, 0) if odd else (2, 1)
 
