@@ -696,6 +696,8 @@ def test_help_names_every_metric() -> None:
 class Painter(LatentModel):
     """Makes real images of the class that it is asked for; `off` classes further where it lies."""
 
+    needs = frozenset({"image", "label"})
+
     averaged = ()
 
     def __init__(self, data: Any, off: int = 0) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from models.errors import ContractError, RunFailed, UserError
-from models.metrics import diversity, fid, inception_score, kid, prdc, sharpness
+from models.metrics import class_balance, diversity, fid, inception_score, kid, prdc, sharpness
 from models.metrics.stats import files, frechet, neighbours
 from models.metrics.stats.evidence import Collected, Evidence
 from models.metrics.stats.frechet import cholesky_rows, factor, frechet_distance
@@ -461,6 +461,18 @@ def test_I5_inception_score_needs_an_image_for_every_split() -> None:
         score(torch.zeros(1, 4))
     assert "--set inception-score.splits=1" in caught.value.fix
     assert score(torch.zeros(1, 4), splits=1) == 1
+
+
+# ---- class balance -------------------------------------------------------------------------------------------------------------------
+
+
+def test_class_balance_by_hand() -> None:
+    """Of 40 samples 20, 19 and 1 are taken for three of four classes; real images are equally frequent."""
+    taken = torch.tensor([0] * 20 + [1] * 19 + [3])
+    found = class_balance.measure(evidence(torch.eye(4).repeat(3, 1), torch.eye(4)[taken] * 3), class_balance.Config())
+    assert found == {"classes_seen": 3.0, "total_variation": pytest.approx((0.25 + 0.225 + 0.25 + 0.225) / 2), "real_total_variation": 0.0}
+    few = class_balance.measure(evidence(torch.eye(4), torch.eye(4)[[0] * 60 + [2]]), class_balance.Config())
+    assert few["classes_seen"] == 1
 
 
 # ---- neighbours ----------------------------------------------------------------------------------------------------------------------
