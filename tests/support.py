@@ -6,6 +6,7 @@ few hundredths of a second. Functions for children are module-level, and take an
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -49,7 +50,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 def tiny(model: str, options: Mapping[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """Settings for `models.stream`: 12 steps of 8 images with a few hundred weights; aegan's stage border is at 48 of 96 images."""
-    return {**_SETTINGS, "options": {**_OPTIONS[model], **(options or {})}, **changes}
+    return {**_SETTINGS, "options": {**(_OPTIONS.get(model) or small(model)), **(options or {})}, **changes}
+
+
+def small(model: str, **chosen: Any) -> dict[str, Any]:
+    """Options that make any model of the zoo tiny: `chosen` over the defaults, every number that is large cut down."""
+    from models.registry import model_class
+
+    cut: dict[str, Any] = {}
+    for field in dataclasses.fields(model_class(model).Config):
+        value = chosen.get(field.name, field.default)
+        if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value) and max(value) >= 16:
+            cut[field.name] = (4, 8) if "widths" in field.name else (16,)
+        elif isinstance(value, int) and not isinstance(value, bool) and value >= 32:
+            cut[field.name] = 4
+    return {**chosen, **cut}
 
 
 def arguments(model: str, data: Path, out: Path, *more: str, **changes: Any) -> list[str]:

@@ -17,7 +17,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ SECOND = Contender("lgm", stage=1)
 MLP = {"network": "mlp", "widths": (500,), "latent": 20, "likelihood": "bernoulli"}
 CASES = (
     Case("autoencoder64", "aegan", {"widths": (64, 128, 256, 512)}, (64, 64, 3), 128, ((FP32, TEXTBOOK, 1.5), (BF16, TEXTBOOK, 2.5))),
+    Case("dcgan64", "dcgan", {}, (64, 64, 3), 64, ((FP32, TEXTBOOK, 1.5), (BF16, TEXTBOOK, 2.5))),
     Case("mlp28", "vae", MLP | {"widths": (128,)}, (28, 28, 1), 128, ((FP32, TEXTBOOK, 4.0),)),
     Case("mlp28-paper", "vae", MLP, (28, 28, 1), 100, ((FP32, TEXTBOOK, 4.0),)),
     Case("conv28", "vae", {"widths": (16, 32), "latent": 16}, (28, 28, 1), 128, ((FP32, TEXTBOOK, 4.0), (BF16, TEXTBOOK, 4.0))),
@@ -95,9 +96,7 @@ def textbook(case: Case) -> Iterator[int]:
     channels = case.shape[2]
     model = build(case, torch.contiguous_format)
     plain_layers(model)
-    objective = textbook_vae if case.model == "vae" else textbook_autoencoder
-    player = model.players()["autoencoder"]
-    optimizer = torch.optim.Adam(player.parameters(), lr=player.lr)
+    step = textbook_gan(model) if case.model == "dcgan" else textbook_alone(model)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * channels, [0.5] * channels)])
     images = [Image.fromarray(a.squeeze(-1) if channels == 1 else a) for a in pictures(case.shape)]
 
@@ -111,12 +110,53 @@ def textbook(case: Case) -> Iterator[int]:
     loader = torch.utils.data.DataLoader(Pictures(), batch_size=case.batch, shuffle=True, drop_last=True)
     while True:
         for image, _ in loader:
-            optimizer.zero_grad()
-            loss = objective(model, image)
-            loss.backward()
-            optimizer.step()
-            loss.item()
+            step(image)
             yield case.batch
+
+
+def textbook_alone(model: Any) -> Callable[[Any], None]:
+    """The step of an auto-encoder or a VAE."""
+    import torch
+
+    objective = textbook_vae if hasattr(model, "log_variance") else textbook_autoencoder
+    player = model.players()["autoencoder"]
+    optimizer = torch.optim.Adam(player.parameters(), lr=player.lr)
+
+    def step(image: Any) -> None:
+        optimizer.zero_grad()
+        loss = objective(model, image)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def textbook_gan(model: Any) -> Callable[[Any], None]:
+    """The step of a DCGAN as in collections of GANs: new fakes for each player, sigmoid and cross-entropy, `.item()` for each loss."""
+    import torch
+    import torch.nn.functional as F
+
+    players = model.players()
+    optimizers = {name: torch.optim.Adam(p.parameters(), lr=p.lr, betas=p.betas) for name, p in players.items()}
+
+    def loss_of(image: Any, answer: float) -> Any:
+        judged = torch.sigmoid(model.discriminator(image))
+        return F.binary_cross_entropy(judged, torch.full_like(judged, answer))
+
+    def step(image: Any) -> None:
+        optimizers["generator"].zero_grad()
+        generator_loss = loss_of(torch.tanh(model.generator(torch.randn(len(image), *model.noise_shape))), 1.0)
+        generator_loss.backward()
+        optimizers["generator"].step()
+        optimizers["discriminator"].zero_grad()
+        fake = torch.tanh(model.generator(torch.randn(len(image), *model.noise_shape))).detach()
+        discriminator_loss = (loss_of(image, 1.0) + loss_of(fake, 0.0)) / 2
+        discriminator_loss.backward()
+        optimizers["discriminator"].step()
+        generator_loss.item(), discriminator_loss.item()
+
+    return step
 
 
 def textbook_vae(model: Any, image: Any) -> Any:
@@ -234,7 +274,7 @@ def matrix_rate(precision: str, threads: int) -> float:
 
 
 def operations(case: Case) -> float:
-    """Floating-point operations of one image's training step: forward, and twice that backward."""
+    """Floating-point operations of one image's training step: forwards and backwards of all its turns."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -245,7 +285,9 @@ def operations(case: Case) -> float:
     image = torch.zeros(2, channels, height, width).to(memory_format=torch.channels_last)
     batch = Batch(torch.arange(2), lambda key, index: image, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
-        next(model.stages()[0].turns(batch, 0)).losses["autoencoder"].backward()
+        for turn in model.stages()[0].turns(batch, 0):  # nobody steps, so the graphs of later turns hold
+            for name, loss in turn.losses.items():
+                loss.backward(inputs=model.players()[name].parameters())
     return counter.get_total_flops() / 2
 
 

@@ -36,18 +36,6 @@ BATCH, TOTAL = 8, 96
 # ---- small instances -----------------------------------------------------------------------------------------------------------------
 
 
-def small(name: str, **chosen: Any) -> dict[str, Any]:
-    """Options that make a model tiny: `chosen` over the defaults, every number that is large cut down."""
-    cut: dict[str, Any] = {}
-    for field in dataclasses.fields(model_class(name).Config):
-        value = chosen.get(field.name, field.default)
-        if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value) and max(value) >= 16:
-            cut[field.name] = (4, 8) if "widths" in field.name else (16,)
-        elif isinstance(value, int) and not isinstance(value, bool) and value >= 32:
-            cut[field.name] = 4
-    return {**chosen, **cut}
-
-
 @lru_cache
 def variants(name: str) -> dict[str, dict[str, Any]]:
     """The default, every preset, and every choice of every option that offers choices, all of them tiny."""
@@ -78,7 +66,7 @@ def job(
     """
     fused, count = changes.pop("fused", True), changes.pop("count", 20)
     data = support.image_data(count, shape[1], shape[2], shape[0])
-    options = check(model_class(name).Config, small(name, **chosen), "test")
+    options = check(model_class(name).Config, support.small(name, **chosen), "test")
     settings = {"images": TOTAL, "batch": BATCH, "log_every": 16, "sample_every": 1000, "save_every": 1000, "average_images": 32, **changes}
     config = RunConfig(model=name, data="tiny", options=dataclasses.asdict(options), **settings)
     seed_torch(CPU, config.seed, "init")

@@ -15,11 +15,12 @@ import support
 import torch
 import toy
 
-from models import api
+from models import api, registry
 from models.errors import UserError
 from models.training import checkpoint, events, loop
 
 MODELS = ["vae", "aegan"]
+OTHERS = sorted(set(registry.MODELS.entries()) - set(MODELS))
 WORKERS = [(0, 0), (0, 2), (2, 0), (2, 2)]
 Straight = Callable[[str], Path]
 
@@ -58,6 +59,14 @@ def test_B1_B3_kill_and_resume_is_the_straight_run(model: str, images: int, stra
     killed(images, model, pictures, tmp_path, save_every=16)  # the border is one of the saves
     happened = resumed(tmp_path)
     assert not warnings(happened)
+    support.assert_same_run(straight(model), tmp_path)
+
+
+@pytest.mark.parametrize("model", OTHERS)
+@pytest.mark.parametrize(("images", "workers"), [(8, 0), (48, 2), (72, 0)])
+def test_B1_B3_every_model(model: str, images: int, workers: int, straight: Straight, pictures: Path, tmp_path: Path) -> None:
+    killed(images, model, pictures, tmp_path, save_every=8, workers=workers)
+    assert not [message for message in warnings(resumed(tmp_path)) if "bit-exact" in message]
     support.assert_same_run(straight(model), tmp_path)
 
 
