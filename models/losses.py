@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -115,13 +114,6 @@ def mmd_inverse_multiquadratic(codes: Tensor, prior: Tensor, variance: float = 1
         inner = c / (c + within_codes) + c / (c + within_prior)
         total = total + (inner.sum() - inner.diagonal().sum()) / (n * (n - 1)) - 2 * (c / (c + between)).mean()
     return total
-
-
-def standard_normal_log_density(code: Tensor, deviation: float = 1.0) -> Tensor:
-    """log N(code; 0, deviation^2 I) in nats: (B, D) -> (B, 1)."""
-    code = _full(code)
-    constant = code.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(deviation))
-    return -code.square().sum(1, keepdim=True) / (2 * deviation**2) - constant
 
 
 def _full(logits: Tensor) -> Tensor:

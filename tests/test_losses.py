@@ -21,7 +21,6 @@ from models.losses import (
     real_loss,
     saturating_loss,
     squared_error,
-    standard_normal_log_density,
     wasserstein_estimate,
 )
 
@@ -105,13 +104,6 @@ def test_mmd_has_the_right_slope_also_where_codes_coincide() -> None:
     prior = torch.tensor([[0.0, 0.5], [1.0, 1.0], [-1.0, 0.2]], dtype=torch.float64)
     (found,) = torch.autograd.grad(mmd_inverse_multiquadratic(codes, prior), codes)
     assert torch.allclose(found, slope(lambda z: mmd_inverse_multiquadratic(z, prior), codes.detach()), atol=1e-6)
-
-
-def test_log_density_is_torch_s() -> None:
-    code = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    for deviation in (1.0, 2.5):
-        expected = torch.distributions.Normal(0.0, deviation).log_prob(code).sum(1, keepdim=True)
-        assert torch.allclose(standard_normal_log_density(code, deviation), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (2, 3), (2, 3, 4, 4)])

@@ -38,11 +38,11 @@ def rows(images: int, codes: int) -> dict[str, dict[str, Any]]:
     """Name -> how to train it: `model`, `images`, `options`, and `base` where it takes another row's auto-encoder."""
     return {
         "VAE, sigma 1": {"model": "vae", "images": images},
-        "VAE, sigma 0.3": {"model": "vae", "images": images, "options": {"sigma": 0.3}},
         "WAE-MMD": {"model": "wae", "images": images, "options": {"penalty": "mmd"}},
         "WAE-GAN": {"model": "wae", "images": images},
         "AEGAN": {"model": "aegan", "images": images + codes, "options": {"share": images / (images + codes)}},
         "fitted Gaussian": {"model": "aegan", "images": 1, "options": {"prior": "gaussian"}, "base": "AEGAN"},
+        "VAE, sigma 0.3": {"model": "vae", "images": images, "options": {"sigma": 0.3}},
     }
 
 

@@ -19,14 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
-from models.losses import (
-    fake_loss,
-    judged_right,
-    mmd_inverse_multiquadratic,
-    real_loss,
-    squared_error,
-    standard_normal_log_density,
-)
+from models.losses import fake_loss, judged_right, mmd_inverse_multiquadratic, real_loss, squared_error
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.mlp import mlp
 
@@ -143,7 +136,10 @@ class WAE(LatentModel):
     def judge(self, codes: Tensor) -> Tensor:
         """Codes (B, latent) -> logits (B, 1); large means drawn from the prior."""
         logits = self.code_critic(codes).float()
-        return logits + standard_normal_log_density(codes, self.config.sigma) if self.config.density_trick else logits
+        if not self.config.density_trick:
+            return logits
+        # The prior's log-density up to a constant, which is chosen so that the mean over the prior is 0: the net would have to learn it.
+        return logits + (self.config.latent - codes.float().square().sum(1, keepdim=True) / self.config.sigma**2) / 2
 
     # --- capabilities ---
 
