@@ -58,6 +58,20 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(envvar="LGM_DATA", metavar="DIR", help="Where named data sets lie, and are downloaded to.", show_default=False),
 ]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="What a conditional model draws: names or numbers of classes (of identities: numbers). Repeat it for names with commas.",
+        show_default=False,
+    ),
+]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=0|1,...", help="The same for models asked by attributes; what is not named is 0.", show_default=False),
+]
+Steps = Annotated[int, typer.Option(parser=count, metavar="N", help="Steps of the projection's gradient search.")]
+Restarts = Annotated[int, typer.Option(parser=count, metavar="N", help="Starts of the search for each image; the best is kept.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the weights as trained, not their moving average.")]

@@ -93,16 +93,16 @@ def report(found: Report, json: bool) -> bool:
     return not found.bad
 
 
-def errors_table(names: Sequence[str], errors: Sequence[float], path: str, json: bool) -> None:
-    """The error of each reconstructed image and their mean."""
+def errors_table(names: Sequence[str], errors: Sequence[float], written: Mapping[str, str], json: bool) -> None:
+    """The error of each reconstructed or projected image, their mean, and what was written: kind -> path."""
     mean = sum(errors) / len(errors)
     if json:
         listed = [{"image": n, "error": e} for n, e in zip(names, errors, strict=True)]
-        print(json_module.dumps({"grid": path, "mean_error": mean, "images": listed}))
+        print(json_module.dumps({**written, "mean_error": mean, "images": listed}))
         return
     for name, error in zip(names, errors, strict=True):
         print(f"{error:.5f}  {name}")
-    print(f"{mean:.5f}  mean squared error (black 0, white 1)\n{path}")
+    print("\n".join([f"{mean:.5f}  mean squared error (black 0, white 1)", *written.values()]))
 
 
 @contextlib.contextmanager
@@ -124,6 +124,11 @@ def speaks() -> bool:
 
 def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def note(message: str) -> None:
+    """What a user did not ask for and should know."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

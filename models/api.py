@@ -21,13 +21,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from models import generate
+from models import conditions, generate
 from models.base import DataSpec, Encodes, LatentModel, Samples, Validates
 from models.config import Preset, RunConfig, check
 from models.data import images as pictures
@@ -252,16 +253,59 @@ class Trained:
     header: Header
     device: torch.device
 
-    def sample(self, count: int, seed: int = 0, first: int = 0) -> np.ndarray:
-        """`count` samples. Image i depends on the seed and on `first` + i alone."""
-        return np.concatenate(list(self.sample_blocks(count, seed, first)))
+    def sample(
+        self,
+        count: int,
+        seed: int = 0,
+        first: int = 0,
+        *,
+        label: conditions.Label | None = None,
+        attributes: conditions.Attributes | None = None,
+        truncation: float | None = None,
+    ) -> np.ndarray:
+        """`count` samples. Image i depends on the seed, on `first` + i, and on what is asked for alone.
 
-    def sample_blocks(self, count: int, seed: int = 0, first: int = 0, batch: int = 256) -> Iterator[np.ndarray]:
+        Args:
+            label: what a conditional model draws: a class's name or number (an identity's number), or several: then `count` of each, one
+                after the other, from the same noises. Where nothing is said, image i shows class i mod K.
+            attributes: the same for a model that is asked by attributes: name -> 0 or 1, the others 0; or several of these.
+            truncation: cut the noise off at plus and minus this: less variety, fewer failures (docs/sampling.md).
+
+        Raises UserError for what the model cannot be asked.
+        """
+        return np.concatenate(list(self.sample_blocks(count, seed, first, label=label, attributes=attributes, truncation=truncation)))
+
+    def sample_blocks(
+        self,
+        count: int,
+        seed: int = 0,
+        first: int = 0,
+        batch: int = 256,
+        *,
+        label: conditions.Label | None = None,
+        attributes: conditions.Attributes | None = None,
+        truncation: float | None = None,
+    ) -> Iterator[np.ndarray]:
         """The same, `batch` images at a time, for numbers that should not be in memory at once. The batch changes no image."""
         self._ready_to_sample()
         if count < 1:
             raise UserError(f"{count} samples", "-n", "ask for 1 or more")
-        return generate.sample(self.model, count, check_seed(seed), first, batch)
+        if truncation is not None:
+            generate.check_truncation(truncation)
+        check_seed(seed)
+        wanted: list[torch.Tensor | None] = [condition.value for condition in self.conditions_for(label, attributes)]
+        rows = (generate.sample(self.model, count, seed, first, batch, value, truncation) for value in wanted or [None])
+        return chain.from_iterable(rows)
+
+    def conditions_for(
+        self, label: conditions.Label | None = None, attributes: conditions.Attributes | None = None
+    ) -> list[conditions.Condition]:
+        """What `sample` draws for these arguments, in order; empty where nothing is asked. See `models.conditions.resolve`."""
+        return conditions.resolve(self.condition, self.model.spec, label, attributes)
+
+    def classes(self, limit: int | None = None) -> list[conditions.Condition]:
+        """The first `limit` classes (or identities) that the model can be asked for; empty where it is not asked by them."""
+        return conditions.each(self.condition, self.model.spec, limit)
 
     @property
     def condition(self) -> str | None:
@@ -269,17 +313,28 @@ class Trained:
         return generate.condition_of(self.model)
 
     def asked(self, items: Iterable[int]) -> torch.Tensor | None:
-        """What the samples of these numbers were asked to show, (N, ...), or None for a model without condition."""
+        """What the samples of these numbers show where nobody says, (N, ...), or None for a model without condition."""
         return generate.asked(self.model, items)
 
     def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reconstructions and each image's mean squared error (black 0, white 1)."""
         return generate.reconstruct(self.model, self._checked(images))
 
-    def project(self, images: np.ndarray, **settings: Any) -> generate.Projection:
-        """Noise whose samples are as near as possible to the images; settings as for `models.generate.project`."""
+    def project(
+        self,
+        images: np.ndarray,
+        *,
+        label: conditions.Label | None = None,
+        attributes: conditions.Attributes | None = None,
+        **settings: Any,
+    ) -> generate.Projection:
+        """Noise whose samples are as near as possible to the images; settings as for `models.generate.project`.
+
+        A conditional model has to be told what the images show: `label` or `attributes` of all of them, or one for each image.
+        """
         self._ready_to_sample()
-        return generate.project(self.model, self._checked(images), **settings)
+        shown = self._checked(images)
+        return generate.project(self.model, shown, condition=self._shown_by(len(shown), label, attributes), **settings)
 
     def interpolate(self, a: str | np.ndarray, b: str | np.ndarray, **settings: Any) -> np.ndarray:
         """The images of `way`: (number, height, width, channels)."""
@@ -295,6 +350,8 @@ class Trained:
         space: Literal["auto", "code", "noise"] = "auto",
         data_root: str | None = None,
         search: Mapping[str, Any] | None = None,
+        label: conditions.Label | None = None,
+        attributes: conditions.Attributes | None = None,
     ) -> Way:
         """A way from `a` to `b` through the latent space.
 
@@ -305,13 +362,19 @@ class Trained:
             space: `code` goes between encoder outputs; `noise` between noise, for images found by projection; `auto` is the model's own
                 choice (`LatentModel.interpolates`), and noise where an end is a seed.
             search: settings of `models.generate.project`.
+            label, attributes: what a conditional model shows all along the way; between seeds by default what their first samples show.
         """
         ends = [self.endpoint(end, data_root) for end in (a, b)]
         chosen = self.space_for(ends, space)
-        found, errors = self._points([end for end in ends if not isinstance(end, int)], chosen, search or {})
-        shown = iter(found)
-        points = [image_noise(end, [0], self.model.noise_shape)[0] if isinstance(end, int) else next(shown) for end in ends]
-        return Way(generate.images_from(self.model, generate.blend(points[0], points[1], number, path), chosen), chosen, errors)
+        shown = [end for end in ends if not isinstance(end, int)]
+        told = self._all_along(chosen, len(shown), label, attributes)
+        condition = None if told is None else told.value
+        found, errors = self._points(shown, chosen, condition, search or {})
+        given = iter(found)
+        points = [image_noise(end, [0], self.model.noise_shape)[0] if isinstance(end, int) else next(given) for end in ends]
+        line = generate.blend(points[0], points[1], number, path)
+        images = generate.images_from(self.model, line, chosen, _repeated(condition, number))
+        return Way(images, chosen, errors, None if told is None else told.name)
 
     def space_for(self, ends: Sequence[int | np.ndarray], space: str) -> Literal["code", "noise"]:
         if space not in ("auto", "code", "noise"):
@@ -335,18 +398,25 @@ class Trained:
             return check_seed(int(text))
         return self.images([what], data_root)[0]
 
-    def gather(self, sources: Sequence[str], limit: int, data_root: str | None = None) -> tuple[list[str], np.ndarray]:
-        """Names and images of files and items, or of the first `limit` images of the one data set or folder that is named."""
+    def gather(self, sources: Sequence[str], limit: int, data_root: str | None = None) -> Gathered:
+        """Files and items, or the first `limit` images of the one data set or folder that is named."""
         if len(sources) == 1 and not Path(sources[0]).is_file() and not _is_item(sources[0]):
             data = self.data(sources[0], data_root)
             shown = min(limit, len(data))
-            return list(data.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)], data.images[:shown]
-        return list(sources), self.images(sources, data_root)
+            names = list(data.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)]
+            return Gathered(names, data.images[:shown], conditions.truth(self.condition, self.model.spec, data, range(shown)))
+        images, truths = zip(*self._read(sources, data_root), strict=True)
+        return Gathered(list(sources), np.stack(images), None if None in truths else [truth for [truth] in truths])
 
     def images(self, sources: Iterable[str | os.PathLike[str]], data_root: str | None = None) -> np.ndarray:
         """Image files and data-set items ("mnist:test:17") as the model takes them: (N, H, W, C) uint8."""
+        return np.stack([image for image, _ in self._read(sources, data_root)])
+
+    def _read(
+        self, sources: Iterable[str | os.PathLike[str]], data_root: str | None = None
+    ) -> Iterator[tuple[np.ndarray, list[Any] | None]]:
+        """Each image, with what it shows where it is an item of data that say so (see `models.conditions.truth`)."""
         spec, config = self.header.spec, self.header.config
-        made: list[np.ndarray] = []
         loaded: dict[DataRequest, ImageData] = {}
         for source in map(str, sources):
             if _is_item(source):
@@ -354,15 +424,14 @@ class Trained:
                 data = loaded[request] = loaded[request] if request in loaded else load_data(request)
                 if index >= len(data):
                     raise UserError(f"item {index} of {len(data)}", source, f"give a number from 0 to {len(data) - 1}")
-                made.append(data.images[index])
+                yield data.images[index], conditions.truth(self.condition, self.model.spec, data, [index])
             else:
                 try:
                     decoded = pictures.decode(source, background=config.background)
                     fitted = pictures.fit(decoded, spec.size, config.fit, background=config.background)
-                    made.append(pictures.to_channels(fitted, spec.channels))
+                    yield pictures.to_channels(fitted, spec.channels), None
                 except (BadImage, OSError) as error:
                     raise UserError(f"no readable image ({printable(error)})", source, "give an image file, or SET:NUMBER") from error
-        return np.stack(made)
 
     def data(self, text: str, data_root: str | None = None) -> ImageData:
         """A data set as the model takes it."""
@@ -386,15 +455,50 @@ class Trained:
         config, spec = self.header.config, self.header.spec
         return {"size": spec.size, "fit": config.fit, "channels": str(spec.channels), "background": config.background}
 
-    def _points(self, images: Sequence[np.ndarray], space: str, search: Mapping[str, Any]) -> tuple[torch.Tensor, list[float]]:
+    def _points(
+        self, images: Sequence[np.ndarray], space: str, condition: torch.Tensor | None, search: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, list[float]]:
         """The images' codes or noise, and for noise the error of each image's projection."""
         if not images:
             return torch.empty(0), []
         if space == "noise":
-            found = self.project(np.stack(images), **search)
+            found = generate.project(self.model, np.stack(images), condition=_repeated(condition, len(images)), **search)
             return found.noise, found.error.tolist()
         with generate.evaluating(self.model):
             return generate.in_blocks(self.model.encode, self.device, to_float(torch.from_numpy(np.stack(images)))), []  # type: ignore[arg-type]
+
+    def _shown_by(self, count: int, label: conditions.Label | None, attributes: conditions.Attributes | None) -> torch.Tensor | None:
+        """What each of `count` images shows, (count, ...), or None for a model without condition."""
+        values = [condition.value for condition in self.conditions_for(label, attributes)]
+        if self.condition is None:
+            return None
+        if not values:
+            raise self._untold()
+        if len(values) not in (1, count):
+            raise UserError(f"{len(values)} for {count} images", self._flag, "give one for all, or one for each image")
+        return torch.stack(values).expand(count, *values[0].shape)
+
+    def _all_along(
+        self, space: str, images: int, label: conditions.Label | None, attributes: conditions.Attributes | None
+    ) -> conditions.Condition | None:
+        """What a way shows, or None where nothing has to be said. `images`: how many of its ends are images."""
+        wanted = self.conditions_for(label, attributes)
+        if len(wanted) > 1:
+            raise UserError(f"{len(wanted)} of them for one way", self._flag, "give one: all of it shows the same")
+        if space == "code":
+            if wanted:
+                raise UserError("a way between codes is not told what to show", self._flag, "leave it out, or give --space noise")
+            return None
+        if self.condition and images and not wanted:
+            raise self._untold()
+        return wanted[0] if wanted else conditions.default(self.condition, self.model.spec)
+
+    @property
+    def _flag(self) -> str:
+        return "--attributes" if self.condition == "attributes" else "--label"
+
+    def _untold(self) -> UserError:
+        return UserError(f"nobody says which {self.condition} the images show", self._flag, "say it: this model has to be told")
 
     def _ready_to_sample(self) -> None:
         generate.require(self.model, Samples, "sample")
@@ -407,13 +511,25 @@ class Trained:
             )
 
 
+class Gathered(NamedTuple):
+    """Images (N, H, W, C) uint8, their names, and what each of them shows as `Trained.conditions_for` takes it; None where nobody says."""
+
+    names: list[str]
+    images: np.ndarray
+    truth: list[Any] | None
+
+
 @dataclass(frozen=True)
 class Way:
-    """The images of an interpolation (steps, H, W, C), the space it went through, and the errors of the ends' projections, if any."""
+    """The images of an interpolation (steps, H, W, C), the space it went through, and the errors of the ends' projections, if any.
+
+    `shows` names what a conditional model was asked for.
+    """
 
     images: np.ndarray
     space: Literal["code", "noise"]
     errors: list[float]
+    shows: str | None = None
 
 
 def check_seed(seed: int) -> int:
@@ -494,6 +610,11 @@ def _anywhere(data: str) -> str:
 
 def _absolute(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(Path(values[key]).expanduser().absolute()) for key in ("data_root", "base") if values.get(key)}
+
+
+def _repeated(condition: torch.Tensor | None, count: int) -> torch.Tensor | None:
+    """What one image shows, () or (A,), for `count` images."""
+    return None if condition is None else condition.expand(count, *condition.shape)
 
 
 def _is_item(source: str) -> bool:

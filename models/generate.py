@@ -1,7 +1,7 @@
 """What a trained model makes: samples, reconstructions, projections, interpolations - in blocks, and laid out as pictures.
 
 Images are made in blocks of `BLOCK` items, the last one filled up, whatever number is asked for: matrix products of another shape round
-differently, so only a fixed shape makes image i depend on its noise alone, to the last bit. (A projection is a search over all its images.)
+differently, so only a fixed shape makes image i depend on its noise alone, to the last bit. (A projection searches a block at once.)
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
+from math import inf, sqrt
 from typing import Literal
 
 import numpy as np
@@ -57,17 +58,49 @@ def condition_of(model: LatentModel) -> str | None:
 
 
 def asked(model: LatentModel, items: Iterable[int]) -> Tensor | None:
-    """What samples show where nobody says: the classes (or identities) in turn, item i class i mod K: (N,) int64. None: unconditional."""
-    count = {"label": len(model.spec.classes), "identity": model.spec.identities}.get(condition_of(model) or "")
-    return torch.tensor([item % count for item in items]) if count else None
+    """What samples show where nobody says, or None for a model without condition.
+
+    The classes (or identities) in turn, item i class i mod K: (N,) int64. Of attributes none: (N, A) zeros.
+    """
+    kind, numbers = condition_of(model), torch.tensor(list(items), dtype=torch.int64)
+    if kind == "attributes":
+        return torch.zeros(len(numbers), len(model.spec.attributes))
+    count = {"label": len(model.spec.classes), "identity": model.spec.identities}.get(kind or "")
+    return numbers % count if count else None
+
+
+def ask(model: LatentModel, noise: Tensor, condition: Tensor | None) -> Tensor:
+    """`model.sample`: noise (B, *noise_shape) and what is asked for (B, ...), if anything -> (B, C, H, W) in [-1, 1]."""
+    told = {} if condition is None else {condition_of(model) or "": condition}
+    return model.sample(noise, **told)  # type: ignore[operator]
 
 
 def samples_of(model: LatentModel, noise: Tensor, condition: Tensor | None, device: torch.device) -> Tensor:
-    """`model.sample` in blocks: noise (N, ...) and what is asked for (N, ...), if anything -> (N, C, H, W) in [-1, 1], on the CPU."""
+    """`ask` in blocks: noise (N, ...) and what is asked for (N, ...), if anything -> (N, C, H, W) in [-1, 1], on the CPU."""
     if condition is None:
-        return in_blocks(model.sample, device, noise)  # type: ignore[arg-type]
-    name = condition_of(model) or ""
-    return in_blocks(lambda z, c: model.sample(z, **{name: c}), device, noise, condition)  # type: ignore[operator]
+        return in_blocks(lambda z: ask(model, z, None), device, noise)
+    return in_blocks(lambda z, c: ask(model, z, c), device, noise, condition)
+
+
+def truncated(noise: Tensor, limit: float) -> Tensor:
+    """Noise as from N(0, 1) cut off at plus and minus `limit` (Brock et al. 2019, the truncation trick); same shape and dtype.
+
+    Where Brock et al. draw again what falls outside, this keeps each number's rank: z -> F^-1(F(-T) + F(z) (F(T) - F(-T))), F the normal
+    distribution function. So it is a function of the number alone, and an image changes gently while the limit falls.
+    """
+    z = noise.double()
+    # Below zero, where F is small and so keeps all its digits; the map is odd. (torch.special.ndtr loses them, erfc does not.)
+    rank = torch.erfc(z.abs() / sqrt(2)) / 2
+    edge = torch.erfc(torch.tensor(limit / sqrt(2), dtype=torch.float64)) / 2
+    cut = torch.special.ndtri(edge + rank * (1 - 2 * edge)).clamp(-limit, 0)
+    return torch.copysign(cut, z).to(noise.dtype)
+
+
+def check_truncation(limit: float) -> float:
+    """`limit`. Raises UserError unless noise can be cut off there."""
+    if not 0 < limit < inf:
+        raise UserError(f"truncation {limit}", "--truncation", "give a number above 0, such as 0.7; leave it out for none")
+    return limit
 
 
 def require(model: LatentModel, capability: type, verb: str) -> None:
@@ -80,8 +113,21 @@ def require(model: LatentModel, capability: type, verb: str) -> None:
         )
 
 
-def sample(model: LatentModel, count: int, seed: int, first: int = 0, batch: int = 256) -> Iterator[np.ndarray]:
-    """Yield samples `first` to `first + count` as uint8 (up to `batch`, H, W, C). Image i depends on (seed, i) alone."""
+def sample(
+    model: LatentModel,
+    count: int,
+    seed: int,
+    first: int = 0,
+    batch: int = 256,
+    condition: Tensor | None = None,
+    truncation: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield samples `first` to `first + count` as uint8 (up to `batch`, H, W, C). Image i depends on (seed, i) and on what follows alone.
+
+    Args:
+        condition: what all of them show, () int64 or (A,) float32; None for what `asked` says.
+        truncation: cut the noise off there, see `truncated`.
+    """
     require(model, Samples, "sample")
     device = next(model.parameters()).device
     ahead = first % BLOCK  # blocks start at multiples of BLOCK, so that image i has the same place in the same block every time
@@ -89,8 +135,10 @@ def sample(model: LatentModel, count: int, seed: int, first: int = 0, batch: int
     for start in range(first - ahead, first + count, step):
         stop = min(start + step, first + count)
         noise = image_noise(seed, range(start, stop), model.noise_shape)
+        noise = noise if truncation is None else truncated(noise, truncation)
+        shown = asked(model, range(start, stop)) if condition is None else condition.expand(stop - start, *condition.shape)
         with evaluating(model):
-            made = to_uint8(samples_of(model, noise, asked(model, range(start, stop)), device)).numpy()
+            made = to_uint8(samples_of(model, noise, shown, device)).numpy()
         yield made[max(first - start, 0) :]
 
 
@@ -110,16 +158,26 @@ def reconstruct(model: LatentModel, images: np.ndarray) -> tuple[np.ndarray, np.
 
 @dataclass(frozen=True)
 class Projection:
-    """Noise found for images, (N, *noise_shape), and the mean squared error of the images made from it (N,), black 0, white 1."""
+    """Noise found for images, and what the model makes of it.
+
+    Attributes:
+        noise: (N, *noise_shape) float32.
+        error: (N,) mean squared error of the images made from it, black 0, white 1.
+        images: uint8 (N, H, W, C), the images made from it.
+        condition: what they were asked to show, (N,) or (N, A); None for a model without condition.
+    """
 
     noise: Tensor
     error: np.ndarray
+    images: np.ndarray
+    condition: Tensor | None = None
 
 
 def project(
     model: LatentModel,
     images: np.ndarray,
     *,
+    condition: Tensor | None = None,
     steps: int = 300,
     restarts: int = 4,
     lr: float = 0.1,
@@ -128,24 +186,50 @@ def project(
 ) -> Projection:
     """Search the noise z of each image by gradient: min ||x - sample(z)||^2, from `restarts` random starts at once, the best kept.
 
-    A weak pull towards |z|^2 = dim keeps z where the generator was trained. The learning rate falls to zero along a cosine.
+    A weak pull towards |z|^2 = dim keeps z where the generator was trained. The learning rate falls to zero along a cosine. Image i's
+    starts depend on (seed, i) alone; `BLOCK` images are searched at a time.
 
     Args:
         images: uint8 (N, H, W, C) of the model's shape.
+        condition: what each image shows, (N,) or (N, A), for a model that has to be told.
         progress: called with (steps done, steps in all).
     """
     require(model, Samples, "project")
     device = next(model.parameters()).device
-    target = to_float(torch.from_numpy(images)).to(device).repeat_interleave(restarts, 0)
-    start = image_noise(seed, range(len(target)), model.noise_shape, "project")
-    noise = start.to(device).requires_grad_()
+    blocks = range(0, len(images), BLOCK)
+    found = []
+    for number, first in enumerate(blocks):
+        target = to_float(torch.from_numpy(images[first : first + BLOCK])).to(device).repeat_interleave(restarts, 0)
+        start = image_noise(seed, range(first * restarts, first * restarts + len(target)), model.noise_shape, "project").to(device)
+        shown = None if condition is None else condition[first : first + BLOCK].to(device).repeat_interleave(restarts, 0)
+
+        def advance(step: int, done: int = number * steps) -> None:
+            progress(done + step, len(blocks) * steps)
+
+        found.append(_search(model, target, start, shown, restarts, steps, lr, advance))
+    noise, error = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Projection(noise, error.numpy(), images_from(model, noise, "noise", condition), condition)
+
+
+def _search(
+    model: LatentModel,
+    target: Tensor,
+    start: Tensor,
+    condition: Tensor | None,
+    restarts: int,
+    steps: int,
+    lr: float,
+    progress: Callable[[int], None],
+) -> tuple[Tensor, Tensor]:
+    """The best noise of each image and its error, on the CPU. All inputs have `restarts` rows for each image."""
+    noise = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([noise], lr=lr)
-    best_error, best_noise = torch.full((len(target),), float("inf"), device=device), noise.detach().clone()
+    best_error, best_noise = torch.full((len(target),), float("inf"), device=target.device), start.clone()
     size = noise[0].numel()
     with evaluating(model):
         for step in range(steps + 1):
             with torch.enable_grad():
-                error = ((model.sample(noise) - target) / 2).square().flatten(1).mean(1)  # type: ignore[operator]
+                error = ((ask(model, noise, condition) - target) / 2).square().flatten(1).mean(1)
                 length = noise.square().flatten(1).sum(1) / size
                 loss = (error + 1e-3 * (length - 1).square()).sum()
             with torch.no_grad():
@@ -158,9 +242,10 @@ def project(
             loss.backward(inputs=[noise])
             optimizer.step()
             optimizer.zero_grad()
-            progress(step + 1, steps)
-    chosen = best_error.view(len(images), restarts).argmin(1) + torch.arange(len(images), device=device) * restarts
-    return Projection(best_noise[chosen].cpu(), best_error[chosen].cpu().numpy())
+            progress(step + 1)
+    count = len(target) // restarts
+    chosen = best_error.view(count, restarts).argmin(1) + torch.arange(count, device=target.device) * restarts
+    return best_noise[chosen].cpu(), best_error[chosen].cpu()
 
 
 def blend(a: Tensor, b: Tensor, steps: int, path: Literal["lerp", "slerp"]) -> Tensor:
@@ -176,12 +261,12 @@ def blend(a: Tensor, b: Tensor, steps: int, path: Literal["lerp", "slerp"]) -> T
     return direction * torch.lerp(length_a, length_b, share)
 
 
-def images_from(model: LatentModel, points: Tensor, space: Literal["code", "noise"]) -> np.ndarray:
-    """Latents or noise (N, ...) -> uint8 (N, H, W, C)."""
+def images_from(model: LatentModel, points: Tensor, space: Literal["code", "noise"], condition: Tensor | None = None) -> np.ndarray:
+    """Latents or noise (N, ...), with noise also what is asked for (N, ...), if anything -> uint8 (N, H, W, C)."""
     device = next(model.parameters()).device
-    make = model.decode if space == "code" else model.sample
     with evaluating(model):
-        return to_uint8(in_blocks(make, device, points)).numpy()  # type: ignore[arg-type]
+        made = samples_of(model, points, condition, device) if space == "noise" else in_blocks(model.decode, device, points)  # type: ignore[arg-type]
+        return to_uint8(made).numpy()
 
 
 def grid(images: np.ndarray | Sequence[np.ndarray], columns: int, gap: int = 2, background: int = 255) -> np.ndarray:
@@ -207,3 +292,10 @@ def pairs(above: np.ndarray, below: np.ndarray, columns: int) -> np.ndarray:
     blank = np.full_like(above[:1], 255)
     padded = [np.concatenate([row, np.repeat(blank, columns - len(row), 0)]) if len(row) < columns else row for row in rows]
     return grid(np.concatenate(padded), columns)
+
+
+def rows(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """A grid in which every list of images (N, H, W, C) begins a row of its own."""
+    blank = np.full_like(images[0][:1], 255)
+    filled = [np.concatenate([part, np.repeat(blank, -len(part) % columns, 0)]) for part in images]
+    return grid(np.concatenate(filled), columns)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import save as to_bytes
 
 from models import generate
 from models.data.images import atomic_file, save_png
 from models.errors import UserError
+
+_SINGLE = re.compile(r"(\d+(-[^/]+)?-)?\d{6}\.png")  # the names that `write_singles` gives
 
 
 def write_grid(images: np.ndarray, path: Path, columns: int | None = None) -> Path:
@@ -25,21 +30,54 @@ def write_pairs(above: np.ndarray, below: np.ndarray, path: Path) -> Path:
     return path
 
 
-def write_singles(blocks: Iterable[np.ndarray], folder: Path, advance: Callable[[int], None] = lambda n: None) -> int:
-    """Every image of every block as a PNG of its own, numbered from 000000. Returns how many."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("[0-9]" * 6 + ".png"):
-            old.unlink()  # another call's images among these would be taken for this one's
-    except OSError as error:  # a file lies there, or on the way there
-        raise UserError(f"cannot make the folder ({error.strerror})", folder, "choose another one") from error
+def write_rows(images: Sequence[np.ndarray], path: Path, columns: int) -> Path:
+    """Lists of images as one picture, each list beginning a row of its own."""
+    save_png(generate.rows(images, columns), path)
+    return path
+
+
+def write_singles(
+    blocks: Iterable[np.ndarray],
+    folder: Path,
+    advance: Callable[[int], None] = lambda n: None,
+    stems: Sequence[str] = (),
+    each: int = 0,
+) -> int:
+    """Every image of every block as a PNG of its own, numbered from 000000. Returns how many.
+
+    With `stems`, which begin the names, the first `each` images get the first stem, and so on, each numbered from 000000.
+    """
+    make_folder(folder)
     written = 0
     for block in blocks:
         for image in block:
-            save_png(image, folder / f"{written:06d}.png")
+            name = f"{stems[written // each]}-{written % each:06d}" if stems else f"{written:06d}"
+            save_png(image, folder / f"{name}.png")
             written += 1
         advance(len(block))
     return written
+
+
+def make_folder(folder: Path) -> Path:
+    """A folder for single images, without those of another call: they would be taken for this one's. Raises UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            if _SINGLE.fullmatch(old.name):
+                old.unlink()
+    except OSError as error:  # a file lies there, or on the way there
+        raise UserError(f"cannot make the folder ({error.strerror})", folder, "choose another one") from error
+    return folder
+
+
+def write_noise(found: generate.Projection, path: Path) -> Path:
+    """A projection as safetensors: `noise` (N, ...), `error` (N,), and what it was asked to show, if anything, as `condition` (N, ...)."""
+    tensors = {"noise": found.noise, "error": torch.from_numpy(found.error)}
+    if found.condition is not None:
+        tensors["condition"] = found.condition
+    with atomic_file(path) as file:
+        file.write(to_bytes({name: value.contiguous() for name, value in tensors.items()}, {"kind": "lgm projection"}))
+    return path
 
 
 def write_gif(images: np.ndarray, path: Path, seconds: float = 0.08) -> Path:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-pytest.register_assert_rewrite("support")
+pytest.register_assert_rewrite("support", "painter")
 
 import support  # noqa: E402
 
@@ -47,3 +48,20 @@ def straight(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
         return made[model]
 
     return run
+
+
+@pytest.fixture
+def paint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Makes a painter (tests/painter.py) that is found under any run's name, in a working folder of the test's own."""
+    from painter import painter
+
+    from models import api
+
+    monkeypatch.chdir(tmp_path)
+
+    def make(kind: str | None, **spec: Any) -> Any:
+        trained = painter(kind, **spec)
+        monkeypatch.setattr(api, "load", lambda run, **more: trained)
+        return trained
+
+    return make

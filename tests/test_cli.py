@@ -30,7 +30,10 @@ from models.registry import MODELS, Entry
 
 Runs = Callable[[str], Path]
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy")
-COMMANDS = {"train", "sample", "reconstruct", "interpolate", "fid", "evaluate", "info", "models", "data", "data info", "data check"}
+COMMANDS = {
+    *("train", "sample", "reconstruct", "interpolate", "project", "fid", "evaluate", "info", "models"),
+    *("data", "data info", "data check"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -445,10 +448,11 @@ def writing(run: Path, pictures: Path) -> dict[str, list[object]]:
         "sample": ["sample", run, "-n", 4],
         "reconstruct": ["reconstruct", run, image],
         "interpolate": ["interpolate", run, image, image, "-n", 3],
+        "project": ["project", run, image, "--steps", 1],
     }
 
 
-@pytest.mark.parametrize("command", ["sample", "reconstruct", "interpolate"])
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "interpolate", "project"])
 def test_H8_an_existing_file_is_kept_without_force(command: str, vae: Path, pictures: Path) -> None:
     words, old = writing(vae, pictures)[command], Path("mine.png")
     old.write_bytes(b"precious")

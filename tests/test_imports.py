@@ -30,6 +30,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("models.zoo", {"models.base", "models.nets", "models.losses"}),
     ("models.data.batches", GROUND | {"models.base", "models.data"}),
     ("models.data", LIGHT | {"models.registry"}),
+    ("models.conditions", LIGHT | {"models.base", "models.data"}),
     ("models.generate", GROUND | {"models.base", "models.data"}),
     ("models.metrics", GROUND | {"models.base", "models.data", "models.generate"}),
     ("models.training", GROUND | {"models.base", "models.data", "models.generate"}),

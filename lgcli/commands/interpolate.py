@@ -17,9 +17,11 @@ def interpolate(
     number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="Images on the way, both ends included.")] = 10,
     path: Annotated[str, typer.Option(help="lerp (straight) or slerp (along the sphere).")] = "lerp",
     space: Annotated[str, typer.Option(help="auto, code (between encoder outputs) or noise (images are projected first).")] = "auto",
-    steps: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Steps of the projection's gradient search.")] = 300,
-    restarts: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Starts of the search for each image; the best is kept.")] = 4,
+    steps: o.Steps = 300,
+    restarts: o.Restarts = 4,
     seed: o.Seed = 0,
+    label: o.Label = None,
+    attributes: o.Attributes = None,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="The strip's file.", show_default="RUN's name-interpolation.png")
     ] = None,
@@ -32,7 +34,7 @@ def interpolate(
 ) -> None:
     """Walk from one image to another through the latent space: a strip, and an animation with --gif."""
     from lgcli import render
-    from models import api, results
+    from models import api, conditions, results
     from models.errors import UserError, nearest
 
     if path not in ("lerp", "slerp"):
@@ -46,9 +48,22 @@ def interpolate(
         o.free_path(animation, force, "-o")
     with render.progress("projecting", steps) as advance:
         search = {"steps": steps, "restarts": restarts, "seed": seed, "progress": lambda done, total: advance(1)}
-        way = trained.way(a, b, number=number, path=path, space=space, data_root=o.root(data_root), search=search)  # type: ignore[arg-type]
+        way = trained.way(
+            a,
+            b,
+            number=number,
+            path=path,  # type: ignore[arg-type]
+            space=space,  # type: ignore[arg-type]
+            data_root=o.root(data_root),
+            search=search,
+            label=label or None,
+            attributes=conditions.parse_attributes(attributes),
+        )
+    if way.shows and not (label or attributes):
+        render.note(f"neither --label nor --attributes: the way shows {way.shows}")
     written = [str(results.write_grid(way.images, target, columns=number))]
     if gif:
         written.append(str(results.write_gif(way.images, animation)))
     lines = [*written, *([f"projected with a mean squared error of {', '.join(f'{e:.5f}' for e in way.errors)}"] if way.errors else [])]
-    render.result({"files": written, "space": way.space, "projection_errors": way.errors}, "\n".join(lines), json)
+    found = {"files": written, "space": way.space, "projection_errors": way.errors, **({"shows": way.shows} if way.shows else {})}
+    render.result(found, "\n".join(lines), json)

@@ -30,8 +30,8 @@ def reconstruct(
     from models import api, results
 
     trained = api.load(run, device=device, raw=raw)
-    names, originals = trained.gather(images, number, o.root(data_root))
+    names, originals, _ = trained.gather(images, number, o.root(data_root))
     path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
     again, errors = trained.reconstruct(originals)
     results.write_pairs(originals, again, path)
-    render.errors_table(names, errors.tolist(), str(path), json)
+    render.errors_table(names, errors.tolist(), {"grid": str(path)}, json)

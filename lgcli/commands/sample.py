@@ -3,44 +3,98 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lgcli import options as o
 
+if TYPE_CHECKING:
+    from models.api import Trained
+
+SAMPLES, A_CLASS, CLASSES = 64, 8, 20  # drawn where nothing is said: images, or images of each class, of so many classes at most
+
 
 def sample(
     run: o.Run,
-    number: o.Count = 64,
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--number", parser=o.count, metavar="N", help="How many; of a class: how many of each.", show_default="64, of a class 8"
+        ),
+    ] = None,
     seed: o.Seed = 0,
+    label: o.Label = None,
+    attributes: o.Attributes = None,
+    truncation: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Cut the noise off at plus and minus T: less variety, fewer failures.", show_default="none"),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-samples.png")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write single images here instead.", show_default=False)] = None,
     batch: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Images held in memory at a time; changes no image.")] = 256,
-    columns: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Columns of the grid.", show_default="square")] = None,
+    columns: Annotated[
+        int | None, typer.Option(parser=o.count, metavar="N", help="Columns of the grid.", show_default="square, or a row a class")
+    ] = None,
     device: o.Device = "auto",
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
 ) -> None:
-    """Draw new images: a grid, or single files. Image i depends on the seed alone."""
+    """Draw new images: a grid, or single files. Image i depends on the seed, and on what it shows, alone.
+
+    A conditional model draws a row for each class, by default for all of them; images in one column are made from the same noise.
+    """
     import numpy as np
 
     from lgcli import render
-    from models import api, results
+    from models import api, conditions, results
     from models.errors import UserError
 
     if out is not None and output is not None:
         raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
     trained = api.load(run, device=device, raw=raw)
+    wanted = conditions.parse_attributes(attributes)
+    asked = trained.conditions_for(label or None, wanted)
+    classes = [] if wanted else list({int(shown.value): shown for shown in asked or trained.classes(CLASSES)}.values())  # each once
+    count = number or (A_CLASS if classes else SAMPLES)
+    blocks = trained.sample_blocks(
+        count,
+        seed,
+        batch=batch,
+        label=[int(shown.value) for shown in classes] or None,
+        attributes=wanted,
+        truncation=truncation,
+    )
+    total = count * max(len(classes), 1)
+    made: dict[str, Any] = {"images": total, "seed": seed}
+    made |= {"labels": [shown.name for shown in classes]} if classes else {}
+    made |= {"truncation": truncation} if truncation is not None else {}
+    path = o.picture_path(output, f"{api.name_of(run)}-samples", force) if out is None else o.free_path(out, force, "--out")
+    if not asked:
+        _say_what_is_drawn(trained, [shown.name for shown in classes])
     if out is None:
-        path = o.picture_path(output, f"{api.name_of(run)}-samples", force)
-        results.write_grid(np.concatenate(list(trained.sample_blocks(number, seed, batch=batch))), path, columns)
-        render.result({"grid": str(path), "images": number, "seed": seed}, f"{path}", json)
+        images = np.concatenate(list(blocks))
+        if classes:
+            results.write_rows(np.split(images, len(classes)), path, columns or count)
+        else:
+            results.write_grid(images, path, columns)
+        render.result({"grid": str(path), **made}, f"{path}", json)
         return
-    o.free_path(out, force, "--out")
-    with render.progress("sampling", number) as advance:
-        files = results.write_singles(trained.sample_blocks(number, seed, batch=batch), out, advance)
-    render.result({"folder": str(out), "images": number, "seed": seed, "files": files}, f"{out}: {number} images", json)
+    with render.progress("sampling", total) as advance:
+        files = results.write_singles(blocks, out, advance, [shown.stem for shown in classes], count)
+    render.result({"folder": str(out), **made, "files": files}, f"{out}: {total} images", json)
+
+
+def _say_what_is_drawn(trained: Trained, classes: list[str]) -> None:
+    """A note for a conditional model that nobody has asked for anything."""
+    from lgcli import render
+
+    if trained.condition == "attributes":
+        render.note(f"no --attributes: all are 0 ({', '.join(trained.model.spec.attributes)})")
+    elif classes:
+        every = len(trained.classes())
+        some = f"all {every}" if len(classes) == every else f"the first {len(classes)} of {every}"
+        render.note(f"no --label: {some} are drawn, a row each ({', '.join(classes)})")

@@ -28,8 +28,8 @@ def lacks(e: Evidence) -> str:
     condition = e.trained.condition
     if condition is None:
         return "its samples cannot be asked to show something"
-    if e.trained.asked(range(1)) is None:
-        return f"nobody says which {condition} its samples should show"
+    if condition == "attributes":  # samples that nobody asks for any show none
+        return "nobody says which attributes its samples should show"
     classifier: Any = e.features
     target = getattr(classifier, "target", None)
     if target is None:

@@ -1,0 +1,62 @@
+"""lgm project"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lgcli import options as o
+
+
+def project(
+    run: o.Run,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
+    ],
+    number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="How many images of a data set.")] = 16,
+    steps: o.Steps = 300,
+    restarts: o.Restarts = 4,
+    seed: o.Seed = 0,
+    label: o.Label = None,
+    attributes: o.Attributes = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-projections.png")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write single images and noise.safetensors here instead.", show_default=False),
+    ] = None,
+    data_root: o.DataRoot = None,
+    device: o.Device = "auto",
+    raw: o.Raw = False,
+    force: o.Force = False,
+    json: o.Json = False,
+) -> None:
+    """Search the noise whose samples come nearest to images: originals above projections, and the error of each.
+
+    It needs no encoder. A conditional model is told what each image shows: by the data's own labels, or by --label or --attributes,
+    one for all images or one for each.
+    """
+    from lgcli import render
+    from models import api, conditions, results
+    from models.errors import UserError
+
+    if out is not None and output is not None:
+        raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
+    trained = api.load(run, device=device, raw=raw)
+    names, originals, truth = trained.gather(images, number, o.root(data_root))
+    told: dict[str, Any] = {"label": label or None, "attributes": conditions.parse_attributes(attributes)}
+    if not any(told.values()) and truth is not None:
+        told = {"attributes" if trained.condition == "attributes" else "label": truth}
+    path = o.picture_path(output, f"{api.name_of(run)}-projections", force) if out is None else o.free_path(out, force, "--out")
+    with render.reading() as advance:
+        told |= {"steps": steps, "restarts": restarts, "seed": seed}
+        found = trained.project(originals, **told, progress=lambda done, total: advance("projecting", done, total))
+    if out is None:
+        written = {"grid": str(results.write_pairs(originals, found.images, path))}
+    else:
+        results.write_singles([found.images], out)
+        written = {"folder": str(out), "noise": str(results.write_noise(found, out / "noise.safetensors"))}
+    render.errors_table(names, found.error.tolist(), written, json)
