@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
-from models.errors import UserError
 from models.losses import one_centred_penalty, wasserstein_estimate
 from models.nets.augment import differentiable
 from models.nets.conv import ConvDecoder, ConvDiscriminator
@@ -65,10 +64,8 @@ class WGANGP(LatentModel):
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        if config.classes and not spec.classes:
-            raise UserError("these data have no classes", "--set classes=true", "leave it out, or choose labelled data")
         classes = len(spec.classes) if config.classes else 0
-        if classes:
+        if config.classes:
             self.needs = frozenset({"image", "label"})
         if config.network == "residual":
             normed = classes if config.generator_norm == "batch" else 0

@@ -4,7 +4,7 @@
 
 The textbook loop is what tutorials show: contiguous NCHW float32 tensors through a DataLoader whose data set (torchvision's MNIST for the
 small images) transforms each image when it is asked for, the loss as pytorch/examples writes it, `torch.optim.Adam` as it comes,
-`loss.item()` every step. lgm runs its own training loop, whole, as `lgm train` does. Both train the same networks, without a moving average.
+`loss.item()` every step. lgm runs its own training loop, whole, as `lgm train` does. Both train the same networks; no moving average.
 They take turns in short slices, each in a process of its own; the ratio of the median speeds is printed, with the machine's matrix-product
 rate and the fraction of it that the networks' arithmetic reaches.
 """
