@@ -38,7 +38,7 @@ def rows(images: int, codes: int) -> dict[str, dict[str, Any]]:
     """Name -> how to train it: `model`, `images`, `options`, and `base` where it takes another row's auto-encoder."""
     return {
         "VAE, sigma 1": {"model": "vae", "images": images},
-        "WAE-MMD": {"model": "wae", "images": images, "options": {"penalty": "mmd"}},
+        "WAE-MMD": {"model": "wae", "images": images, "options": {"penalty": "mmd", "penalty_weight": 1000.0}},
         "WAE-GAN": {"model": "wae", "images": images},
         "AEGAN": {"model": "aegan", "images": images + codes, "options": {"share": images / (images + codes)}},
         "fitted Gaussian": {"model": "aegan", "images": 1, "options": {"prior": "gaussian"}, "base": "AEGAN"},
