@@ -23,9 +23,13 @@ def train(
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The run's folder; by default runs/MODEL-DATA.", show_default=False)
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="quick, default or paper.", show_default="default")] = None,
+    preset: Annotated[str | None, typer.Option(help="quick, default, paper, or another of the model's.", show_default="default")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the model (`lgm models MODEL`); repeatable.")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="Of what a model learns from: none, shift, full (small data sets), as it offers.", show_default="model's"),
     ] = None,
     images: Annotated[
         int | None, typer.Option(parser=o.count, metavar="N", help="Images to see, e.g. 600k.", show_default="preset's")
@@ -115,20 +119,18 @@ def train(
 
         if data is not None:
             settings["data"] = data
-        if assignments:
-            from models.config import parse_assignments
+        if assignments or augment:
             from models.registry import model_class
 
-            settings["options"] = parse_assignments(model_class(newest_valid(resume)[0].model).Config, assignments)
+            settings["options"] = _options(model_class(newest_valid(resume)[0].model).Config, assignments, augment)
         render.training(api.resume(resume, accept_data=accept_data, **settings), json_lines)
         return
 
-    from models.config import parse_assignments
     from models.registry import MODELS, model_class
 
     assert model is not None and data is not None
     MODELS.find(model)  # a mistyped name should not wait for torch
-    options = parse_assignments(model_class(model).Config, assignments or [])
+    options = _options(model_class(model).Config, assignments, augment)
 
     from models import api
 
@@ -136,3 +138,13 @@ def train(
         render.mapping(api.describe_plan(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)
         return
     render.training(api.stream(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)
+
+
+def _options(config: type, assignments: list[str] | None, augment: str | None) -> dict[str, Any]:
+    """What `--set` and `--augment` say, as typed fields of a model's Config."""
+    from models.config import parse_assignments
+
+    options = parse_assignments(config, assignments or [])
+    if augment is None:
+        return options
+    return options | parse_assignments(config, [f"augment={augment}"], "--augment")
