@@ -519,6 +519,16 @@ def test_H8_train_keeps_an_existing_run(vae: Path, pictures: Path, tmp_path: Pat
     assert hashes(run) == before
 
 
+def test_augment_is_an_option_of_the_model(pictures: Path, tmp_path: Path) -> None:
+    words = arguments("dcgan", pictures, tmp_path / "run", "--augment", "shift", "--dry-run", "--json")
+    assert json.loads(done(*words))["configuration"]["options"]["augment"] == "shift"
+    message = refused(*arguments("dcgan", pictures, tmp_path / "run", "--augment", "sepia"))
+    assert "none, shift, full" in message
+    assert "--augment" in message
+    assert "unknown option 'augment'" in refused(*arguments("vae", pictures, tmp_path / "run", "--augment", "shift"))
+    assert not (tmp_path / "run").exists()
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """As if the disk were full: a write beyond `size` bytes fails. (Python ignores the signal that comes with it.)"""
