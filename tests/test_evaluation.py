@@ -287,7 +287,7 @@ def test_I3_batch_and_workers_change_no_number(vae: Path, pictures: Path, featur
     )
     options = {"kid": {"subset": 10}, "path-length": {"pairs": 10}}
     one, other = (evaluation.evaluate(vae, options=options, **settings, **more)["metrics"] for more in ({}, how))
-    assert set(one) == set(other) == set(METRICS.entries()) - {"accuracy"}
+    assert set(one) == set(other) == set(METRICS.entries()) - {"accuracy", "class-diversity"}
     for name in one:
         assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-7), name
 
@@ -539,8 +539,11 @@ def test_H12_evaluate_prints_one_document_and_writes_the_same(vae: Path, feature
     before = support.contents(vae)
     words = ["evaluate", vae, "--features", features, "-n", 20, "--set", "kid.subset=10", "--set", "path-length.pairs=20", "--seed", 3]
     found = document(*words)
-    assert set(found["metrics"]) == set(METRICS.entries()) - {"accuracy"}
-    assert found["not_for_this_model"] == {"accuracy": "its samples cannot be asked to show something"}
+    assert set(found["metrics"]) == set(METRICS.entries()) - {"accuracy", "class-diversity"}
+    assert found["not_for_this_model"] == {
+        "accuracy": "its samples cannot be asked to show something",
+        "class-diversity": "its samples cannot be asked to show a class",
+    }
     assert found["not_measured"] == {}
     assert (found["images_seen"], found["checkpoint"]) == (96, str(support.newest(vae)))
     recipe = found["recipe"]
@@ -745,6 +748,9 @@ def test_accuracy_is_what_the_classifier_sees(painter: Callable[..., api.Trained
     assert found["top1"] == (said == torch.arange(21) % 2).double().mean() > 0.8
     fewer = evaluation.evaluate("painter", **{**settings, "number": 11})["metrics"]["accuracy"]
     assert fewer["real_top1"] > 0.8  # each of the images that were chosen has its own label
+    many = evaluation.evaluate("painter", **{**settings, "metrics": ["accuracy", "class-diversity", "inception-score"]})["metrics"]
+    assert 0.2 < many["class-diversity"]["class_diversity_ratio"] < 2
+    assert 1 < many["inception-score"]["real_inception_score"] <= 2  # there because accuracy had the real images looked at
     lying = painter(off=1)
     assert evaluation.evaluate("painter", **settings)["metrics"]["accuracy"]["top1"] < 0.2
     assert lying.condition == "label"

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from models.errors import ContractError, RunFailed, UserError
-from models.metrics import class_balance, diversity, fid, inception_score, kid, prdc, sharpness
+from models.metrics import class_balance, class_diversity, diversity, fid, inception_score, kid, prdc, sharpness
 from models.metrics.stats import files, frechet, neighbours
 from models.metrics.stats.evidence import Collected, Evidence
 from models.metrics.stats.frechet import cholesky_rows, factor, frechet_distance
@@ -461,6 +461,34 @@ def test_I5_inception_score_needs_an_image_for_every_split() -> None:
         score(torch.zeros(1, 4))
     assert "--set inception-score.splits=1" in caught.value.fix
     assert score(torch.zeros(1, 4), splits=1) == 1
+
+
+def test_the_inception_score_of_real_images_where_they_were_looked_at() -> None:
+    sure, unsure = torch.eye(4).repeat(5, 1) * 1e4, torch.zeros(30, 4)
+    found = inception_score.measure(evidence(sure, unsure), inception_score.Config(splits=1))
+    assert (found["inception_score"], found["real_inception_score"]) == (pytest.approx(1), pytest.approx(4))
+    for real in (None, Collected(9), Collected(9, logits=sure[:9])):
+        found = inception_score.measure(Evidence(real, Collected(30, logits=unsure)), inception_score.Config())
+        assert set(found) == {"inception_score", "inception_score_std"}
+
+
+# ---- diversity within classes --------------------------------------------------------------------------------------------------------
+
+
+def of_classes(features: list[list[float]], labels: list[int] | None) -> Collected:
+    return Collected(len(features), features=torch.tensor(features), labels=None if labels is None else torch.tensor(labels))
+
+
+def test_class_diversity_by_hand() -> None:
+    """Class 0 lies at 0, 3, 6: mean distance 4. Class 1 at 100 and 102: 2. Class 2 has one image, which has no pair."""
+    points, labels = [[0.0], [100.0], [3.0], [102.0], [6.0], [50.0]], [0, 1, 0, 1, 0, 2]
+    real, generated = of_classes(points, labels), of_classes([[1.0], [2.5], [7.0], [7.0]], [0, 0, 1, 1])
+    found = class_diversity.measure(Evidence(real, generated), class_diversity.Config())
+    assert found == {"class_diversity": 0.75, "class_diversity_real": 3.0, "class_diversity_ratio": 0.25}
+    unlabelled = class_diversity.measure(Evidence(of_classes(points, None), generated), class_diversity.Config())
+    assert unlabelled == {"class_diversity": 0.75}
+    with pytest.raises(UserError, match="no class has two samples"):
+        class_diversity.measure(Evidence(real, of_classes([[1.0], [2.0]], [0, 1])), class_diversity.Config())
 
 
 # ---- class balance -------------------------------------------------------------------------------------------------------------------
