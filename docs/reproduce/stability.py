@@ -1,7 +1,7 @@
 """The figure on stability: a GAN, a WGAN and a WGAN-GP on DCGAN's networks, with and without batch norm in the generator.
 
     pip install matplotlib
-    python docs/reproduce/stability.py --data fashion-mnist --classifier RUN
+    python docs/reproduce/stability.py --data fashion-mnist --images 200k
 
 Each of the six games sees the same number of images. One picture: samples at the end, the discriminator's loss or the critic's estimate of
 the distance, and the FID with the features of a classifier trained on the same data, over the images seen. What lies finished in `--out`
@@ -13,53 +13,44 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
+import common
 import numpy as np
 
 import models
-from models import api, evaluation, generate
+from models import evaluation, generate
 from models.config import parse_count
 from models.training import checkpoint
 
-GAMES: dict[str, tuple[str, dict[str, Any], str]] = {  # heading -> model, options, the curve's name in the log
-    "GAN (DCGAN)": ("dcgan", {}, "discriminator loss"),
-    "WGAN": ("wgan", {}, "distance"),
-    "WGAN-GP": ("wgan-gp", {}, "distance"),
+GAMES = {  # heading -> model, the curve's name in the log
+    "GAN (DCGAN)": ("dcgan", "discriminator loss"),
+    "WGAN": ("wgan", "distance"),
+    "WGAN-GP": ("wgan-gp", "distance"),
 }
 POINTS = 8  # checkpoints whose FID is taken
 
 
-def run_of(arguments: argparse.Namespace, game: str, norm: str) -> Path:
-    model, options, _ = GAMES[game]
-    run = arguments.out / f"{model}-{norm}"
-    if checkpoint.numbered(run / checkpoint.FOLDER):
-        for _ in api.resume(run):  # nothing is left to do where it is finished
-            pass
-    else:
-        print(f"training {run}", flush=True)
-        models.train(
-            model,
-            arguments.data,
-            out=run,
-            images=arguments.images,
-            batch=64,
-            options={**options, "widths": arguments.widths, "generator_norm": norm},
-            precision=arguments.precision,
-            data_root=arguments.data_root,
-            save_every=arguments.images // POINTS,
-            keep=POINTS + 1,
-        )
-    return run
+def run_of(chosen: argparse.Namespace, game: str, norm: str) -> Path:
+    model, _ = GAMES[game]
+    return common.finished(
+        chosen.out / f"{model}-{norm}",
+        model,
+        chosen,
+        images=chosen.images,
+        batch=64,
+        options={"widths": chosen.widths, "generator_norm": norm},
+        save_every=chosen.images // POINTS,
+        keep=POINTS + 1,
+    )
 
 
-def fids(run: Path, features: str, arguments: argparse.Namespace) -> dict[int, float]:
+def fids(run: Path, features: str, chosen: argparse.Namespace) -> dict[int, float]:
     """Images seen -> FID of 10,000 samples of that checkpoint; kept in the run's `fids.json`."""
     path = run / "fids.json"
     known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     for images, file in sorted(checkpoint.numbered(run / checkpoint.FOLDER).items()):
         if str(images) not in known:
-            found = evaluation.fid(file, arguments.test, features=features, data_root=arguments.data_root)
+            found = evaluation.fid(file, chosen.test, features=features, data_root=chosen.data_root)
             known[str(images)] = found["fid"]
             path.write_text(json.dumps(known))
             print(f"{run.name}, {images:,} images: FID {found['fid']:.3f}", flush=True)
@@ -88,8 +79,8 @@ def draw(runs: dict[tuple[str, str], Path], scores: dict[tuple[str, str], dict[i
         top.imshow(np.squeeze(picture), cmap="gray" if picture.shape[2] == 1 else None)
         top.set_axis_off()
         top.set_title(f"{game}\n{'batch norm' if norm == 'batch' else 'no batch norm'} in the generator", fontsize=10)
-        middle.plot(*curve(run, GAMES[game][2]), linewidth=0.8)
-        middle.set_title(GAMES[game][2], fontsize=9)
+        middle.plot(*curve(run, GAMES[game][1]), linewidth=0.8)
+        middle.set_title(GAMES[game][1], fontsize=9)
         bottom.plot(list(scores[game, norm]), list(scores[game, norm].values()), marker="o", markersize=3)
         bottom.set_yscale("log")
         bottom.set_ylim(lowest / 1.3, highest * 1.3)
@@ -103,22 +94,17 @@ def draw(runs: dict[tuple[str, str], Path], scores: dict[tuple[str, str], dict[i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--test", default="fashion-mnist:test", help="what the samples are compared with")
-    parser.add_argument("--images", type=parse_count, default=600_000)
-    parser.add_argument("--widths", type=lambda text: tuple(int(width) for width in text.split(",")), default=(32, 64, 128, 256))
-    parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--classifier", type=Path, required=True, help="a run of `lgm train classifier`")
-    parser.add_argument("--data-root")
-    parser.add_argument("--out", type=Path, default=Path("runs/stability"))
-    arguments = parser.parse_args()
-    runs = {(game, norm): run_of(arguments, game, norm) for norm in ("batch", "none") for game in GAMES}
-    scores = {key: fids(run, f"classifier:{arguments.classifier}", arguments) for key, run in runs.items()}
-    draw(runs, scores, arguments.out / "stability.png")
+    parser = common.arguments(__doc__, data="fashion-mnist", test="fashion-mnist:test", out="runs/stability")
+    parser.add_argument("--images", type=parse_count, default=200_000)
+    parser.add_argument("--widths", type=common.widths, default=(32, 64, 128, 256))
+    chosen = parser.parse_args()
+    features = common.judge(chosen)
+    runs = {(game, norm): run_of(chosen, game, norm) for norm in ("batch", "none") for game in GAMES}
+    scores = {key: fids(run, features, chosen) for key, run in runs.items()}
+    draw(runs, scores, chosen.out / "stability.png")
     for (game, norm), score in scores.items():
         print(f"{game}, {norm} norm: " + ", ".join(f"{images:,}: {value:.3f}" for images, value in score.items()))
-    print(arguments.out / "stability.png")
+    print(chosen.out / "stability.png")
 
 
 if __name__ == "__main__":
