@@ -24,7 +24,7 @@ def _refuse_a_shadow() -> None:
 
 _refuse_a_shadow()
 
-from lgcli.commands import data, evaluate, fid, info, interpolate, project, reconstruct, sample, train, zoo  # noqa: E402
+from lgcli.commands import data, evaluate, fid, info, inpaint, interpolate, project, reconstruct, sample, train, zoo  # noqa: E402
 from lgcli.guard import guarded  # noqa: E402
 from models.version import __version__  # noqa: E402
 
@@ -52,6 +52,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train.train,
     "sample": sample.sample,
     "reconstruct": reconstruct.reconstruct,
+    "inpaint": inpaint.inpaint,
     "interpolate": interpolate.interpolate,
     "project": project.project,
     "fid": fid.fid,

@@ -66,6 +66,15 @@ Label = Annotated[
         show_default=False,
     ),
 ]
+Shown = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="NAME,...",
+        help="What the images show, for a conditional model: one for all or one each, names or numbers; true: what the data say.",
+        show_default=False,
+    ),
+]
 Attributes = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=0|1,...", help="The same for models asked by attributes; what is not named is 0.", show_default=False),

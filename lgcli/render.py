@@ -105,6 +105,44 @@ def errors_table(names: Sequence[str], errors: Sequence[float], written: Mapping
     print("\n".join([f"{mean:.5f}  mean squared error (black 0, white 1)", *written.values()]))
 
 
+def inpainting(
+    names: Sequence[str],
+    labels: Sequence[str],
+    start: Sequence[float],
+    errors: Sequence[Sequence[float]],
+    made: Mapping[str, Any],
+    json: bool,
+) -> None:
+    """The errors inside the holes: of each image in the end, and the mean after each iteration.
+
+    Args:
+        labels: what each image was said to show; empty for a model without condition.
+        start: each image's error before the first iteration. errors: of each iteration, each image's.
+        made: how, and what was written: `files` are the paths.
+    """
+    means = [sum(row) / len(row) for row in errors]
+    before = sum(start) / len(start)
+    if json:
+        listed: list[dict[str, Any]] = [
+            {"image": name, "start_error": first, "errors": [row[n] for row in errors], "error": errors[-1][n]}
+            for n, (name, first) in enumerate(zip(names, start, strict=True))
+        ]
+        for item, label in zip(listed, labels):
+            item["label"] = label
+        print(json_module.dumps({**made, "mean_start_error": before, "mean_errors": means, "images": listed}, allow_nan=False))
+        return
+    for n, (name, error) in enumerate(zip(names, errors[-1], strict=True)):
+        print(f"{error:.5f}  {name}{f' as {labels[n]}' if labels else ''}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("iteration", "mean squared error inside the hole (black 0, white 1)"):
+        table.add_column(column)
+    steps = ["projection"] if made["by"] == "projection" else map(str, range(1, len(means) + 1))
+    for step, mean in [("start", before), *zip(steps, means, strict=True)]:
+        table.add_row(step, f"{mean:.5f}")
+    _out().print(table)
+    print("\n".join(made["files"]))
+
+
 @contextlib.contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr, on a terminal only; yields the function that moves it on."""

@@ -28,8 +28,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from models import conditions, generate
-from models.base import DataSpec, Encodes, LatentModel, Samples, Validates
+from models import conditions, generate, inpainting, masks
+from models.base import Classifies, DataSpec, Encodes, LatentModel, Samples, Validates
 from models.config import Preset, RunConfig, check
 from models.data import images as pictures
 from models.data.batches import Batches, spec_of, to_float
@@ -247,11 +247,15 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model and its checkpoint's header. Images are uint8 arrays (N, height, width, channels)."""
+    """A trained model and its checkpoint's header. Images are uint8 arrays (N, height, width, channels).
+
+    Where nobody says what a sample shows, a model that is asked by attributes takes those of `examples` (M, A) in turn.
+    """
 
     model: LatentModel
     header: Header
     device: torch.device
+    examples: torch.Tensor | None = None
 
     def sample(
         self,
@@ -294,7 +298,7 @@ class Trained:
             generate.check_truncation(truncation)
         check_seed(seed)
         wanted: list[torch.Tensor | None] = [condition.value for condition in self.conditions_for(label, attributes)]
-        rows = (generate.sample(self.model, count, seed, first, batch, value, truncation) for value in wanted or [None])
+        rows = (generate.sample(self.model, count, seed, first, batch, value, truncation, self.examples) for value in wanted or [None])
         return chain.from_iterable(rows)
 
     def conditions_for(
@@ -309,16 +313,27 @@ class Trained:
 
     @property
     def condition(self) -> str | None:
-        """What a sample is asked for: `label`, `identity`, `attributes`, or None for a model without condition."""
+        """What the model is asked for, and told of images: `label`, `identity`, `attributes`, or None for a model without condition."""
         return generate.condition_of(self.model)
 
     def asked(self, items: Iterable[int]) -> torch.Tensor | None:
         """What the samples of these numbers show where nobody says, (N, ...), or None for a model without condition."""
-        return generate.asked(self.model, items)
+        return generate.asked(self.model, items, self.examples)
 
-    def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reconstructions and each image's mean squared error (black 0, white 1)."""
-        return generate.reconstruct(self.model, self._checked(images))
+    def like(self, data: ImageData) -> Trained:
+        """This model, whose samples show the attributes of the data's items in turn where nobody says; see `examples`."""
+        return dataclasses.replace(self, examples=conditions.examples(self.condition, self.model.spec, data))
+
+    def reconstruct(
+        self, images: np.ndarray, *, label: conditions.Label | None = None, attributes: conditions.Attributes | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Reconstructions and each image's mean squared error (black 0, white 1).
+
+        A conditional model has to be told what the images show: `label` or `attributes` of all of them, or one for each image. Where nobody
+        says, a classifier of its own says what is most likely, if it has one.
+        """
+        generate.require(self.model, Encodes, "reconstruct")
+        return generate.reconstruct(self.model, self._checked(images), self._shown_by(images, label, attributes))
 
     def project(
         self,
@@ -330,22 +345,68 @@ class Trained:
     ) -> generate.Projection:
         """Noise whose samples are as near as possible to the images; settings as for `models.generate.project`.
 
-        A conditional model has to be told what the images show: `label` or `attributes` of all of them, or one for each image.
+        A conditional model has to be told what the images show, as for `reconstruct`.
         """
         self._ready_to_sample()
         shown = self._checked(images)
-        return generate.project(self.model, shown, condition=self._shown_by(len(shown), label, attributes), **settings)
+        return generate.project(self.model, shown, condition=self._shown_by(shown, label, attributes), **settings)
 
-    def interpolate(self, a: str | np.ndarray, b: str | np.ndarray, **settings: Any) -> np.ndarray:
+    def inpaint(
+        self,
+        images: np.ndarray,
+        holes: np.ndarray | str,
+        *,
+        iterations: int = 10,
+        seed: int = 0,
+        label: conditions.Label | None = None,
+        attributes: conditions.Attributes | None = None,
+        **settings: Any,
+    ) -> inpainting.Inpainting:
+        """Fill holes with what the model makes of the rest (see `models.inpainting`); `.images[-1]` are the completed images.
+
+        Args:
+            holes: bool (N, H, W), or (H, W) for all, True in the hole; or a kind of mask to draw: box, center, half, random, stroke.
+            iterations: how often encoder and decoder are asked. A model without encoder is searched by projection instead.
+            seed: of drawn masks, and of a projection's starts.
+            label, attributes: what the images show, as for `reconstruct`. A classifier of the model's own is asked before each iteration.
+            settings: `steps`, `restarts` and `lr` of a projection, and `progress`, called with (done, in all).
+
+        Raises UserError, also for a mask of another size, without hole, or without anything else.
+        """
+        if not 1 <= iterations <= 10_000:
+            raise UserError(f"{iterations} iterations", "--iterations", "give a number from 1 to 10,000")
+        shown, size = self._checked(images), self.model.spec.size
+        if isinstance(holes, str):
+            if holes not in masks.KINDS:
+                raise UserError(f"unknown kind of mask {printable(holes)!r}", "holes", nearest(holes, masks.KINDS))
+            holes = masks.draw(holes, check_seed(seed), range(len(shown)), size)
+        if holes.dtype != bool or holes.shape not in (size, (len(shown), *size)):
+            wanted = f"bool of shape {size}, or ({len(shown)}, {size[0]}, {size[1]})"
+            raise UserError(f"masks are {holes.dtype} {holes.shape}", "holes", f"give {wanted}")
+        holes = masks.check(np.broadcast_to(holes, (len(shown), *size)))
+        if isinstance(self.model, Encodes):
+            settings = {key: value for key, value in settings.items() if key == "progress"}
+        elif isinstance(self.model, Samples):
+            self._ready_to_sample()
+            settings |= {"seed": seed}
+        else:
+            generate.require(self.model, Encodes, "inpaint")
+        values = self._values(len(shown), label, attributes)
+        if values is None and self.condition is not None and not self.classifies:
+            raise self._untold()
+        return inpainting.inpaint(self.model, shown, holes, iterations=iterations, condition=values, **settings)
+
+    def interpolate(self, a: str | np.ndarray, b: str | np.ndarray | None = None, **settings: Any) -> np.ndarray:
         """The images of `way`: (number, height, width, channels)."""
         return self.way(a, b, **settings).images
 
     def way(
         self,
         a: str | np.ndarray,
-        b: str | np.ndarray,
+        b: str | np.ndarray | None = None,
         *,
         number: int = 10,
+        grid: bool = False,
         path: Literal["lerp", "slerp"] = "lerp",
         space: Literal["auto", "code", "noise"] = "auto",
         data_root: str | None = None,
@@ -356,25 +417,42 @@ class Trained:
         """A way from `a` to `b` through the latent space.
 
         Args:
-            a, b: each an image file, an item of a data set ("mnist:test:17"), a seed ("seed:3" or "3"), or an image array.
+            a, b: each an image file, an item of a data set ("mnist:test:17"), a seed ("seed:3" or "3"), or an image array. Without `b` the
+                way stays at `a`, and goes from one label to another.
             number: images on the way, both ends included.
+            grid: `number` rows of `number` images, one below the other: from left to right from `a` to `b`, from top to bottom from one
+                label to the other. Otherwise both change together.
             path: `lerp` is the straight line, `slerp` the great circle.
             space: `code` goes between encoder outputs; `noise` between noise, for images found by projection; `auto` is the model's own
                 choice (`LatentModel.interpolates`), and noise where an end is a seed.
             search: settings of `models.generate.project`.
-            label, attributes: what a conditional model shows all along the way; between seeds by default what their first samples show.
+            label, attributes: what a conditional model shows: one for all of the way, or two, from the first to the second, which are mixed
+                along a straight line. By default an image shows what its data say or what the model's own classifier sees, a seed what the
+                other end shows, and two seeds what their first samples show.
         """
-        ends = [self.endpoint(end, data_root) for end in (a, b)]
+        read = [self._end(end, data_root) for end in (a, b) if end is not None]
+        ends = [end for end, _ in read]
         chosen = self.space_for(ends, space)
-        shown = [end for end in ends if not isinstance(end, int)]
-        told = self._all_along(chosen, len(shown), label, attributes)
-        condition = None if told is None else told.value
-        found, errors = self._points(shown, chosen, condition, search or {})
+        told = self._told_ends(read, label, attributes)
+        changes = told is not None and not torch.equal(told[0].value, told[1].value)
+        if not changes and (grid or b is None):
+            missing = ("--grid", "a grid needs two labels") if grid else ("B", "one end and one label: nothing would change")
+            raise UserError(missing[1], missing[0], "give another end, or two labels (--label 3,8)")
+        if grid and b is None:
+            raise UserError("a grid needs two ends", "--grid", "give another end as well, or leave --grid out")
+        shown = [n for n, end in enumerate(ends) if not isinstance(end, int)]
+        values = torch.stack([told[n].value for n in shown]) if told is not None and shown else None
+        found, errors = self._points([np.asarray(ends[n]) for n in shown], chosen, values, search or {})
         given = iter(found)
         points = [image_noise(end, [0], self.model.noise_shape)[0] if isinstance(end, int) else next(given) for end in ends]
-        line = generate.blend(points[0], points[1], number, path)
-        images = generate.images_from(self.model, line, chosen, _repeated(condition, number))
-        return Way(images, chosen, errors, None if told is None else told.name)
+        line = generate.blend(points[0], points[-1], number, path)
+        condition = None if told is None else self._between(*told, number) if changes else _repeated(told[0].value, number)
+        if grid:
+            assert condition is not None
+            line, condition = line.repeat(number, *[1] * (line.ndim - 1)), condition.repeat_interleave(number, 0)
+        images = generate.images_from(self.model, line, chosen, condition)
+        names = None if told is None else f"{told[0].name} to {told[1].name}" if changes else told[0].name
+        return Way(images, chosen, errors, names, number)
 
     def space_for(self, ends: Sequence[int | np.ndarray], space: str) -> Literal["code", "noise"]:
         if space not in ("auto", "code", "noise"):
@@ -391,12 +469,17 @@ class Trained:
 
     def endpoint(self, what: str | np.ndarray, data_root: str | None = None) -> int | np.ndarray:
         """A seed as an int, or an image of the model's shape, (H, W, C) uint8."""
+        return self._end(what, data_root)[0]
+
+    def _end(self, what: str | np.ndarray, data_root: str | None) -> tuple[int | np.ndarray, Any | None]:
+        """`endpoint`, and what the data say that it shows, where they do."""
         if isinstance(what, np.ndarray):
-            return np.asarray(self._checked(what[None])[0])
+            return np.asarray(self._checked(what[None])[0]), None
         text = what.removeprefix("seed:")
         if text.isascii() and text.isdigit() and not Path(what).exists():
-            return check_seed(int(text))
-        return self.images([what], data_root)[0]
+            return check_seed(int(text)), None
+        [(image, truth)] = self._read([what], data_root)
+        return image, truth and truth[0]
 
     def gather(self, sources: Sequence[str], limit: int, data_root: str | None = None) -> Gathered:
         """Files and items, or the first `limit` images of the one data set or folder that is named."""
@@ -462,36 +545,73 @@ class Trained:
         if not images:
             return torch.empty(0), []
         if space == "noise":
-            found = generate.project(self.model, np.stack(images), condition=_repeated(condition, len(images)), **search)
+            found = generate.project(self.model, np.stack(images), condition=condition, **search)
             return found.noise, found.error.tolist()
         with generate.evaluating(self.model):
-            return generate.in_blocks(self.model.encode, self.device, to_float(torch.from_numpy(np.stack(images)))), []  # type: ignore[arg-type]
+            real = to_float(torch.from_numpy(np.stack(images)))
+            return generate.ask_in_blocks(self.model, "encode", real, condition, self.device), []
 
-    def _shown_by(self, count: int, label: conditions.Label | None, attributes: conditions.Attributes | None) -> torch.Tensor | None:
-        """What each of `count` images shows, (count, ...), or None for a model without condition."""
+    def told_by(self, data: ImageData, items: Iterable[int]) -> dict[str, Any]:
+        """What the data say that these items show, as arguments of `reconstruct` and the like; empty where they do not say."""
+        truth = conditions.truth(self.condition, self.model.spec, data, items)
+        return {} if truth is None else {"attributes" if self.condition == "attributes" else "label": truth}
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model has a classifier of its own for what it has to be told."""
+        return isinstance(self.model, Classifies) and self.model.target == self.condition
+
+    def _shown_by(
+        self, images: np.ndarray, label: conditions.Label | None, attributes: conditions.Attributes | None
+    ) -> torch.Tensor | None:
+        """What each image shows, (N, ...): as said, or as the model's own classifier sees it; None for a model without condition."""
+        values = self._values(len(images), label, attributes)
+        if values is None and self.condition is not None:
+            with generate.evaluating(self.model):
+                values = generate.classified(self.model, to_float(torch.from_numpy(images)), self.device)
+            if values is None:
+                raise self._untold()
+        return values
+
+    def _values(self, count: int, label: conditions.Label | None, attributes: conditions.Attributes | None) -> torch.Tensor | None:
+        """What is said of each of `count` images, (count, ...), or None where nothing is."""
         values = [condition.value for condition in self.conditions_for(label, attributes)]
-        if self.condition is None:
-            return None
         if not values:
-            raise self._untold()
+            return None
         if len(values) not in (1, count):
             raise UserError(f"{len(values)} for {count} images", self._flag, "give one for all, or one for each image")
         return torch.stack(values).expand(count, *values[0].shape)
 
-    def _all_along(
-        self, space: str, images: int, label: conditions.Label | None, attributes: conditions.Attributes | None
-    ) -> conditions.Condition | None:
-        """What a way shows, or None where nothing has to be said. `images`: how many of its ends are images."""
+    def _told_ends(
+        self, ends: Sequence[tuple[int | np.ndarray, Any | None]], label: conditions.Label | None, attributes: conditions.Attributes | None
+    ) -> tuple[conditions.Condition, conditions.Condition] | None:
+        """What a way shows at its beginning and at its end, or None for a model without condition. An end is a seed or an image, with
+        what the data say of it."""
         wanted = self.conditions_for(label, attributes)
-        if len(wanted) > 1:
-            raise UserError(f"{len(wanted)} of them for one way", self._flag, "give one: all of it shows the same")
-        if space == "code":
-            if wanted:
-                raise UserError("a way between codes is not told what to show", self._flag, "leave it out, or give --space noise")
+        if len(wanted) > 2:
+            raise UserError(
+                f"{len(wanted)} of them for one way", self._flag, "give one for all of it, or two: from the first to the second"
+            )
+        if not wanted and self.condition is not None:
+            wanted = [found for end in ends if (found := self._shown_at(*end)) is not None]  # a seed shows what the other end does
+            wanted = wanted or [conditions.default(self.condition, self.model.spec)]  # type: ignore[list-item]
+        return (wanted[0], wanted[-1]) if wanted else None
+
+    def _shown_at(self, end: int | np.ndarray, truth: Any | None) -> conditions.Condition | None:
+        """What an image shows where nobody says; None for a seed."""
+        if isinstance(end, int):
             return None
-        if self.condition and images and not wanted:
-            raise self._untold()
-        return wanted[0] if wanted else conditions.default(self.condition, self.model.spec)
+        if truth is not None:
+            told = {"attributes": [truth]} if self.condition == "attributes" else {"label": [truth]}
+            return self.conditions_for(**told)[0]
+        seen = self._shown_by(np.stack([end]), None, None)
+        assert seen is not None
+        return conditions.named(self.condition, self.model.spec, seen[0])
+
+    def _between(self, a: conditions.Condition, b: conditions.Condition, number: int) -> torch.Tensor:
+        """Mixtures from one condition to another: (number, K)."""
+        ends = [conditions.soft(self.condition, self.model.spec, end) for end in (a, b)]
+        return generate.blend(ends[0], ends[1], number, "lerp")
 
     @property
     def _flag(self) -> str:
@@ -521,15 +641,16 @@ class Gathered(NamedTuple):
 
 @dataclass(frozen=True)
 class Way:
-    """The images of an interpolation (steps, H, W, C), the space it went through, and the errors of the ends' projections, if any.
+    """The images of an interpolation (N, H, W, C), the space it went through, and the errors of the ends' projections, if any.
 
-    `shows` names what a conditional model was asked for.
+    `shows` names what a conditional model was asked for. A grid's images lie row by row, `columns` in each.
     """
 
     images: np.ndarray
     space: Literal["code", "noise"]
     errors: list[float]
     shows: str | None = None
+    columns: int = 0
 
 
 def check_seed(seed: int) -> int:

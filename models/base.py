@@ -201,9 +201,13 @@ class LatentModel(nn.Module):
         raise NotImplementedError
 
 
+# What a conditional model has to be told, and the methods that need it take as one more argument (B rows):
+# `label` or `identity`, numbers (B,) int64 or, for what lies between them, shares (B, K) float; `attributes`, (B, A) float in [0, 1].
+
+
 @runtime_checkable
 class Encodes(Protocol):
-    """A model that maps images to latents and back."""
+    """A model that maps images to latents and back; one that is conditional is told what they show, in both directions."""
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> (B, latent...). Deterministic."""

@@ -1,4 +1,4 @@
-"""What samples are asked to show: from a user's words (`sneaker`, `3`, `smile=1`) to what a model's `sample` takes.
+"""What images are said to show: from a user's words (`sneaker`, `3`, `smile=1`) to what a model's `sample`, `encode` and `decode` take.
 
 A conditional model is asked by `label` (a class), by `identity` (the number of a person or thing) or by `attributes` (a vector of 0 and 1).
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import DataSpec
@@ -81,6 +82,44 @@ def resolve(kind: str | None, spec: DataSpec, label: Label | None = None, attrib
     return [_numbered(kind, spec, number) for number in numbers]
 
 
+def named(kind: str | None, spec: DataSpec, value: Tensor) -> Condition:
+    """The condition of one value: () int64, or (A,) of 0 and 1 for attributes."""
+    if kind == "attributes":
+        return _with_attributes(spec, {name: int(given) for name, given in zip(spec.attributes, value.tolist(), strict=True)})
+    return _numbered(kind, spec, int(value))
+
+
+def soft(kind: str | None, spec: DataSpec, condition: Condition) -> Tensor:
+    """A condition's value as one that can be mixed with others: shares of the classes or identities (K,), or attributes (A,); float32."""
+    return condition.value if kind == "attributes" else F.one_hot(condition.value, number_of(kind, spec)).float()
+
+
+TRUTH = "true"  # `--label true`: what the data say
+
+
+def told(
+    kind: str | None,
+    spec: DataSpec,
+    label: Sequence[str] | None,
+    attributes: Sequence[str] | None,
+    truth: list[Any] | None,
+    trusting: bool = True,
+) -> dict[str, Any]:
+    """What images show, as the arguments `label` and `attributes` of Python: from the words of a command, or from the data.
+
+    Args:
+        label, attributes: the words of --label and --attributes.
+        truth: what the data say, or None (see `truth`).
+        trusting: whether the data are believed where no word is said; with the one word `true`, unless that is a class, they always are.
+    """
+    asked = list(label or []) == [TRUTH] and kind is not None and TRUTH not in spec.classes
+    if asked and truth is None:
+        raise UserError(f"the images come without {kind}", "--label true", "name it, or take items of labelled data (mnist:test)")
+    if truth is not None and (asked or (trusting and not label and not attributes)):
+        return {"attributes" if kind == "attributes" else "label": truth}
+    return {"label": label or None, "attributes": parse_attributes(attributes)}
+
+
 def parse_attributes(words: Sequence[str] | None) -> dict[str, str] | None:
     """`smile=1,glasses=0`, in one word or several, as name -> value; None without words. Raises UserError for what is not like that."""
     if not words:
@@ -107,6 +146,13 @@ def truth(kind: str | None, spec: DataSpec, data: ImageData, items: Iterable[int
         columns = {name: data.attribute_names.index(name) for name in spec.attributes}
         return [{name: int(data.attributes[item, column]) for name, column in columns.items()} for item in items]
     return None
+
+
+def examples(kind: str | None, spec: DataSpec, data: ImageData) -> Tensor | None:
+    """The attributes of all items, (N, A) float32, for a model that is asked by them; None where the data do not have them all."""
+    if kind != "attributes" or data.attributes is None or not set(spec.attributes) <= set(data.attribute_names):
+        return None
+    return torch.from_numpy(data.attributes[:, [data.attribute_names.index(name) for name in spec.attributes]]).float()
 
 
 def _numbered(kind: str | None, spec: DataSpec, number: int) -> Condition:

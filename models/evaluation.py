@@ -183,12 +183,16 @@ def evaluate(
         asked = {name: module for name, module in modules.items() if name not in lacking}
         wanted = {side: {need.partition(".")[2] for need in needs if need.startswith(f"{side}.")} for side in ("real", "generated")}
         real = None
-        if wanted["real"] or "held_out" in needs:
+        if wanted["real"] or "held_out" in needs or trained.condition == "attributes":
             config = _config_for(trained, data, how)
             with ranks.first_alone():
                 real = load_data(api.data_request(config))
                 if "held_out" in needs:
                     evidence = dataclasses.replace(evidence, held_out=looker.held_out(config, trained, real, data))
+            trained = trained.like(real)
+            evidence = dataclasses.replace(evidence, trained=trained)
+            if trained.condition == "attributes" and trained.examples is None:
+                looker.warn(f"{printable(real.name)} has no attributes like the run's, so samples show none")
             for path, reason in real.bad[:1]:
                 looker.warn(f"{len(real.bad):,} images of {printable(real.name)} were left out, the first is {printable(path)} ({reason})")
         images = {}

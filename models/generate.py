@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.base import Encodes, LatentModel, Samples
+from models.base import Classifies, Encodes, LatentModel, Samples
 from models.data.batches import to_float, to_uint8
 from models.errors import UserError
 from models.randomness import image_noise
@@ -49,37 +49,73 @@ def in_blocks(function: Callable[..., Tensor], device: torch.device, *inputs: Te
 
 
 def condition_of(model: LatentModel) -> str | None:
-    """What a model's `sample` has to be told besides the noise: `label`, `identity`, `attributes`, or nothing.
+    """What a model has to be told besides noise, image or code: `label`, `identity`, `attributes`, or nothing.
 
-    It is what `sample` takes and what the model was trained with; a file may hold a model that takes labels under one option only.
+    It is what its methods take and what it was trained with; a file may hold a model that takes labels under one option only.
     """
-    asks = signature(model.sample).parameters if isinstance(model, Samples) else ()
+    asks = {name for capability in ("sample", "encode", "decode") for name in _arguments(model, capability)}
     return next((name for name in ("label", "identity", "attributes") if name in asks and name in model.needs), None)
 
 
-def asked(model: LatentModel, items: Iterable[int]) -> Tensor | None:
+def _arguments(model: LatentModel, capability: str) -> frozenset[str]:
+    return frozenset(signature(getattr(model, capability)).parameters) if hasattr(model, capability) else frozenset()
+
+
+def asked(model: LatentModel, items: Iterable[int], examples: Tensor | None = None) -> Tensor | None:
     """What samples show where nobody says, or None for a model without condition.
 
-    The classes (or identities) in turn, item i class i mod K: (N,) int64. Of attributes none: (N, A) zeros.
+    The classes (or identities) in turn, item i class i mod K: (N,) int64. Attributes are those of the `examples` (M, A) in turn, item i of
+    example i mod M, because few combinations of them occur; without examples none: (N, A) zeros.
     """
     kind, numbers = condition_of(model), torch.tensor(list(items), dtype=torch.int64)
     if kind == "attributes":
-        return torch.zeros(len(numbers), len(model.spec.attributes))
+        return torch.zeros(len(numbers), len(model.spec.attributes)) if examples is None else examples[numbers % len(examples)]
     count = {"label": len(model.spec.classes), "identity": model.spec.identities}.get(kind or "")
     return numbers % count if count else None
 
 
-def ask(model: LatentModel, noise: Tensor, condition: Tensor | None) -> Tensor:
-    """`model.sample`: noise (B, *noise_shape) and what is asked for (B, ...), if anything -> (B, C, H, W) in [-1, 1]."""
-    told = {} if condition is None else {condition_of(model) or "": condition}
-    return model.sample(noise, **told)  # type: ignore[operator]
+Capability = Literal["sample", "encode", "decode"]
+
+
+def ask(model: LatentModel, capability: Capability, given: Tensor, condition: Tensor | None) -> Tensor:
+    """`model.sample`, `encode` or `decode`: what it is given (B, ...), and what is shown (B, ...) where it has to be told."""
+    kind = condition_of(model) if condition is not None else None
+    told = {kind: condition} if kind and kind in _arguments(model, capability) else {}
+    made: Tensor = getattr(model, capability)(given, **told)
+    return made
+
+
+def ask_in_blocks(model: LatentModel, capability: Capability, given: Tensor, condition: Tensor | None, device: torch.device) -> Tensor:
+    """`ask` in blocks: (N, ...) and what is shown (N, ...), if anything -> (N, ...), on the CPU."""
+    if condition is None:
+        return in_blocks(lambda x: ask(model, capability, x, None), device, given)
+    return in_blocks(lambda x, c: ask(model, capability, x, c), device, given, condition)
 
 
 def samples_of(model: LatentModel, noise: Tensor, condition: Tensor | None, device: torch.device) -> Tensor:
-    """`ask` in blocks: noise (N, ...) and what is asked for (N, ...), if anything -> (N, C, H, W) in [-1, 1], on the CPU."""
-    if condition is None:
-        return in_blocks(lambda z: ask(model, z, None), device, noise)
-    return in_blocks(lambda z, c: ask(model, z, c), device, noise, condition)
+    """Noise (N, ...) and what is asked for (N, ...), if anything -> (N, C, H, W) in [-1, 1], on the CPU; in blocks."""
+    return ask_in_blocks(model, "sample", noise, condition, device)
+
+
+def reconstructions_of(model: LatentModel, images: Tensor, condition: Tensor | None, device: torch.device) -> Tensor:
+    """Through encoder and decoder: (N, C, H, W) in [-1, 1], and what they show (N, ...), if anything -> the same shape, on the CPU."""
+
+    def again(x: Tensor, c: Tensor | None = None) -> Tensor:
+        return ask(model, "decode", ask(model, "encode", x, c), c)
+
+    return in_blocks(again, device, images) if condition is None else in_blocks(again, device, images, condition)
+
+
+def classified(model: LatentModel, images: Tensor, device: torch.device) -> Tensor | None:
+    """What images (N, C, H, W) in [-1, 1] most likely show, as `ask` takes it, in the eyes of the model's own classifier.
+
+    None for a model that has no classifier of what it has to be told. Call it in eval mode.
+    """
+    kind = condition_of(model)
+    if kind is None or not isinstance(model, Classifies) or model.target != kind:
+        return None
+    logits = in_blocks(model.classify, device, images)
+    return (logits > 0).float() if kind == "attributes" else logits.argmax(1)
 
 
 def truncated(noise: Tensor, limit: float) -> Tensor:
@@ -121,12 +157,14 @@ def sample(
     batch: int = 256,
     condition: Tensor | None = None,
     truncation: float | None = None,
+    examples: Tensor | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield samples `first` to `first + count` as uint8 (up to `batch`, H, W, C). Image i depends on (seed, i) and on what follows alone.
 
     Args:
         condition: what all of them show, () int64 or (A,) float32; None for what `asked` says.
         truncation: cut the noise off there, see `truncated`.
+        examples: for `asked`.
     """
     require(model, Samples, "sample")
     device = next(model.parameters()).device
@@ -136,14 +174,14 @@ def sample(
         stop = min(start + step, first + count)
         noise = image_noise(seed, range(start, stop), model.noise_shape)
         noise = noise if truncation is None else truncated(noise, truncation)
-        shown = asked(model, range(start, stop)) if condition is None else condition.expand(stop - start, *condition.shape)
+        shown = asked(model, range(start, stop), examples) if condition is None else condition.expand(stop - start, *condition.shape)
         with evaluating(model):
             made = to_uint8(samples_of(model, noise, shown, device)).numpy()
         yield made[max(first - start, 0) :]
 
 
-def reconstruct(model: LatentModel, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Encode and decode uint8 (N, H, W, C).
+def reconstruct(model: LatentModel, images: np.ndarray, condition: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Encode and decode uint8 (N, H, W, C), which show `condition` (N, ...), where the model has to be told.
 
     Returns the reconstructions, uint8 of the same shape, and each image's mean squared error (N,) in units where black is 0 and white 1.
     """
@@ -151,7 +189,7 @@ def reconstruct(model: LatentModel, images: np.ndarray) -> tuple[np.ndarray, np.
     device = next(model.parameters()).device
     original = to_float(torch.from_numpy(images))
     with evaluating(model):
-        again = in_blocks(lambda x: model.decode(model.encode(x)), device, original)  # type: ignore[operator]
+        again = reconstructions_of(model, original, condition, device)
     error = ((again - original) / 2).square().flatten(1).mean(1)
     return to_uint8(again).numpy(), error.numpy()
 
@@ -178,6 +216,7 @@ def project(
     images: np.ndarray,
     *,
     condition: Tensor | None = None,
+    known: np.ndarray | None = None,
     steps: int = 300,
     restarts: int = 4,
     lr: float = 0.1,
@@ -192,6 +231,7 @@ def project(
     Args:
         images: uint8 (N, H, W, C) of the model's shape.
         condition: what each image shows, (N,) or (N, A), for a model that has to be told.
+        known: bool (N, H, W), at least one of each image: only these pixels count, in the search and in the error.
         progress: called with (steps done, steps in all).
     """
     require(model, Samples, "project")
@@ -202,13 +242,20 @@ def project(
         target = to_float(torch.from_numpy(images[first : first + BLOCK])).to(device).repeat_interleave(restarts, 0)
         start = image_noise(seed, range(first * restarts, first * restarts + len(target)), model.noise_shape, "project").to(device)
         shown = None if condition is None else condition[first : first + BLOCK].to(device).repeat_interleave(restarts, 0)
+        weight = None if known is None else _weights(known[first : first + BLOCK]).to(device).repeat_interleave(restarts, 0)
 
         def advance(step: int, done: int = number * steps) -> None:
             progress(done + step, len(blocks) * steps)
 
-        found.append(_search(model, target, start, shown, restarts, steps, lr, advance))
+        found.append(_search(model, target, start, shown, weight, restarts, steps, lr, advance))
     noise, error = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Projection(noise, error.numpy(), images_from(model, noise, "noise", condition), condition)
+
+
+def _weights(known: np.ndarray) -> Tensor:
+    """(N, H, W) bool -> (N, 1, H, W) float32, 0 where a pixel is not known, and such that a mean over all is one over the known."""
+    weight = torch.from_numpy(known).float().unsqueeze(1)
+    return weight / weight.mean((1, 2, 3), keepdim=True)
 
 
 def _search(
@@ -216,6 +263,7 @@ def _search(
     target: Tensor,
     start: Tensor,
     condition: Tensor | None,
+    weight: Tensor | None,
     restarts: int,
     steps: int,
     lr: float,
@@ -229,7 +277,8 @@ def _search(
     with evaluating(model):
         for step in range(steps + 1):
             with torch.enable_grad():
-                error = ((ask(model, noise, condition) - target) / 2).square().flatten(1).mean(1)
+                squares = ((ask(model, "sample", noise, condition) - target) / 2).square()
+                error = (squares if weight is None else squares * weight).flatten(1).mean(1)
                 length = noise.square().flatten(1).sum(1) / size
                 loss = (error + 1e-3 * (length - 1).square()).sum()
             with torch.no_grad():
@@ -262,11 +311,10 @@ def blend(a: Tensor, b: Tensor, steps: int, path: Literal["lerp", "slerp"]) -> T
 
 
 def images_from(model: LatentModel, points: Tensor, space: Literal["code", "noise"], condition: Tensor | None = None) -> np.ndarray:
-    """Latents or noise (N, ...), with noise also what is asked for (N, ...), if anything -> uint8 (N, H, W, C)."""
+    """Latents or noise (N, ...), and what is asked for (N, ...), if anything -> uint8 (N, H, W, C)."""
     device = next(model.parameters()).device
     with evaluating(model):
-        made = samples_of(model, points, condition, device) if space == "noise" else in_blocks(model.decode, device, points)  # type: ignore[arg-type]
-        return to_uint8(made).numpy()
+        return to_uint8(ask_in_blocks(model, "sample" if space == "noise" else "decode", points, condition, device)).numpy()
 
 
 def grid(images: np.ndarray | Sequence[np.ndarray], columns: int, gap: int = 2, background: int = 255) -> np.ndarray:

@@ -36,6 +36,14 @@ def write_rows(images: Sequence[np.ndarray], path: Path, columns: int) -> Path:
     return path
 
 
+def write_inpainting(originals: np.ndarray, holes: np.ndarray, completed: Sequence[np.ndarray], path: Path) -> Path:
+    """A row for each image: the original, the same with its hole (N, H, W) in middle grey, and each of the completed (N, H, W, C)."""
+    masked = np.where(holes[..., None], np.uint8(128), originals)
+    columns = [originals, masked, *completed]
+    save_png(generate.grid(np.stack(columns, 1).reshape(-1, *originals.shape[1:]), len(columns)), path)
+    return path
+
+
 def write_singles(
     blocks: Iterable[np.ndarray],
     folder: Path,

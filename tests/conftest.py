@@ -59,8 +59,8 @@ def paint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]
 
     monkeypatch.chdir(tmp_path)
 
-    def make(kind: str | None, **spec: Any) -> Any:
-        trained = painter(kind, **spec)
+    def make(*kind: Any, **spec: Any) -> Any:
+        trained = painter(*kind, **spec)
         monkeypatch.setattr(api, "load", lambda run, **more: trained)
         return trained
 

@@ -1,6 +1,6 @@
-"""A model that paints what it is asked for, and the command line around it.
+"""A model that paints what it is asked for, one that also encodes, one that also classifies, and the command line around them.
 
-The left half of an image tells the condition, the right half the noise.
+The left half of an image tells the condition, the right half the noise or the code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Painter(LatentModel):
 
     def __init__(self, kind: str | None, spec: DataSpec) -> None:
         super().__init__(None, spec)
-        self.needs = frozenset({"image"} | ({kind} if kind else set()))
+        self.kind, self.needs = kind, frozenset({"image"} | ({kind} if kind else set()))
         self.scale = nn.Parameter(torch.ones(()))
 
     def stages(self) -> tuple[Any, ...]:
@@ -43,6 +43,8 @@ class Painter(LatentModel):
         self, noise: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
     ) -> Tensor:
         told = next((told for told in (label, identity) if told is not None), torch.zeros(len(noise)))
+        if told.ndim == 2:  # shares of the classes
+            told = told @ torch.arange(told.shape[1], dtype=torch.float32)
         if attributes is not None:
             told = attributes @ torch.tensor([1.0, 2.0, 4.0])
         left = (8 * told / 127.5 - 1).view(-1, 1, 1, 1).expand(-1, 1, 16, 8)
@@ -50,12 +52,45 @@ class Painter(LatentModel):
         return torch.cat([left, right], 3)
 
 
-def painter(kind: str | None, **spec: Any) -> Trained:
+class Copyist(Painter):
+    """Its code is the mean of the right half; the left half is what it is told."""
+
+    def encode(
+        self, image: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
+    ) -> Tensor:
+        assert self.kind is None or not (label is identity is attributes is None), "it has to be told"
+        return image[..., 8:].mean((1, 2, 3)).clamp(-0.99, 0.99).view(-1, 1)
+
+    def decode(
+        self, latent: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
+    ) -> Tensor:
+        assert self.kind is None or not (label is identity is attributes is None), "it has to be told"
+        return self.sample(2 * torch.atanh(latent), label, identity, attributes)
+
+
+class Critic(Copyist):
+    """Its classifier sees what the left half is nearest to on the whole."""
+
+    def __init__(self, kind: str | None, spec: DataSpec) -> None:
+        super().__init__(kind, spec)
+        self.target = kind or "label"
+
+    def features(self, image: Tensor) -> Tensor:
+        return (image[..., :8].mean((1, 2, 3)).view(-1, 1) + 1) * 127.5 / 8
+
+    def logits(self, features: Tensor) -> Tensor:
+        return -(features - torch.arange(3.0)).square()
+
+    def classify(self, image: Tensor) -> Tensor:
+        return self.logits(self.features(image))
+
+
+def painter(kind: str | None, model: type[Painter] = Painter, **spec: Any) -> Trained:
     """A trained model to be asked by `kind`; `spec` are fields of its DataSpec."""
-    model = Painter(kind, dataclasses.replace(SPEC, **spec)).eval()
+    made = model(kind, dataclasses.replace(SPEC, **spec)).eval()
     config = RunConfig(model="painter", data="nowhere")
-    header = Header("painter", config, model.spec, 0, "only", (1,), {}, "", {})
-    return Trained(model, header, torch.device("cpu"))
+    header = Header("painter", config, made.spec, 0, "only", (1,), {}, "", {})
+    return Trained(made, header, torch.device("cpu"))
 
 
 def asked_of(image: Any) -> int:

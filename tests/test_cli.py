@@ -31,7 +31,7 @@ from models.registry import MODELS, Entry
 Runs = Callable[[str], Path]
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy")
 COMMANDS = {
-    *("train", "sample", "reconstruct", "interpolate", "project", "fid", "evaluate", "info", "models"),
+    *("train", "sample", "reconstruct", "inpaint", "interpolate", "project", "fid", "evaluate", "info", "models"),
     *("data", "data info", "data check"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from painter import SPEC, asked_of, cells, done, painter, refused
+from painter import SPEC, Copyist, Critic, asked_of, cells, done, lgm, painter, refused
 from PIL import Image
 from scipy import stats
-from support import REPOSITORY, image_data
+from support import REPOSITORY, image_data, tiny
 
-from models import api, conditions, evaluation
+from models import api, conditions, evaluation, generate
+from models.data.dataset import ImageData
+from models.data.images import save_png
 from models.errors import UserError
 from models.generate import truncated
 from models.randomness import image_noise
@@ -275,7 +278,7 @@ def test_interpolate_shows_one_label_all_along(paint: Paint) -> None:
 def test_interpolate_refuses_what_it_cannot_ask(paint: Paint, pictures: Path) -> None:
     files = sorted(pictures.rglob("*.png"))[:2]
     paint("label")
-    assert "2 of them for one way: --label" in refused("interpolate", "run", 1, 2, "--label", "0,1")
+    assert "3 of them for one way: --label" in refused("interpolate", "run", 1, 2, "--label", "0,1,2")
     assert "nobody says which label the images show: --label" in refused("interpolate", "run", *files)
     assert "asked by label, not by attributes" in refused("interpolate", "run", 1, 2, "--attributes", "hat=1")
     paint(None)
@@ -289,3 +292,171 @@ def test_interpolate_projects_images_of_the_label(paint: Paint) -> None:
     assert (way.space, way.shows) == ("noise", "disc")
     assert max(way.errors) < 1e-3
     assert np.abs(way.images[[0, 2]].astype(int) - np.stack([a, b])).max() <= 8
+
+
+# ---- from one label to another -------------------------------------------------------------------------------------------------------
+
+
+def left_of(image: np.ndarray) -> int:
+    """The left half's grey: 8 times the class, also between classes."""
+    return int(image.flat[0])
+
+
+def right_of(image: np.ndarray) -> int:
+    return int(image.flat[15])
+
+
+def test_interpolate_from_label_to_label_at_one_noise(paint: Paint) -> None:
+    trained = paint("label")
+    shown, said = done("interpolate", "run", 3, "--label", "0,2", "-n", 5)
+    assert (shown["shows"], said) == ("cross to t-shirt, top", "")
+    found = cells(*shown["files"], 5)
+    assert [left_of(cell) for cell in found] == [0, 4, 8, 12, 16]
+    assert {right_of(cell) for cell in found} == {right_of(trained.sample(1, seed=3))}
+    same = trained.interpolate("3", "3", number=5, label=[0, 2])
+    assert np.array_equal(same[..., 0], found)
+    paint("attributes")
+    shown, _ = done("interpolate", "run", 3, "-n", 3, "--attributes", "smile=1,glasses=1", "--attributes", "hat=1", "-o", "b.png")
+    assert shown["shows"] == "smile glasses to hat"
+    assert [left_of(cell) for cell in cells("b.png", 3)] == [24, 28, 32]
+
+
+def test_interpolate_changes_label_and_noise_together(paint: Paint) -> None:
+    trained = paint("identity")
+    way = trained.way("1", "2", number=3, label=[10, 20])
+    noise = torch.cat([image_noise(seed, [0], (1,)) for seed in (1, 2)])
+    expected = torch.tanh(torch.stack([noise[0], noise.mean(0), noise[1]]) / 2)[:, 0]
+    assert way.shows == "identity 10 to identity 20"
+    assert [left_of(image) for image in way.images] == [80, 120, 160]
+    assert [right_of(image) for image in way.images] == pytest.approx(((expected + 1) * 127.5).tolist(), abs=0.51)
+
+
+def test_a_grid_has_a_row_for_each_mixture(paint: Paint) -> None:
+    trained = paint("label")
+    shown, _ = done("interpolate", "run", 1, 2, "--label", "cross,disc", "--grid", "-n", 3)
+    found = np.stack(cells(*shown["files"], 3)).reshape(3, 3, 16, 16)
+    assert [[left_of(cell) for cell in row] for row in found] == [[0] * 3, [4] * 3, [8] * 3]
+    along = [right_of(image) for image in trained.interpolate("1", "2", number=3, label=0)]
+    assert [[right_of(cell) for cell in row] for row in found] == [along] * 3
+
+
+def test_interpolate_through_the_code_is_told_at_both_ends(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The data's own labels tell the encoder and the decoder; what is asked for counts before them."""
+    trained = paint("label", Copyist)
+    originals, folder = trained.sample(1, seed=1, label=["disc", "t-shirt, top"]), tmp_path_factory.mktemp("data")
+    for name, image in zip(("disc", "t-shirt, top"), originals, strict=True):
+        (folder / name).mkdir()
+        save_png(image, folder / name / "0.png")
+    shown, said = done("interpolate", "run", f"{folder}:0", f"{folder}:1", "-n", 3)
+    assert (shown["space"], shown["shows"], said.count("the way shows disc to t-shirt, top")) == ("code", "disc to t-shirt, top", 1)
+    assert [left_of(cell) for cell in cells(*shown["files"], 3)] == [8, 12, 16]
+    shown, _ = done("interpolate", "run", f"{folder}:0", f"{folder}:1", "-n", 3, "--label", 0, "-o", "b.png")
+    assert [left_of(cell) for cell in cells("b.png", 3)] == [0, 0, 0]
+    seen = paint("label", Critic)
+    way = seen.way(originals[0], originals[1], number=2)  # nobody says: its own classifier does
+    assert (way.shows, [left_of(image) for image in way.images]) == ("disc to t-shirt, top", [8, 16])
+
+
+def test_interpolate_refuses_a_way_that_leads_nowhere(paint: Paint) -> None:
+    paint("label")
+    assert "nothing would change: B" in refused("interpolate", "run", 1)
+    assert "nothing would change: B" in refused("interpolate", "run", 1, "--label", "disc,disc")
+    assert "a grid needs two labels: --grid" in refused("interpolate", "run", 1, 2, "--grid", "--label", 1)
+    assert "a grid needs two ends: --grid" in refused("interpolate", "run", 1, "--grid", "--label", "0,1")
+    assert "both --grid and --gif" in refused("interpolate", "run", 1, 2, "--grid", "--gif", "--label", "0,1")
+
+
+# ---- the data's own attributes -------------------------------------------------------------------------------------------------------
+
+
+def with_attributes(*rows: tuple[int, ...], names: tuple[str, ...] = ("hat", "beard", "smile", "glasses")) -> ImageData:
+    return dataclasses.replace(image_data(len(rows)), attributes=np.array(rows, np.uint8), attribute_names=names)
+
+
+def test_samples_like_data_show_their_attributes_in_turn() -> None:
+    """By name: the data have one more, and in another order."""
+    trained = painter("attributes")
+    alike = trained.like(with_attributes((1, 1, 0, 0), (0, 0, 1, 1), (0, 1, 0, 0)))
+    assert [asked_of(image) for image in alike.sample(20, first=16)] == [(4, 3, 0)[number % 3] for number in range(16, 36)]
+    assert alike.asked([1, 3]).tolist() == [[1, 1, 0], [0, 0, 1]]  # type: ignore[union-attr]
+    assert [asked_of(image) for image in alike.sample(2, attributes={"hat": 1})] == [4, 4]
+    assert [asked_of(image) for image in trained.like(with_attributes((1, 1), names=("hat", "smile"))).sample(2)] == [0, 0]
+    by_label = painter("label")
+    assert np.array_equal(by_label.like(with_attributes((1, 1, 0, 0))).sample(5), by_label.sample(5))
+
+
+def test_evaluate_compares_samples_with_the_attributes_of_the_data(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = with_attributes((0, 0, 1, 0), (1, 0, 0, 1))
+    paint("attributes")
+    drawn: list[np.ndarray] = []
+
+    def watched(images: np.ndarray) -> np.ndarray:
+        drawn.extend(images)
+        return np.zeros(len(images))
+
+    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    monkeypatch.setattr(evaluation, "laplacian_variance", watched)
+    found = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=5)
+    assert [asked_of(image) for image in drawn[:5]] == [1, 6, 1, 6, 1]
+    assert not any("attributes" in text for text in found["warnings"])
+    monkeypatch.setattr(evaluation, "load_data", lambda request: image_data(3))
+    warned = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=5)["warnings"]
+    assert any("no attributes like the run's" in text for text in warned)
+
+
+@pytest.mark.parametrize("condition", ["attributes", "label"])
+def test_a_runs_grids_are_told_what_the_first_images_show(condition: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    data, draw, again = image_data(70), generate.sample, generate.reconstruct
+
+    def sample(*given: Any, examples: torch.Tensor | None = None) -> Any:
+        asked["sample"] = examples
+        return draw(*given, examples=examples)
+
+    def reconstruct(model: Any, images: np.ndarray, told: torch.Tensor | None) -> Any:
+        asked["reconstruct"] = told
+        return again(model, images, told)
+
+    monkeypatch.setattr(api, "load_data", lambda request: data)
+    monkeypatch.setattr(generate, "sample", sample)
+    monkeypatch.setattr(generate, "reconstruct", reconstruct)
+    api.train("cvae", data="mnist", out=tmp_path / "run", **tiny("cvae", {"condition": condition}, images=8))
+    told = torch.from_numpy({"attributes": data.attributes, "label": data.labels}[condition])
+    assert torch.equal(asked["reconstruct"], told[:32].float() if condition == "attributes" else told[:32])
+    if condition == "attributes":
+        assert torch.equal(asked["sample"], told[:64].float())
+    else:
+        assert asked["sample"] is None
+
+
+# ---- lgm reconstruct -------------------------------------------------------------------------------------------------------------------
+
+
+def test_reconstruct_is_told_by_the_data_by_words_or_by_its_own_classifier(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
+    trained = paint("label", Copyist)
+    images, folder = trained.sample(1, seed=1, label=[2, 1]), tmp_path_factory.mktemp("data")
+    for name, image in zip(("t-shirt, top", "disc"), images, strict=True):
+        (folder / name).mkdir()
+        save_png(image, folder / name / "0.png")
+    shown, said = done("reconstruct", "run", folder)
+    assert ([asked_of(cell) for cell in cells(shown["grid"], 2)], said) == ([1, 2, 1, 2], "")
+    assert max(item["error"] for item in shown["images"]) < 1e-4
+    shown, _ = done("reconstruct", "run", folder, "--label", "0,1", "-o", "b.png")
+    assert [asked_of(cell) for cell in cells("b.png", 2)] == [1, 2, 0, 1]
+    files = [folder / "disc" / "0.png", folder / "t-shirt, top" / "0.png"]
+    assert "nobody says which label the images show: --label" in lgm("reconstruct", "run", *files).stderr
+    assert "2 for 3 images: --label" in lgm("reconstruct", "run", *files, files[0], "--label", "0,1").stderr
+    paint("label", Critic)
+    shown, said = done("reconstruct", "run", *files, "-o", "c.png")
+    assert said == "note: nobody says which label the images show: the model's own classifier does\n"
+    assert [asked_of(cell) for cell in cells("c.png", 2)] == [1, 2, 1, 2]
+
+
+def test_reconstruct_by_attributes_and_by_identity() -> None:
+    asked: list[dict[str, Any]] = [{"smile": 1}, {"hat": 1, "glasses": 1}]
+    trained = painter("attributes", Copyist)
+    again, error = trained.reconstruct(trained.sample(1, attributes=asked), attributes=asked)
+    assert [asked_of(image) for image in again] == [1, 6]
+    assert error.max() < 1e-4
+    trained = painter("identity", Copyist)
+    assert [asked_of(image) for image in trained.reconstruct(trained.sample(2, label=7), label=[7, 11])[0]] == [7, 11]

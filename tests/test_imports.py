@@ -32,6 +32,8 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("models.data", LIGHT | {"models.registry"}),
     ("models.conditions", LIGHT | {"models.base", "models.data"}),
     ("models.generate", GROUND | {"models.base", "models.data"}),
+    ("models.masks", GROUND | {"models.data"}),
+    ("models.inpainting", GROUND | {"models.base", "models.data", "models.generate"}),
     ("models.metrics", GROUND | {"models.base", "models.data", "models.generate"}),
     ("models.training", GROUND | {"models.base", "models.data", "models.generate"}),
     ("models.results", LIGHT | {"models.generate", "models.data"}),

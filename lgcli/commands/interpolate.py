@@ -13,15 +13,27 @@ from lgcli import options as o
 def interpolate(
     run: o.Run,
     a: Annotated[str, typer.Argument(metavar="A", help="An image file, an item (mnist:test:17) or a seed (3, or seed:3).")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other end.")],
+    b: Annotated[
+        str | None,
+        typer.Argument(metavar="[B]", help="The other end; without it the way stays at A, between two labels.", show_default=False),
+    ] = None,
     number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="Images on the way, both ends included.")] = 10,
+    grid: Annotated[bool, typer.Option("--grid", help="N rows from label to label, each from A to B.")] = False,
     path: Annotated[str, typer.Option(help="lerp (straight) or slerp (along the sphere).")] = "lerp",
     space: Annotated[str, typer.Option(help="auto, code (between encoder outputs) or noise (images are projected first).")] = "auto",
     steps: o.Steps = 300,
     restarts: o.Restarts = 4,
     seed: o.Seed = 0,
-    label: o.Label = None,
-    attributes: o.Attributes = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[,NAME]", help="What a conditional model shows: one, or from one to another.", show_default=False),
+    ] = None,
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=0|1,...", help="The same for models asked by attributes; give it twice for from and to.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="The strip's file.", show_default="RUN's name-interpolation.png")
     ] = None,
@@ -32,7 +44,10 @@ def interpolate(
     force: o.Force = False,
     json: o.Json = False,
 ) -> None:
-    """Walk from one image to another through the latent space: a strip, and an animation with --gif."""
+    """Walk from one image to another through the latent space: a strip, and an animation with --gif.
+
+    A conditional model also walks from one label to another (--label 3,8), from A to B at the same time, or both ways in a --grid.
+    """
     from lgcli import render
     from models import api, conditions, results
     from models.errors import UserError, nearest
@@ -41,6 +56,8 @@ def interpolate(
         raise UserError(f"unknown path {path!r}", "--path", nearest(path, ("lerp", "slerp")))
     if number < 2:
         raise UserError("a way has two ends", "-n", "give 2 or more")
+    if grid and gif:
+        raise UserError("both --grid and --gif", "--gif", "a grid is no single way: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
     target = o.picture_path(output, f"{api.name_of(run)}-interpolation", force)
     animation = target.with_suffix(".gif")
@@ -52,16 +69,17 @@ def interpolate(
             a,
             b,
             number=number,
+            grid=grid,
             path=path,  # type: ignore[arg-type]
             space=space,  # type: ignore[arg-type]
             data_root=o.root(data_root),
             search=search,
             label=label or None,
-            attributes=conditions.parse_attributes(attributes),
+            attributes=[conditions.parse_attributes([words]) or {} for words in attributes] if attributes else None,
         )
     if way.shows and not (label or attributes):
         render.note(f"neither --label nor --attributes: the way shows {way.shows}")
-    written = [str(results.write_grid(way.images, target, columns=number))]
+    written = [str(results.write_grid(way.images, target, columns=way.columns))]
     if gif:
         written.append(str(results.write_gif(way.images, animation)))
     lines = [*written, *([f"projected with a mean squared error of {', '.join(f'{e:.5f}' for e in way.errors)}"] if way.errors else [])]

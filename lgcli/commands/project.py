@@ -19,7 +19,7 @@ def project(
     steps: o.Steps = 300,
     restarts: o.Restarts = 4,
     seed: o.Seed = 0,
-    label: o.Label = None,
+    label: o.Shown = None,
     attributes: o.Attributes = None,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-projections.png")
@@ -37,7 +37,7 @@ def project(
     """Search the noise whose samples come nearest to images: originals above projections, and the error of each.
 
     It needs no encoder. A conditional model is told what each image shows: by the data's own labels, or by --label or --attributes,
-    one for all images or one for each.
+    one for all images or one for each. Where nobody says, its own classifier does, if it has one.
     """
     from lgcli import render
     from models import api, conditions, results
@@ -47,10 +47,10 @@ def project(
         raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
-    told: dict[str, Any] = {"label": label or None, "attributes": conditions.parse_attributes(attributes)}
-    if not any(told.values()) and truth is not None:
-        told = {"attributes" if trained.condition == "attributes" else "label": truth}
+    told: dict[str, Any] = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-projections", force) if out is None else o.free_path(out, force, "--out")
+    if trained.condition and trained.classifies and not any(told.values()):
+        render.note(f"nobody says which {trained.condition} the images show: the model's own classifier does")
     with render.reading() as advance:
         told |= {"steps": steps, "restarts": restarts, "seed": seed}
         found = trained.project(originals, **told, progress=lambda done, total: advance("projecting", done, total))

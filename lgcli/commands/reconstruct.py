@@ -16,6 +16,8 @@ def reconstruct(
         list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
     ],
     number: o.Count = 32,
+    label: o.Shown = None,
+    attributes: o.Attributes = None,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-reconstructions.png")
     ] = None,
@@ -25,13 +27,20 @@ def reconstruct(
     force: o.Force = False,
     json: o.Json = False,
 ) -> None:
-    """Encode and decode images: originals above reconstructions, and the error of each."""
+    """Encode and decode images: originals above reconstructions, and the error of each.
+
+    A conditional model is told what each image shows: by the data's own labels, or by --label or --attributes, one for all images or one
+    for each. Where nobody says, its own classifier does, if it has one.
+    """
     from lgcli import render
-    from models import api, results
+    from models import api, conditions, results
 
     trained = api.load(run, device=device, raw=raw)
-    names, originals, _ = trained.gather(images, number, o.root(data_root))
+    names, originals, truth = trained.gather(images, number, o.root(data_root))
+    told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
-    again, errors = trained.reconstruct(originals)
+    again, errors = trained.reconstruct(originals, **told)
+    if trained.condition and not any(told.values()):
+        render.note(f"nobody says which {trained.condition} the images show: the model's own classifier does")
     results.write_pairs(originals, again, path)
     render.errors_table(names, errors.tolist(), {"grid": str(path)}, json)

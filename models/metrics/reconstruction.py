@@ -2,7 +2,8 @@
 
 Pixels count from 0 (black) to 1 (white). PSNR is that of the mean error over all images. SSIM is Wang et al., Image Quality Assessment:
 From Error Visibility to Structural Similarity, 2004: Gaussian windows of 11 pixels and deviation 1.5, on each channel, then averaged; where
-a side of the image is shorter, the windows are as wide as that side. The images are those of `--data`, by default held-out ones.
+a side of the image is shorter, the windows are as wide as that side. The images are those of `--data`, by default held-out ones; a
+conditional model is told what they show by their own labels.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     errors, similarities = [], []
     for start in range(0, len(originals), _BATCH):
         part = originals[start : start + _BATCH]
-        again, error = e.trained.reconstruct(part)
+        told = e.trained.told_by(e.held_out, range(start, start + len(part)))
+        again, error = e.trained.reconstruct(part, **told)
         errors.append(error)
         similarities.append(ssim(part, again).numpy())
         for images, sums in zip((part, again), moments, strict=True):

@@ -15,7 +15,10 @@ from models.nets.conv import Norm, ToMaps, constrained, halvings, norms_for
 
 
 class ClassBatchNorm(nn.Module):
-    """Batch norm with a gain and a bias of its own for every class: (B, C, H, W) and labels (B,) -> (B, C, H, W)."""
+    """Batch norm with a gain and a bias of its own for every class.
+
+    (B, C, H, W) and labels (B,) int64, or shares of the classes (B, K) float -> (B, C, H, W).
+    """
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -24,7 +27,8 @@ class ClassBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(classes, channels))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return torch.addcmul(self.bias[label][:, :, None, None], self.norm(x), self.gain[label][:, :, None, None])
+        gain, bias = (table[label] if not label.is_floating_point() else label @ table for table in (self.gain, self.bias))
+        return torch.addcmul(bias[:, :, None, None], self.norm(x), gain[:, :, None, None])
 
 
 class UpBlock(nn.Module):
@@ -72,7 +76,7 @@ class DownBlock(nn.Module):
 
 
 class ResidualGenerator(nn.Module):
-    """(B, latent), and labels (B,) where it has classes -> (B, C, H, W), unbounded (the model applies tanh)."""
+    """(B, latent), and labels (B,) or shares (B, K) where it has classes -> (B, C, H, W), unbounded (the model applies tanh)."""
 
     def __init__(self, spec: DataSpec, width: int, latent: int, *, norm: Norm = "batch", classes: int = 0) -> None:
         super().__init__()

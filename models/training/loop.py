@@ -289,14 +289,18 @@ class _Trainer:
             return
         folder = self.job.run / "samples"
         alarm, pictures = None, {}
+        kind, first = generate.condition_of(self.model), self.job.batches.at(np.arange(min(SAMPLES, len(self.job.batches))))
+        told = getattr(first, kind) if kind else None  # what the first images show
         with self.averages.applied():
             if isinstance(self.model, Samples) and stage.samples:
-                made = np.concatenate(list(generate.sample(self.model, SAMPLES, self.config.seed)))
+                examples = told if kind == "attributes" else None
+                made = np.concatenate(list(generate.sample(self.model, SAMPLES, self.config.seed, examples=examples)))
                 pictures["sample"] = generate.grid(made, 8)
                 alarm = self.alarm.look(made, progress)
             if isinstance(self.model, Encodes):
                 shown = self.job.batches.data.images[:RECONSTRUCTIONS]
-                pictures["reconstruction"] = generate.pairs(shown, generate.reconstruct(self.model, shown)[0], 8)
+                again, _ = generate.reconstruct(self.model, shown, None if told is None else told[: len(shown)])
+                pictures["reconstruction"] = generate.pairs(shown, again, 8)
         if alarm:
             yield events.Warned(self.images, *alarm)
         for kind, picture in pictures.items():

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import one_centred_penalty, wasserstein_estimate
 from models.nets.augment import differentiable
+from models.nets.conditions import as_vector
 from models.nets.conv import ConvDecoder, ConvDiscriminator
 from models.nets.residual_gan import ResidualCritic, ResidualGenerator, start_glorot
 
@@ -127,8 +128,8 @@ class WGANGP(LatentModel):
         return (self.config.latent,)
 
     def sample(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
-        """(B, latent), and with `classes` labels (B,) -> (B, C, H, W) in [-1, 1]."""
+        """(B, latent), and with `classes` labels (B,), or shares of the classes (B, K) -> (B, C, H, W) in [-1, 1]."""
         if label is None:
             return torch.tanh(self.generator(noise))
-        asked = torch.cat([noise, F.one_hot(label, len(self.spec.classes)).float()], 1)
+        asked = torch.cat([noise, as_vector(self.spec, label)], 1)
         return torch.tanh(self.generator(asked, label) if self.config.network == "residual" else self.generator(asked))

@@ -7,8 +7,9 @@ import dataclasses
 import json
 import shutil
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,7 +184,7 @@ def frozen_state(model: LatentModel, players: tuple[str, ...]) -> dict[str, torc
 def test_trains_and_generates_at_any_size(name: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
     made = job(tmp_path, name, {}, shape, images=32, count=16)
     list(loop.train(made))
-    assert_capable(made.model, made.batches.data.images[:5])
+    assert_capable(made.model, made.batches)
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -197,31 +198,25 @@ def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> N
     assert "image" in made.model.needs
     assert made.model.needs <= made.model.spec.provides
     before = {key: value.clone() for key, value in made.model.state_dict().items()}
-    assert_capable(made.model, made.batches.data.images[:5])
+    assert_capable(made.model, made.batches)
     assert all(torch.equal(value, made.model.state_dict()[key]) for key, value in before.items()), "generating changed the model"
 
 
-def assert_capable(model: LatentModel, images: np.ndarray) -> None:
+def assert_capable(model: LatentModel, batches: Batches) -> None:
     """Shape, range and dtype of all that the model can do; the same again; and the same whatever else is in the batch."""
+    images, shown = batches.data.images[:5], shown_by(model, batches, range(5))
     real = to_float(torch.from_numpy(images))
     with generate.evaluating(model):
         if isinstance(model, Encodes):
-            code = model.encode(real)
-            again = model.decode(code)
-            assert_images(again, real.shape)
-            assert torch.equal(code, model.encode(real))
-            assert torch.equal(again, model.decode(code))
-            assert torch.allclose(code[1:2], model.encode(real[1:2]), atol=1e-4)
-            assert torch.allclose(again[1:2], model.decode(code[1:2]), atol=1e-4)
+            code = generate.ask(model, "encode", real, shown)
+            assert_answers(model, "encode", real, shown)
+            assert_images(assert_answers(model, "decode", code, shown), real.shape)
         if isinstance(model, Samples):
             noise = torch.randn(5, *model.noise_shape, generator=torch.Generator().manual_seed(0))
             condition = generate.asked(model, range(5))
-            asked = {} if condition is None else {str(generate.condition_of(model)): condition}
-            made = model.sample(noise, **asked)
+            made = assert_answers(model, "sample", noise, condition)
             assert_images(made, real.shape)
-            assert torch.equal(made, model.sample(noise, **asked))
-            assert torch.allclose(made[1:2], model.sample(noise[1:2], **{key: value[1:2] for key, value in asked.items()}), atol=1e-4)
-            assert not torch.equal(made, model.sample(-noise, **asked)), "the noise changes nothing"
+            assert not torch.equal(made, generate.ask(model, "sample", -noise, condition)), "the noise changes nothing"
         if isinstance(model, Classifies):
             spec = model.spec
             answers = {"label": len(spec.classes), "attributes": len(spec.attributes), "identity": spec.identities}[model.target]
@@ -240,10 +235,33 @@ def assert_capable(model: LatentModel, images: np.ndarray) -> None:
         assert np.array_equal(many[17:20], np.concatenate(list(generate.sample(model, 3, seed=3, first=17))))
         assert np.array_equal(many, np.concatenate(list(generate.sample(model, 20, seed=3, batch=16))))
     if isinstance(model, Encodes):
-        again, error = generate.reconstruct(model, images)
+        again, error = generate.reconstruct(model, images, shown)
         assert again.shape == images.shape
         assert error.shape == (len(images),)
-        assert np.array_equal(again[2:3], generate.reconstruct(model, images[2:3])[0])
+        assert np.array_equal(again[2:3], generate.reconstruct(model, images[2:3], None if shown is None else shown[2:3])[0])
+
+
+def shown_by(model: LatentModel, batches: Batches, items: Iterable[int]) -> torch.Tensor | None:
+    """What the data say that these items show, for a model that has to be told."""
+    kind = generate.condition_of(model)
+    return getattr(batches.at(list(items)), kind) if kind else None
+
+
+def assert_answers(model: LatentModel, capability: generate.Capability, given: torch.Tensor, told: torch.Tensor | None) -> torch.Tensor:
+    """What one method makes of what it is given: the same again and in any company; told otherwise, another; told softly, the same."""
+    made = generate.ask(model, capability, given, told)
+    assert torch.equal(made, generate.ask(model, capability, given, told))
+    assert torch.allclose(made[1:2], generate.ask(model, capability, given[1:2], None if told is None else told[1:2]), atol=1e-4)
+    if told is None or generate.condition_of(model) not in signature(getattr(model, capability)).parameters:
+        return made
+    other = 1 - told if told.is_floating_point() else (told + 1) % 3
+    assert not torch.equal(made, generate.ask(model, capability, given, other)), "the condition changes nothing"
+    count = {"label": len(model.spec.classes), "identity": model.spec.identities}.get(str(generate.condition_of(model)))
+    shares = told if count is None else torch.nn.functional.one_hot(told, count).float()
+    assert torch.allclose(made, generate.ask(model, capability, given, shares), atol=1e-4)
+    between = generate.ask(model, capability, given, torch.lerp(shares, shares.flip(0), 0.5))
+    assert (between.shape, between.dtype) == (made.shape, made.dtype)
+    return made
 
 
 def assert_validates(model: LatentModel) -> None:
@@ -284,7 +302,7 @@ def distance(model: LatentModel, batches: Batches) -> float:
     """
     images = batches.data.images
     if isinstance(model, Encodes):
-        return float(generate.reconstruct(model, images)[1].mean())
+        return float(generate.reconstruct(model, images, shown_by(model, batches, range(len(images))))[1].mean())
     if isinstance(model, Classifies):
         [batch] = batches.in_order(len(batches))
         with generate.evaluating(model):

@@ -1,0 +1,91 @@
+"""lgm inpaint"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lgcli import options as o
+
+SHOWN = (1, 5, 10)  # iterations in the grid where nobody says, as in the CVAE-GAN paper; and the last
+
+
+def numbers(text: str) -> list[int]:
+    """`1,5,10` as numbers above 0, in order and each once. Options say `Any`: for a list Typer would take several words."""
+    return sorted({o.count(part.strip()) for part in text.split(",")})
+
+
+def inpaint(
+    run: o.Run,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
+    ],
+    mask: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND|FILE|DIR",
+            help="box, center, half, random or stroke; or an image, white in the hole; or a folder with one per image.",
+        ),
+    ],
+    iterations: Annotated[int, typer.Option(parser=o.count, metavar="N", help="How often encoder and decoder are asked.")] = 10,
+    show: Annotated[
+        Any, typer.Option(parser=numbers, metavar="N,...", help="Iterations in the grid.", show_default="1,5,10 and the last")
+    ] = None,
+    number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="How many images of a data set.")] = 16,
+    seed: o.Seed = 0,
+    label: o.Shown = None,
+    attributes: o.Attributes = None,
+    steps: o.Steps = 300,
+    restarts: o.Restarts = 4,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-inpainted.png")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the single completed images here instead.", show_default=False)
+    ] = None,
+    data_root: o.DataRoot = None,
+    device: o.Device = "auto",
+    raw: o.Raw = False,
+    force: o.Force = False,
+    json: o.Json = False,
+) -> None:
+    """Fill holes in images: a row for each, the original, what is known of it, and the completed image after some iterations.
+
+    A model that encodes is asked again and again, and what is known is put back each time; one that only samples is searched by projection
+    (--steps, --restarts). A conditional model is told what each image shows by --label or --attributes, one for all or one for each, or
+    `--label true`; else its own classifier says what is most likely, before each iteration.
+    """
+    from lgcli import render
+    from models import api, conditions, masks, results
+    from models.errors import UserError
+
+    if out is not None and output is not None:
+        raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
+    shown = show or sorted({*(n for n in SHOWN if n <= iterations), iterations})
+    if shown[-1] > iterations:
+        raise UserError(f"iteration {shown[-1]} of {iterations}", "--show", "give numbers up to --iterations")
+    trained = api.load(run, device=device, raw=raw)
+    names, originals, truth = trained.gather(images, number, o.root(data_root))
+    holes = masks.gather(mask, names, seed, trained.model.spec.size)
+    told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth, trusting=False)
+    path = o.picture_path(output, f"{api.name_of(run)}-inpainted", force) if out is None else o.free_path(out, force, "--out")
+    with render.reading() as advance:
+        search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": lambda done, total: advance("inpainting", done, total)}
+        found = trained.inpaint(originals, holes, iterations=iterations, seed=seed, **told, **search)
+    if out is None:
+        kept = [found.images[-1]] if found.projected else [found.images[n - 1] for n in shown]
+        results.write_inpainting(originals, holes, kept, path)
+    else:
+        results.write_singles([found.images[-1]], out)
+    made = {
+        "mask": mask,
+        "seed": seed,
+        "by": "projection" if found.projected else "iteration",
+        "iterations": len(found.images),
+        **({"shown": [*shown]} if out is None and not found.projected else {}),
+        "files": [str(path)],
+    }
+    labels = [] if found.condition is None else [conditions.named(trained.condition, trained.model.spec, c).name for c in found.condition]
+    render.inpainting(names, labels, found.start_error.tolist(), found.error.tolist(), made, json)

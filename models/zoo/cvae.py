@@ -1,0 +1,97 @@
+"""CVAE: a variational auto-encoder whose encoder and decoder are told what the image shows.
+
+Source: Sohn et al., Learning Structured Output Representation using Deep Conditional Generative Models, 2015; the baseline of the CVAE-GAN
+paper's table. The prior is N(0, I) whatever is shown, so noise and a class make a sample, and the code of one image with another
+class shows that class in the same manner. The class is joined to the encoder's last features and to the decoder's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.losses import kl_to_standard_normal, squared_error
+from models.nets.conditions import as_vector, condition_size, join
+from models.nets.conv import ConvDecoder, ConvEncoder
+
+
+class CVAE(LatentModel):
+    @dataclass(frozen=True)
+    class Config:
+        condition: Literal["label", "identity", "attributes"] = "label"  # what the images are asked to show
+        widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
+        latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code
+        sigma: Annotated[float, Range(1e-3, 1e3)] = 0.5  # the pixels' deviation given the code, where black is 0 and white 1
+        beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
+        lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate
+        schedule: Literal["constant", "linear", "cosine", "exponential", "steps"] = "cosine"  # of the learning rate
+
+    config: Config
+    averaged = ("encoder", "heads", "decoder")
+    presets = {
+        "quick": Preset(80_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
+        "default": Preset(1_200_000),
+        "paper": Preset(4_000_000, options={"latent": 256}, about="the code's size of the CVAE-GAN paper"),
+    }
+
+    def __init__(self, config: Config, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.needs = frozenset({"image", config.condition})
+        told = condition_size(spec, config.condition)
+        self.encoder = ConvEncoder(spec, config.widths, 4 * config.latent)
+        self.heads = nn.Linear(4 * config.latent + told, 2 * config.latent)  # the posterior's mean and log-variance
+        self.decoder = ConvDecoder(spec, config.widths, config.latent + told)
+
+    # --- objective ---
+
+    def players(self) -> dict[str, Player]:
+        c = self.config
+        return {"autoencoder": Player((self.encoder, self.heads, self.decoder), lr=c.lr, schedule=c.schedule)}
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("conditional variational auto-encoder", self.turns, players=("autoencoder",)),)
+
+    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+        shown = as_vector(self.spec, **{self.config.condition: getattr(batch, self.config.condition)})
+        mean, log_variance = self.posterior(batch.image, shown)
+        code = torch.addcmul(mean, (log_variance / 2).exp(), torch.randn_like(mean))
+        again = torch.tanh(self.decoder(join(code, shown))).float()
+        reconstruction = squared_error(again, batch.image).mean() / (2 * self.config.sigma**2)
+        kl = kl_to_standard_normal(mean, log_variance).mean()
+        yield Turn({"autoencoder": reconstruction + self.config.beta * kl}, {"reconstruction": reconstruction, "KL": kl})
+
+    def posterior(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code, (B, latent) each: images (B, C, H, W) and what they show (B, K)."""
+        features = F.relu(self.encoder(image))
+        mean, log_variance = self.heads(join(features, shown)).float().chunk(2, 1)
+        return mean, F.hardtanh(log_variance, -10, 10)
+
+    # --- capabilities ---
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return (self.config.latent,)
+
+    def encode(
+        self, image: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
+    ) -> Tensor:
+        """The posterior's mean: (B, C, H, W) and what the images show -> (B, latent)."""
+        return self.posterior(image, as_vector(self.spec, label, identity, attributes))[0]
+
+    def decode(
+        self, latent: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
+    ) -> Tensor:
+        """(B, latent) and what to show -> (B, C, H, W) in [-1, 1]."""
+        return torch.tanh(self.decoder(join(latent, as_vector(self.spec, label, identity, attributes))))
+
+    def sample(
+        self, noise: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
+    ) -> Tensor:
+        """The prior is N(0, I) for all: (B, latent) and what to show -> (B, C, H, W) in [-1, 1]."""
+        return self.decode(noise, label, identity, attributes)

@@ -1,0 +1,210 @@
+"""CVAE-GAN: a conditional VAE whose decoder is also a generator, with a discriminator and a classifier to learn from; four players.
+
+Paper: Bao et al., CVAE-GAN: Fine-Grained Image Generation through Asymmetric Training, 2017. Asymmetric: the discriminator plays the
+ordinary game, but the generator never sees -log D. It brings the mean of the discriminator's features on its samples to their mean on real
+images, and in every class the mean of the classifier's features likewise, so its gradient does not vanish where the discriminator
+is sure. `game=ordinary` pays it -log D instead, for comparison. For reconstructions, pixels and both networks' features are compared
+pairwise.
+
+All four losses are taken on one graph, before anyone moves. Means over real images, and class centres of both sides, are moving averages,
+because a batch holds few images of a class; the gradient is that of the batch's own means, at its full size. Features are those of the
+last hidden layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.losses import fake_loss, judged_right, kl_to_standard_normal, real_loss, squared_error
+from models.nets.conditions import as_vector, condition_size, join
+from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, start_small
+
+
+class CVAEGAN(LatentModel):
+    real_mean: Tensor
+    real_centres: Tensor
+    fake_centres: Tensor
+    centres_seen: Tensor
+    steps_seen: Tensor
+
+    @dataclass(frozen=True)
+    class Config:
+        condition: Literal["label", "identity"] = "label"  # what the images are asked to show
+        latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
+        widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
+        features: Annotated[int, Range(1, 8192)] = 256  # of the discriminator's and the classifier's last hidden layer
+        kl_weight: Annotated[float, Range(0, 1e6)] = 3.0  # lambda 1
+        reconstruction_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 2: pixels and features, pairwise
+        mean_weight: Annotated[float, Range(0, 1e6)] = 1e-3  # lambda 3: the mean of the discriminator's features
+        class_weight: Annotated[float, Range(0, 1e6)] = 1e-3  # lambda 4: the class centres of the classifier's features
+        game: Literal["means", "ordinary"] = "means"  # what samples are paid for: matching means, or -log D with weight 1
+        decay: Annotated[float, Range(0, 1)] = 0.99  # of the moving averages of means and centres
+        discriminator_steps: Annotated[int, Range(1, 100)] = 1  # its moves for each of the others'
+        lr: Annotated[float, Range(0, 10)] = 2e-4  # learning rate of all players
+        schedule: Literal["constant", "linear", "cosine", "exponential", "steps"] = "constant"  # of the learning rates
+
+    config: Config
+    averaged = ("encoder", "heads", "generator")
+    presets = {
+        "quick": Preset(150_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
+        "default": Preset(1_200_000),
+        "paper": Preset(4_000_000, options={"latent": 256}, about="the paper's code size"),
+    }
+
+    def __init__(self, config: Config, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.needs = frozenset({"image", config.condition})
+        self.target = config.condition  # of `classify`
+        classes = condition_size(spec, config.condition)
+        self.encoder = ConvEncoder(spec, config.widths, 4 * config.latent)
+        self.heads = nn.Linear(4 * config.latent + classes, 2 * config.latent)  # the posterior's mean and log-variance
+        self.generator = ConvDecoder(spec, config.widths, config.latent + classes)
+        self.discriminator = ConvDiscriminator(spec, config.widths, outputs=config.features)
+        self.logit = nn.Linear(config.features, 1)
+        self.classifier = ConvDiscriminator(spec, config.widths, outputs=config.features)
+        self.class_logits = nn.Linear(config.features, classes)
+        for network in (self.generator, self.discriminator):
+            network.apply(start_small)
+        self.register_buffer("real_mean", torch.zeros(config.features))
+        self.register_buffer("real_centres", torch.zeros(classes, config.features))
+        self.register_buffer("fake_centres", torch.zeros(classes, config.features))
+        self.register_buffer("steps_seen", torch.zeros(()))
+        self.register_buffer("centres_seen", torch.zeros(classes))  # batches that had the class
+
+    # --- objective ---
+
+    def players(self) -> dict[str, Player]:
+        c = self.config
+        modules: dict[str, tuple[nn.Module, ...]] = {
+            "classifier": (self.classifier, self.class_logits),
+            "discriminator": (self.discriminator, self.logit),
+            "generator": (self.generator,),
+            "encoder": (self.encoder, self.heads),
+        }
+        return {name: Player(parts, c.lr, betas=(0.5, 0.999), schedule=c.schedule) for name, parts in modules.items()}
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("four players", self.turns, players=("classifier", "discriminator", "generator", "encoder")),)
+
+    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+        c = self.config
+        image, label = batch.image, getattr(batch, c.condition)
+        shown = as_vector(self.spec, **{c.condition: label})
+        for _ in range(c.discriminator_steps - 1):
+            fake = torch.tanh(self.generator(join(self.noise(batch), shown))).detach()
+            yield Turn({"discriminator": real_loss(self.logit(self.seen(image))) + fake_loss(self.logit(self.seen(fake)))})
+
+        mean, log_variance = self.posterior(image, shown)
+        code = torch.addcmul(mean, (log_variance / 2).exp(), torch.randn_like(mean))
+        again = torch.tanh(self.generator(join(code, shown))).float()
+        fake = torch.tanh(self.generator(join(self.noise(batch), shown))).float()
+
+        seen_real, seen_again, seen_fake = self.seen(image), self.seen(again), self.seen(fake)
+        on_real, on_again, on_fake = self.logit(seen_real), self.logit(seen_again), self.logit(seen_fake)
+        discriminator = real_loss(on_real) + (fake_loss(on_again) + fake_loss(on_fake)) / 2
+        named_real, named_again, named_fake = self.features(image), self.features(again), self.features(fake)
+        logits = self.logits(named_real)
+        classifier = F.cross_entropy(logits, label)
+
+        pixels = 2 * squared_error(again, image).mean()  # half the squared distance of images in [-1, 1]
+        pairwise = pixels + half_square(seen_again - seen_real.detach()) + half_square(named_again - named_real.detach())
+        if c.game == "means":
+            game = c.mean_weight * half_square((seen_fake.mean(0) - self.real_mean_with(seen_real)).unsqueeze(0))
+        else:
+            game = real_loss(on_fake)
+        centres = self.centre_distance(named_real, named_fake, label)
+        kl = kl_to_standard_normal(mean, log_variance).mean()
+        yield Turn(
+            {
+                "classifier": classifier,
+                "discriminator": discriminator,
+                "generator": c.reconstruction_weight * pairwise + game + c.class_weight * centres,
+                "encoder": c.kl_weight * kl + c.reconstruction_weight * pairwise,
+            },
+            {
+                "KL": kl,
+                "pixels": pixels,
+                "centres": centres,
+                "right": judged_right(on_real, on_fake),
+                "real images named right": (logits.argmax(1) == label).float().mean(),
+            },
+        )
+
+    def posterior(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code, (B, latent) each: images (B, C, H, W) and what they show (B, K)."""
+        mean, log_variance = self.heads(join(F.relu(self.encoder(image)), shown)).float().chunk(2, 1)
+        return mean, F.hardtanh(log_variance, -10, 10)
+
+    def seen(self, image: Tensor) -> Tensor:
+        """The discriminator's last hidden layer: (B, C, H, W) -> (B, features)."""
+        return F.leaky_relu(self.discriminator(image).float(), 0.2)
+
+    def real_mean_with(self, features: Tensor) -> Tensor:
+        """The moving average of the discriminator's mean feature on real images, after this batch: (B, F) -> (F,)."""
+        self.real_mean.lerp_(features.detach().mean(0), self.share(self.steps_seen))
+        self.steps_seen.add_(1)
+        return self.real_mean.clone()
+
+    def centre_distance(self, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
+        """Half the squared distance of real and fake class centres, summed over the classes of the batch: (B, F) twice, (B,) -> scalar."""
+        classes = len(self.real_centres)
+        count = torch.bincount(label, minlength=classes).unsqueeze(1)
+        present = count > 0
+
+        def batch_centres(features: Tensor) -> Tensor:
+            return features.new_zeros(classes, features.shape[1]).index_add(0, label, features) / count.clamp_min(1)
+
+        share = self.share(self.centres_seen).unsqueeze(1) * present
+        now = batch_centres(fake)
+        for centres, found in ((self.real_centres, batch_centres(real)), (self.fake_centres, now)):
+            centres.lerp_(found.detach(), share)
+        self.centres_seen.add_(present.squeeze(1))
+        # The centres' values are the moving averages', the gradient is the batch's, at its full size.
+        distance = self.fake_centres - self.real_centres + (now - now.detach())
+        return (distance.square() * present).sum() / 2
+
+    def share(self, seen: Tensor) -> Tensor:
+        """A batch's share of a moving average that has taken in `seen` batches: a plain mean at first, 1 - decay later."""
+        return (1 / (seen + 1)).clamp_min(1 - self.config.decay)
+
+    # --- capabilities ---
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return (self.config.latent,)
+
+    def encode(self, image: Tensor, label: Tensor | None = None, identity: Tensor | None = None) -> Tensor:
+        """The posterior's mean: (B, C, H, W) and what the images show -> (B, latent)."""
+        return self.posterior(image, as_vector(self.spec, label, identity))[0]
+
+    def decode(self, latent: Tensor, label: Tensor | None = None, identity: Tensor | None = None) -> Tensor:
+        """(B, latent) and what to show -> (B, C, H, W) in [-1, 1]."""
+        return torch.tanh(self.generator(join(latent, as_vector(self.spec, label, identity))))
+
+    def sample(self, noise: Tensor, label: Tensor | None = None, identity: Tensor | None = None) -> Tensor:
+        """The prior is N(0, I) for all classes: (B, latent) and what to show -> (B, C, H, W) in [-1, 1]."""
+        return self.decode(noise, label, identity)
+
+    def features(self, image: Tensor) -> Tensor:
+        """The classifier's last hidden layer: (B, C, H, W) -> (B, features)."""
+        return F.leaky_relu(self.classifier(image).float(), 0.2)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(B, features) -> (B, K), one a class or identity."""
+        return self.class_logits(features).float()
+
+    def classify(self, image: Tensor) -> Tensor:
+        """What an image shows: (B, C, H, W) -> logits (B, K)."""
+        return self.logits(self.features(image))
+
+
+def half_square(difference: Tensor) -> Tensor:
+    """Half the squared length of each row, the mean over the rows: (B, F) -> scalar."""
+    return difference.square().sum(1).mean() / 2

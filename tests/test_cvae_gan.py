@@ -1,0 +1,95 @@
+"""What CVAE-GAN matches means with: moving averages of class centres, by hand; and that its classes are heard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support import small
+from torch import Tensor
+
+from models.base import DataSpec
+from models.config import check
+from models.nets.conditions import as_vector, join
+from models.registry import model_class
+from models.zoo.cvae_gan import CVAEGAN
+
+SPEC = DataSpec(1, 16, 16, classes=("a", "b", "c"), identities=5, attributes=("x", "y", "z", "w"))
+
+
+def made(**options: Any) -> CVAEGAN:
+    """A tiny model with features of 2 numbers."""
+    torch.manual_seed(0)
+    return CVAEGAN(check(CVAEGAN.Config, small("cvae-gan", **options) | {"features": 2}, "test"), SPEC)
+
+
+def rows(*values: tuple[float, float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def test_class_centres_are_moving_averages() -> None:
+    """Class 0 has two real images and two fakes, class 1 one of each, class 2 none; then only class 0 comes again."""
+    model = made(decay=0.75)
+    label = torch.tensor([0, 1, 0])
+    real, fake = rows((2, 0), (5, 5), (4, 0)), rows((0, 0), (5, 7), (2, 4))
+    assert model.centre_distance(real, fake, label).item() == pytest.approx(((3 - 1) ** 2 + (0 - 2) ** 2 + 2**2) / 2)
+    assert model.real_centres.tolist() == [[3, 0], [5, 5], [0, 0]]
+    assert model.fake_centres.tolist() == [[1, 2], [5, 7], [0, 0]]
+    assert model.centres_seen.tolist() == [1, 1, 0]
+
+    model.centre_distance(rows((7, 2)), rows((1, 2)), torch.tensor([0]))  # the second batch of class 0: a plain mean
+    assert model.real_centres.tolist() == [[5, 1], [5, 5], [0, 0]]
+    for _ in range(2):
+        model.centre_distance(rows((5, 1)), rows((1, 2)), torch.tensor([0]))
+    found = model.centre_distance(rows((9, 1)), rows((1, 2)), torch.tensor([0]))  # the fifth: a share of 1 - decay
+    assert model.real_centres.tolist() == [[6, 1], [5, 5], [0, 0]]
+    assert model.centres_seen.tolist() == [5, 1, 0]
+    assert found.item() == pytest.approx(((6 - 1) ** 2 + (1 - 2) ** 2) / 2)  # absent classes do not count
+
+
+def test_the_centres_gradient_is_the_batchs_own_at_its_full_size() -> None:
+    """d/df of |fake centre - real centre|^2 / 2 is their difference over the class's fakes in the batch, at any share of it."""
+    model = made(decay=0.99)
+    for _ in range(200):
+        model.centre_distance(rows((4, 0), (1, 1)), rows((2, 2), (1, 1)), torch.tensor([0, 1]))
+    real, fake = rows((4, 0), (4, 0)).requires_grad_(), rows((1, 2), (3, 2)).requires_grad_()
+    model.centre_distance(real, fake, torch.tensor([0, 0])).backward()
+    assert real.grad is None
+    assert fake.grad is not None
+    assert torch.allclose(fake.grad, rows((-1, 1), (-1, 1)))  # (2 - 4, 2 - 0) / 2
+    assert not model.fake_centres.requires_grad
+
+
+def test_the_mean_of_real_features_is_a_moving_average() -> None:
+    model = made(decay=0.5)
+    for features, expected in ((rows((2, 0), (4, 2)), [3, 1]), (rows((5, 5)), [4, 3]), (rows((0, 1)), [2, 2])):
+        assert model.real_mean_with(features.requires_grad_()).tolist() == expected
+    assert model.real_mean.tolist() == [2, 2]
+    assert not model.real_mean.requires_grad
+
+
+def test_conditions_are_unit_vectors_as_loud_as_the_noise() -> None:
+    label, bits = torch.tensor([2, 0]), torch.tensor([[1.0, 0, 0, 1], [0, 0, 1, 0]])
+    assert as_vector(SPEC, label=label).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert as_vector(SPEC, identity=label).tolist() == [[0, 0, 1, 0, 0], [1, 0, 0, 0, 0]]
+    assert as_vector(SPEC, attributes=bits).tolist() == [[0.5, -0.5, -0.5, 0.5], [-0.5, -0.5, 0.5, -0.5]]
+    mixed = torch.tensor([[0.5, 0.25, 0.25]])
+    assert as_vector(SPEC, label=mixed) is mixed
+    assert join(torch.ones(2, 9), as_vector(SPEC, label=label))[:, 9:].tolist() == [[0, 0, 3], [3, 0, 0]]
+    with pytest.raises(ValueError, match="told what to show"):
+        as_vector(SPEC)
+
+
+@pytest.mark.parametrize("name", ["cvae", "cgan", "cvae-gan"])
+def test_a_new_models_samples_hear_the_class_as_loudly_as_the_noise(name: str) -> None:
+    """At a class's own length of 1 beside 64 numbers of noise, decoders learned to leave it out, and samples showed any class."""
+    cls = model_class(name)
+    torch.manual_seed(0)
+    model = cls(check(cls.Config, {"widths": (8, 16)}, "test"), SPEC)
+    noise, label = torch.randn(48, 64), torch.arange(48) % 3
+    with torch.no_grad():
+        images = model.sample(noise, label)
+        by_class = (model.sample(noise, (label + 1) % 3) - images).square().mean()
+        by_noise = (model.sample(noise.roll(3, 0), label) - images).square().mean()
+    assert 0.5 < float(by_class / by_noise) < 2
