@@ -19,7 +19,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="fid, kid, inception-score, prdc, sharpness, diversity, class-diversity, class-balance, reconstruction, accuracy, path-length.",
+            help="fid, kid, inception-score, prdc, sharpness, diversity, class-diversity, class-balance, reconstruction, accuracy, "
+            "path-length.",
             show_default="all that the run allows",
         ),
     ] = None,
