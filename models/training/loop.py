@@ -296,7 +296,7 @@ class _Trainer:
                 examples = told if kind == "attributes" else None
                 made = np.concatenate(list(generate.sample(self.model, SAMPLES, self.config.seed, examples=examples)))
                 pictures["sample"] = generate.grid(made, 8)
-                alarm = self.alarm.look(made, progress)
+                alarm = self.alarm.look(made, progress) if len(stage.players) > 1 else None  # one player alone plays no game
             if isinstance(self.model, Encodes):
                 shown = self.job.batches.data.images[:RECONSTRUCTIONS]
                 again, _ = generate.reconstruct(self.model, shown, None if told is None else told[: len(shown)])
