@@ -9,7 +9,7 @@ pairwise.
 All four losses are taken on one graph, before anyone moves. Means over real images, and class centres of both sides, are moving averages,
 because a batch holds few images of a class; the gradient is that of the batch's own means, at its full size. Features are those of the
 last hidden layer. The default weights of the means are a hundred times the paper's, which stand beside the squared error of sixty times as
-many pixels; with those, samples of small images learn their class far later than reconstructions.
+many pixels; the preset `paper` has the paper's.
 """
 
 from __future__ import annotations
