@@ -2,8 +2,8 @@
 
 Paper: Mirza and Osindero, Conditional Generative Adversarial Nets, 2014, on DCGAN's networks instead of fully connected ones, as the
 baseline of the CVAE-GAN paper's table. The class is joined to the noise. To the discriminator it comes as in Miyato and Koyama, cGANs with
-Projection Discriminator, 2018: as an inner product with the features. After 100,000 digits 77 % of the samples showed their class so, and 34 % with
-layers over both joined together.
+Projection Discriminator, 2018: as an inner product with the features. After 100,000 digits 77 % of the samples showed their class so,
+and 34 % with layers over both joined together.
 """
 
 from __future__ import annotations
