@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from models.base import DataSpec
+from models.nets import halving
 from models.nets.augment import differentiable
 from models.nets.conv import ConvDecoder, ConvDiscriminator, ToMaps, ToVector, start_small
+from models.nets.halving import DoublingConv, HalvingConv
 from models.nets.mlp import Maxout
 from models.nets.residual_gan import ClassBatchNorm, ResidualCritic, ResidualGenerator, start_glorot
 
@@ -30,6 +32,42 @@ def test_convolutional_nets_fit_any_size_with_either_kernel(size: tuple[int, int
     made = ConvDecoder(spec, (4, 8, 8), 6, kernel=kernel)(torch.randn(2, 6))  # type: ignore[arg-type]
     assert made.shape == (2, *spec.shape)
     assert ConvDiscriminator(spec, (4, 8, 8), outputs=3, kernel=kernel)(made).shape == (2, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("made", "size"), [(HalvingConv, (8, 6)), (DoublingConv, (4, 3))])
+def test_the_matrix_product_is_the_convolution(
+    made: type[nn.Module], size: tuple[int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Result, gradients, and the gradient of a gradient's length, as a gradient penalty takes it; in the same memory format."""
+    layer = made(6, 10, bias=bias).to(memory_format=torch.channels_last)
+    maps = torch.randn(3, 6, *size).to(memory_format=torch.channels_last)
+    found = {}
+    for least in (10**9, 0):  # weights from which on the product pays: never, always
+        monkeypatch.setattr(halving, "MANY", least)
+        given = maps.clone().requires_grad_()
+        image = layer(given)
+        [gradient] = torch.autograd.grad(image.square().sum(), given, create_graph=True)
+        image.sum().backward(retain_graph=True)
+        gradient.square().sum().backward()
+        found[least] = [image.detach(), gradient.detach(), given.grad, *(parameter.grad for parameter in layer.parameters())]
+        assert image.is_contiguous(memory_format=torch.channels_last)
+        layer.zero_grad()
+    for mine, theirs in zip(found[0], found[10**9], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_the_product_is_taken_where_it_pays() -> None:
+    def convolved(maps: torch.Tensor) -> bool:
+        return "Convolution" in type(layer(maps).grad_fn).__name__
+
+    layer, maps = HalvingConv(256, 256, bias=False), torch.randn(2, 256, 8, 8).to(memory_format=torch.channels_last)
+    assert not convolved(maps)
+    assert convolved(maps.contiguous())
+    for size in ((16, 16), (7, 8)):  # too large; an odd side
+        assert convolved(torch.randn(2, 256, *size).to(memory_format=torch.channels_last))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolved(maps)
 
 
 @pytest.mark.parametrize("critic", [ConvDiscriminator, ResidualCritic])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from models.base import DataSpec
+from models.nets.halving import DoublingConv, HalvingConv
 
 Norm = Literal["batch", "layer", "spectral", "none"]
 
@@ -74,7 +75,7 @@ class ConvEncoder(nn.Module):
         channels = [spec.channels, *widths[:steps]]
         layers: list[nn.Module] = []
         for before, after in pairwise(channels):
-            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+            layers += [HalvingConv(before, after, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.features = channels[-1] * height * width
         self.trunk = nn.Sequential(*layers, ToVector())
         self.head = nn.Linear(self.features, latent)
@@ -105,19 +106,8 @@ class ConvDecoder(nn.Module):
         )
         layers: list[nn.Module] = []
         for n in range(steps):
-            (down, taller), (across, wider) = (_doubling(kernel, *sides) for sides in zip(sizes[n], sizes[n + 1], strict=True))
             last = n == steps - 1
-            layers.append(
-                nn.ConvTranspose2d(
-                    channels[n],
-                    channels[n + 1],
-                    kernel,
-                    2,
-                    (down, across),
-                    output_padding=(taller, wider),
-                    bias=last or norm == "none",
-                )
-            )
+            layers.append(_doubling(channels[n], channels[n + 1], kernel, sizes[n], sizes[n + 1], bias=last or norm == "none"))
             if not last:
                 layers += [*norms_for(norm, channels[n + 1]), nn.ReLU(inplace=True)]
         self.net = nn.Sequential(*layers)
@@ -126,10 +116,13 @@ class ConvDecoder(nn.Module):
         return self.net(self.start(latent))
 
 
-def _doubling(kernel: int, before: int, after: int) -> tuple[int, int]:
-    """Padding and output padding of a transposed convolution of stride 2 whose output has `after` pixels, twice `before` or one more."""
-    odd = after - 2 * before
-    return (1, odd) if kernel == 4 else (1, 0) if odd else (2, 1)
+def _doubling(channels: int, out: int, kernel: int, before: tuple[int, int], after: tuple[int, int], bias: bool) -> nn.Module:
+    """A transposed convolution of stride 2 whose output has the size `after`: sides twice those `before`, or one more."""
+    tall, wide = (longer - 2 * shorter for shorter, longer in zip(before, after, strict=True))
+    if kernel == 4:
+        return DoublingConv(channels, out, (tall, wide), bias)
+    padding, more = zip(*((1, 0) if odd else (2, 1) for odd in (tall, wide)), strict=True)
+    return nn.ConvTranspose2d(channels, out, kernel, 2, padding, output_padding=more, bias=bias)
 
 
 class ConvDiscriminator(nn.Module):
@@ -146,8 +139,9 @@ class ConvDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for n, (before, after) in enumerate(pairwise(channels)):
             first = n == 0
-            convolution = nn.Conv2d(before, after, kernel, 2, kernel // 2 - (kernel == 4), bias=first or norm != "batch")
-            layers += [constrained(convolution, norm), *([] if first else norms_for(norm, after)), nn.LeakyReLU(0.2, inplace=True)]
+            bias = first or norm != "batch"
+            halving = HalvingConv(before, after, bias) if kernel == 4 else nn.Conv2d(before, after, kernel, 2, 2, bias=bias)
+            layers += [constrained(halving, norm), *([] if first else norms_for(norm, after)), nn.LeakyReLU(0.2, inplace=True)]
             height, width = ((side - kernel % 2) // 2 + kernel % 2 for side in (height, width))
         self.net = nn.Sequential(*layers, ToVector(), constrained(nn.Linear(channels[-1] * height * width, outputs), norm))
 
