@@ -41,7 +41,7 @@ class WGAN(LatentModel):
     config: Config
     averaged = ("generator",)
     presets = {
-        "quick": Preset(300_000, batch=64, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
+        "quick": Preset(300_000, batch=64, options={"widths": (32, 64, 128, 256), "lr": 1e-3}, about="a look within a few minutes"),
         "default": Preset(3_000_000, batch=64),
         "paper": Preset(30_000_000, batch=64, options={"warm_up": 100, "lr": 5e-5}, about="the original's schedule and learning rate"),
     }

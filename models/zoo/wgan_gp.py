@@ -53,7 +53,7 @@ class WGANGP(LatentModel):
     config: Config
     averaged = ("generator",)
     presets = {
-        "quick": Preset(300_000, batch=64, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
+        "quick": Preset(300_000, batch=64, options={"widths": (32, 64, 128, 256), "lr": 2e-3}, about="a look within a few minutes"),
         "default": Preset(3_000_000, batch=64),
         "paper": Preset(
             32_000_000,
