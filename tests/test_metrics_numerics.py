@@ -580,7 +580,7 @@ def grown(count: int) -> int:
 
 
 def test_neighbours_need_no_memory_of_size_n_by_n() -> None:
-    assert support.call(grown, 8000) < 8000 * 8000  # an N x N matrix of single bytes
+    assert support.call(grown, 16_000) < 16_000**2  # an N x N matrix of single bytes
 
 
 # ---- diversity and sharpness ---------------------------------------------------------------------------------------------------------
