@@ -1,7 +1,7 @@
 """The figure on stability: a GAN, a WGAN and a WGAN-GP on DCGAN's networks, with and without batch norm in the generator.
 
     pip install matplotlib
-    python docs/reproduce/stability.py --data fashion-mnist --images 600k
+    python docs/reproduce/stability.py --data fashion-mnist --images 300k
 
 Each of the six games sees the same number of images; the Wasserstein games, whose generators move once for five batches, at learning rates
 that suit so short a run. One picture: samples at the end, the discriminator's loss or the critic's estimate of
@@ -96,7 +96,7 @@ def draw(runs: dict[tuple[str, str], Path], scores: dict[tuple[str, str], dict[i
 
 def main() -> None:
     parser = common.arguments(__doc__, data="fashion-mnist", test="fashion-mnist:test", out="runs/stability")
-    parser.add_argument("--images", type=parse_count, default=600_000)
+    parser.add_argument("--images", type=parse_count, default=300_000)
     parser.add_argument("--widths", type=common.widths, default=(32, 64, 128, 256))
     chosen = parser.parse_args()
     features = common.judge(chosen)
