@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: results depend on it, and cores are shared
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: results depend on it, and cores are shared
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it otherwise
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
