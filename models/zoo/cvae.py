@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import kl_to_standard_normal, squared_error
 from models.nets.conditions import as_vector, condition_size, join
-from models.nets.conv import ConvDecoder, ConvEncoder
+from models.nets.conv import ConvDecoder, ConvEncoder, start_small
 
 
 class CVAE(LatentModel):
@@ -47,6 +47,7 @@ class CVAE(LatentModel):
         self.encoder = ConvEncoder(spec, config.widths, 4 * config.latent)
         self.heads = nn.Linear(4 * config.latent + told, 2 * config.latent)  # the posterior's mean and log-variance
         self.decoder = ConvDecoder(spec, config.widths, config.latent + told)
+        self.decoder.apply(start_small)  # at torch's own start, images that are mostly black drove tanh to -1 everywhere, where it stayed
 
     # --- objective ---
 
@@ -68,7 +69,7 @@ class CVAE(LatentModel):
 
     def posterior(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, (B, latent) each: images (B, C, H, W) and what they show (B, K)."""
-        features = F.relu(self.encoder(image))
+        features = F.leaky_relu(self.encoder(image), 0.2)  # under the KL's pressure, plain ReLUs died
         mean, log_variance = self.heads(join(features, shown)).float().chunk(2, 1)
         return mean, F.hardtanh(log_variance, -10, 10)
 

@@ -146,7 +146,7 @@ class CVAEGAN(LatentModel):
 
     def posterior(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, (B, latent) each: images (B, C, H, W) and what they show (B, K)."""
-        mean, log_variance = self.heads(join(F.relu(self.encoder(image)), shown)).float().chunk(2, 1)
+        mean, log_variance = self.heads(join(F.leaky_relu(self.encoder(image), 0.2), shown)).float().chunk(2, 1)
         return mean, F.hardtanh(log_variance, -10, 10)
 
     def seen(self, image: Tensor) -> Tensor:
