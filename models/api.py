@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from models import conditions, generate, inpainting, masks
-from models.base import Classifies, DataSpec, Encodes, LatentModel, Samples, Validates
+from models.base import DataSpec, Encodes, LatentModel, Samples, Validates
 from models.config import Preset, RunConfig, check
 from models.data import images as pictures
 from models.data.batches import Batches, spec_of, to_float
@@ -446,7 +446,9 @@ class Trained:
         given = iter(found)
         points = [image_noise(end, [0], self.model.noise_shape)[0] if isinstance(end, int) else next(given) for end in ends]
         line = generate.blend(points[0], points[-1], number, path)
-        condition = None if told is None else self._between(*told, number) if changes else _repeated(told[0].value, number)
+        condition = None
+        if told is not None:
+            condition = self._between(*told, number) if changes else told[0].value.expand(number, *told[0].value.shape)
         if grid:
             assert condition is not None
             line, condition = line.repeat(number, *[1] * (line.ndim - 1)), condition.repeat_interleave(number, 0)
@@ -554,12 +556,12 @@ class Trained:
     def told_by(self, data: ImageData, items: Iterable[int]) -> dict[str, Any]:
         """What the data say that these items show, as arguments of `reconstruct` and the like; empty where they do not say."""
         truth = conditions.truth(self.condition, self.model.spec, data, items)
-        return {} if truth is None else {"attributes" if self.condition == "attributes" else "label": truth}
+        return {} if truth is None else {conditions.argument_of(self.condition): truth}
 
     @property
     def classifies(self) -> bool:
         """Whether the model has a classifier of its own for what it has to be told."""
-        return isinstance(self.model, Classifies) and self.model.target == self.condition
+        return generate.classifies(self.model)
 
     def _shown_by(
         self, images: np.ndarray, label: conditions.Label | None, attributes: conditions.Attributes | None
@@ -602,8 +604,7 @@ class Trained:
         if isinstance(end, int):
             return None
         if truth is not None:
-            told = {"attributes": [truth]} if self.condition == "attributes" else {"label": [truth]}
-            return self.conditions_for(**told)[0]
+            return self.conditions_for(**{conditions.argument_of(self.condition): [truth]})[0]
         seen = self._shown_by(np.stack([end]), None, None)
         assert seen is not None
         return conditions.named(self.condition, self.model.spec, seen[0])
@@ -615,7 +616,7 @@ class Trained:
 
     @property
     def _flag(self) -> str:
-        return "--attributes" if self.condition == "attributes" else "--label"
+        return f"--{conditions.argument_of(self.condition)}"
 
     def _untold(self) -> UserError:
         return UserError(f"nobody says which {self.condition} the images show", self._flag, "say it: this model has to be told")
@@ -731,11 +732,6 @@ def _anywhere(data: str) -> str:
 
 def _absolute(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(Path(values[key]).expanduser().absolute()) for key in ("data_root", "base") if values.get(key)}
-
-
-def _repeated(condition: torch.Tensor | None, count: int) -> torch.Tensor | None:
-    """What one image shows, () or (A,), for `count` images."""
-    return None if condition is None else condition.expand(count, *condition.shape)
 
 
 def _is_item(source: str) -> bool:

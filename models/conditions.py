@@ -44,6 +44,11 @@ def number_of(kind: str | None, spec: DataSpec) -> int:
     return {"label": len(spec.classes), "identity": spec.identities}.get(kind or "", 0)
 
 
+def argument_of(kind: str | None) -> str:
+    """The argument of Python, and the option of the commands, that says what is shown: `label`, for identities as well, or `attributes`."""
+    return "attributes" if kind == "attributes" else "label"
+
+
 def each(kind: str | None, spec: DataSpec, limit: int | None = None) -> list[Condition]:
     """The classes or identities in order, the first `limit` of them."""
     return [_numbered(kind, spec, number) for number in range(number_of(kind, spec))[:limit]]
@@ -68,8 +73,7 @@ def resolve(kind: str | None, spec: DataSpec, label: Label | None = None, attrib
         if given is not None and not fits:
             if kind is None:
                 raise UserError("this model takes no condition, it was trained without", f"--{flag}", "leave it out")
-            other = "attributes" if kind == "attributes" else "label"
-            raise UserError(f"this model is asked by {kind}, not by {flag}", f"--{flag}", f"use --{other}")
+            raise UserError(f"this model is asked by {kind}, not by {flag}", f"--{flag}", f"use --{argument_of(kind)}")
     if attributes is not None:
         several = [attributes] if isinstance(attributes, Mapping) else attributes
         return [_with_attributes(spec, asked) for asked in several]
@@ -116,7 +120,7 @@ def told(
     if asked and truth is None:
         raise UserError(f"the images come without {kind}", "--label true", "name it, or take items of labelled data (mnist:test)")
     if truth is not None and (asked or (trusting and not label and not attributes)):
-        return {"attributes" if kind == "attributes" else "label": truth}
+        return {argument_of(kind): truth}
     return {"label": label or None, "attributes": parse_attributes(attributes)}
 
 
@@ -142,9 +146,8 @@ def truth(kind: str | None, spec: DataSpec, data: ImageData, items: Iterable[int
         return [data.classes[data.labels[item]] for item in items]
     if kind == "identity" and data.identities is not None:
         return [int(data.identities[item]) for item in items]
-    if kind == "attributes" and data.attributes is not None and set(spec.attributes) <= set(data.attribute_names):
-        columns = {name: data.attribute_names.index(name) for name in spec.attributes}
-        return [{name: int(data.attributes[item, column]) for name, column in columns.items()} for item in items]
+    if (found := examples(kind, spec, data)) is not None:
+        return [dict(zip(spec.attributes, found[item].int().tolist(), strict=True)) for item in items]
     return None
 
 

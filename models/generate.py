@@ -106,15 +106,21 @@ def reconstructions_of(model: LatentModel, images: Tensor, condition: Tensor | N
     return in_blocks(again, device, images) if condition is None else in_blocks(again, device, images, condition)
 
 
+def classifies(model: LatentModel) -> bool:
+    """Whether the model has a classifier of its own for what it has to be told."""
+    kind = condition_of(model)
+    return kind is not None and isinstance(model, Classifies) and model.target == kind
+
+
 def classified(model: LatentModel, images: Tensor, device: torch.device) -> Tensor | None:
     """What images (N, C, H, W) in [-1, 1] most likely show, as `ask` takes it, in the eyes of the model's own classifier.
 
     None for a model that has no classifier of what it has to be told. Call it in eval mode.
     """
     kind = condition_of(model)
-    if kind is None or not isinstance(model, Classifies) or model.target != kind:
+    if not classifies(model):
         return None
-    logits = in_blocks(model.classify, device, images)
+    logits = in_blocks(model.classify, device, images)  # type: ignore[arg-type]
     return (logits > 0).float() if kind == "attributes" else logits.argmax(1)
 
 
