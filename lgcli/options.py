@@ -51,6 +51,10 @@ def colour(text: str) -> tuple[int, int, int]:
 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or one checkpoint file.")]
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
+]
+ImageCount = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N", help="How many images of a data set.")]
 Count = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N", help="How many.")]
 Seed = Annotated[int, typer.Option(parser=seed, metavar="N", help="Same seed, same result.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -93,6 +97,12 @@ Resize = Annotated[str, typer.Option(help="For Inception: tensorflow (as publish
 FeaturePrecision = Annotated[str, typer.Option("--precision", help="Of the features: fp32, or bf16 (faster, moves a FID by a little).")]
 FeatureBatch = Annotated[int, typer.Option("--batch", parser=count, metavar="N", help="Images a pass. Changes no number.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute a data set's statistics anew, and do not keep them.")]
+
+
+def check_single_output(grid: Path | None, folder: Path | None) -> None:
+    """A command writes its grid (-o) or single images (--out), not both."""
+    if grid is not None and folder is not None:
+        raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
 
 
 def picture_path(given: Path | None, default: str, force: bool) -> Path:

@@ -19,9 +19,7 @@ def numbers(text: str) -> list[int]:
 
 def inpaint(
     run: o.Run,
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
-    ],
+    images: o.Images,
     mask: Annotated[
         str,
         typer.Option(
@@ -33,7 +31,7 @@ def inpaint(
     show: Annotated[
         Any, typer.Option(parser=numbers, metavar="N,...", help="Iterations in the grid.", show_default="1,5,10 and the last")
     ] = None,
-    number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="How many images of a data set.")] = 16,
+    number: o.ImageCount = 16,
     seed: o.Seed = 0,
     label: o.Shown = None,
     attributes: o.Attributes = None,
@@ -61,8 +59,7 @@ def inpaint(
     from models import api, conditions, masks, results
     from models.errors import UserError
 
-    if out is not None and output is not None:
-        raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
+    o.check_single_output(output, out)
     shown = show or sorted({*(n for n in SHOWN if n <= iterations), iterations})
     if shown[-1] > iterations:
         raise UserError(f"iteration {shown[-1]} of {iterations}", "--show", "give numbers up to --iterations")

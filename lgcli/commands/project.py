@@ -12,10 +12,8 @@ from lgcli import options as o
 
 def project(
     run: o.Run,
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
-    ],
-    number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="How many images of a data set.")] = 16,
+    images: o.Images,
+    number: o.ImageCount = 16,
     steps: o.Steps = 300,
     restarts: o.Restarts = 4,
     seed: o.Seed = 0,
@@ -41,10 +39,8 @@ def project(
     """
     from lgcli import render
     from models import api, conditions, results
-    from models.errors import UserError
 
-    if out is not None and output is not None:
-        raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
+    o.check_single_output(output, out)
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
     told: dict[str, Any] = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)

@@ -12,9 +12,7 @@ from lgcli import options as o
 
 def reconstruct(
     run: o.Run,
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
-    ],
+    images: o.Images,
     number: o.Count = 32,
     label: o.Shown = None,
     attributes: o.Attributes = None,

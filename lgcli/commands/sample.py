@@ -51,10 +51,8 @@ def sample(
 
     from lgcli import render
     from models import api, conditions, results
-    from models.errors import UserError
 
-    if out is not None and output is not None:
-        raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
+    o.check_single_output(output, out)
     trained = api.load(run, device=device, raw=raw)
     wanted = conditions.parse_attributes(attributes)
     asked = trained.conditions_for(label or None, wanted)
