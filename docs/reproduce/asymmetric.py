@@ -3,8 +3,9 @@
     python docs/reproduce/asymmetric.py --data fashion-mnist --images 100k
 
 CVAE-GAN twice, with five moves of the discriminator for each of the others': once as published, where the generator is paid for matching
-means of features, once for -log D. On every checkpoint the length of both payments' gradients with respect to the generator's weights is
-taken on the same batches (so each can be compared with the other on the same networks), and the FID.
+means of features, once for -log D. On every checkpoint the lengths of the payments' gradients with respect to the generator's weights are
+taken on the same batches (so that they can be compared on the same networks), and the FID. Beside the two stands log(1 - D), what the
+generator is paid in the minimax game of the first paper on GANs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from models import evaluation
 from models.config import parse_count
 from models.data.batches import Batches
 from models.data.load import load, parse
-from models.losses import real_loss
+from models.losses import fake_loss, real_loss
 from models.nets.conditions import as_vector, join
 from models.training import checkpoint
 from models.zoo.cvae_gan import CVAEGAN, half_square
@@ -34,7 +35,7 @@ def payments(model: CVAEGAN, batches: Batches) -> dict[str, float]:
     dice = torch.Generator().manual_seed(0)
     weights = list(model.generator.parameters())
     model.train()
-    sums = {"-log D": 0.0, "means": 0.0, "right": 0.0}
+    sums = {"-log D": 0.0, "log(1 - D)": 0.0, "means": 0.0, "right": 0.0}
     for number, batch in enumerate(batches.stream(0, BATCH, 0)):
         if number == BATCHES:
             break
@@ -45,6 +46,7 @@ def payments(model: CVAEGAN, batches: Batches) -> dict[str, float]:
         wanted = real.mean(0)
         paid = {
             "-log D": real_loss(model.logit(seen)),
+            "log(1 - D)": -fake_loss(model.logit(seen)),
             "means": model.config.mean_weight * half_square((seen.mean(0) - wanted).unsqueeze(0)),
         }
         for name, loss in paid.items():
@@ -86,10 +88,10 @@ def main() -> None:
             assert isinstance(model, CVAEGAN)
             found = payments(model, Batches(data, torch.device("cpu")))
             fid = evaluation.fid(file, chosen.test, features=features, number=5000, data_root=chosen.data_root)["fid"]
-            shown = [f"{found['right']:.3f}", f"{found['-log D']:.3g}", f"{found['means']:.3g}", f"{fid:.3f}"]
+            shown = [f"{found['right']:.3f}", f"{found['-log D']:.3g}", f"{found['log(1 - D)']:.3g}", f"{found['means']:.3g}", f"{fid:.3f}"]
             lines.append([game, f"{images:,}", *shown])
             print(" ".join(lines[-1]), flush=True)
-    headings = ["the generator is paid for", "images seen", "D is right", "gradient of -log D", "gradient of the means", "FID"]
+    headings = ["the generator is paid for", "images seen", "D is right", "gradient of -log D", "of log(1 - D)", "of the means", "FID"]
     text = common.markdown(headings, lines)
     (chosen.out / "table.md").write_text(text)
     print(text)

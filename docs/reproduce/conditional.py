@@ -2,7 +2,7 @@
 
     python docs/reproduce/conditional.py --data mnist --test mnist:test
     python docs/reproduce/conditional.py --data fashion-mnist --test fashion-mnist:test --seeds 0,1,2
-    python docs/reproduce/conditional.py --data ORL --test ORL --size 64 --images 100k --widths 32,64,128,256 --number 2000
+    python docs/reproduce/conditional.py --data ORL --test ORL --size 64 --images 60k --widths 32,64,128,256 --number 2000
 
 CVAE, CGAN and CVAE-GAN on the same networks and the same number of images; real images above them. Judged by a classifier of lgm that was
 trained on the same data: how often it sees the class that was asked for, the inception score of its answers, the FID of its features, and
