@@ -146,16 +146,24 @@ def truth(kind: str | None, spec: DataSpec, data: ImageData, items: Iterable[int
         return [data.classes[data.labels[item]] for item in items]
     if kind == "identity" and data.identities is not None:
         return [int(data.identities[item]) for item in items]
-    if (found := examples(kind, spec, data)) is not None:
-        return [dict(zip(spec.attributes, found[item].int().tolist(), strict=True)) for item in items]
+    if kind == "attributes" and (columns := _columns(spec, data)) is not None and data.attributes is not None:
+        return [dict(zip(spec.attributes, data.attributes[item, columns].tolist(), strict=True)) for item in items]
     return None
 
 
 def examples(kind: str | None, spec: DataSpec, data: ImageData) -> Tensor | None:
     """The attributes of all items, (N, A) float32, for a model that is asked by them; None where the data do not have them all."""
-    if kind != "attributes" or data.attributes is None or not set(spec.attributes) <= set(data.attribute_names):
+    columns = _columns(spec, data)
+    if kind != "attributes" or columns is None or data.attributes is None:
         return None
-    return torch.from_numpy(data.attributes[:, [data.attribute_names.index(name) for name in spec.attributes]]).float()
+    return torch.from_numpy(data.attributes[:, columns]).float()
+
+
+def _columns(spec: DataSpec, data: ImageData) -> list[int] | None:
+    """Where the model's attributes stand among the data's, or None where some are missing."""
+    if not set(spec.attributes) <= set(data.attribute_names):
+        return None
+    return [data.attribute_names.index(name) for name in spec.attributes]
 
 
 def _numbered(kind: str | None, spec: DataSpec, number: int) -> Condition:
