@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from math import inf, sqrt
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ def reconstructions_of(model: LatentModel, images: Tensor, condition: Tensor | N
     return in_blocks(again, device, images) if condition is None else in_blocks(again, device, images, condition)
 
 
-def classifies(model: LatentModel) -> bool:
+def classifies(model: LatentModel) -> TypeGuard[Classifies]:
     """Whether the model has a classifier of its own for what it has to be told."""
     kind = condition_of(model)
     return kind is not None and isinstance(model, Classifies) and model.target == kind
@@ -120,7 +120,7 @@ def classified(model: LatentModel, images: Tensor, device: torch.device) -> Tens
     kind = condition_of(model)
     if not classifies(model):
         return None
-    logits = in_blocks(model.classify, device, images)  # type: ignore[arg-type]
+    logits = in_blocks(model.classify, device, images)
     return (logits > 0).float() if kind == "attributes" else logits.argmax(1)
 
 
