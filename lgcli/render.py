@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from models.api import Trained
     from models.data.folder import Report
     from models.registry import Entry
     from models.training import events
@@ -167,6 +168,12 @@ def warn(message: str) -> None:
 def note(message: str) -> None:
     """What a user did not ask for and should know."""
     print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def note_if_guessed(trained: Trained, told: Mapping[str, Any]) -> None:
+    """Says that the model's own classifier says what the images show, where nobody else does."""
+    if trained.classifies and not any(told.values()):
+        note(f"nobody says which {trained.condition} the images show: the model's own classifier does")
 
 
 @contextlib.contextmanager

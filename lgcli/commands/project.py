@@ -45,8 +45,7 @@ def project(
     names, originals, truth = trained.gather(images, number, o.root(data_root))
     told: dict[str, Any] = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-projections", force) if out is None else o.free_path(out, force, "--out")
-    if trained.condition and trained.classifies and not any(told.values()):
-        render.note(f"nobody says which {trained.condition} the images show: the model's own classifier does")
+    render.note_if_guessed(trained, told)
     with render.reading() as advance:
         told |= {"steps": steps, "restarts": restarts, "seed": seed}
         found = trained.project(originals, **told, progress=lambda done, total: advance("projecting", done, total))

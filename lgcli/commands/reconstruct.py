@@ -38,7 +38,6 @@ def reconstruct(
     told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
     again, errors = trained.reconstruct(originals, **told)
-    if trained.condition and not any(told.values()):
-        render.note(f"nobody says which {trained.condition} the images show: the model's own classifier does")
+    render.note_if_guessed(trained, told)
     results.write_pairs(originals, again, path)
     render.errors_table(names, errors.tolist(), {"grid": str(path)}, json)
