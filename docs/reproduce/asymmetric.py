@@ -1,6 +1,6 @@
 """Asymmetric training: what reaches the generator when the discriminator is made too strong?
 
-    python docs/reproduce/asymmetric.py --data fashion-mnist --images 100k
+    python docs/reproduce/asymmetric.py --data fashion-mnist --images 60k
 
 CVAE-GAN twice, with five moves of the discriminator for each of the others': once as published, where the generator is paid for matching
 means of features, once for -log D. On every checkpoint the lengths of the payments' gradients with respect to the generator's weights are
@@ -44,14 +44,14 @@ def payments(model: CVAEGAN, batches: Batches) -> dict[str, float]:
         fake = torch.tanh(model.generator(join(noise, shown)))
         real, seen = model.seen(batch.image).detach(), model.seen(fake)
         wanted = real.mean(0)
+        on_real, on_fake = model.logit(real), model.logit(seen)
         paid = {
-            "-log D": real_loss(model.logit(seen)),
-            "log(1 - D)": -fake_loss(model.logit(seen)),
+            "-log D": real_loss(on_fake),
+            "log(1 - D)": -fake_loss(on_fake),
             "means": model.config.mean_weight * half_square((seen.mean(0) - wanted).unsqueeze(0)),
         }
         for name, loss in paid.items():
             sums[name] += length(torch.autograd.grad(loss, weights, retain_graph=True)) / BATCHES
-        on_real, on_fake = model.logit(real), model.logit(seen)
         sums["right"] += float(((on_real > 0).float().mean() + (on_fake < 0).float().mean()) / 2) / BATCHES
     return sums
 
