@@ -98,6 +98,10 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks()
         return
+    # The first optimizer imports this module, whose functions take the group of that moment as the default of an argument: it would never
+    # be destroyed, and its threads, still running while Python ends, now and then abort a run that has succeeded. Now there is none to take.
+    import torch.distributed.nn.functional
+
     # gloo beside NCCL, because flags and texts travel on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
