@@ -116,7 +116,7 @@ class _Trainer:
         self.borders = borders(self.config, self.stages, job.start)
         self.total = self.borders[-1]
         self.images = job.start.images if job.start else 0
-        self.averages = Averages(self.model, self.config.average_images)
+        self.averages = Averages(self.model, self.config.average_images, job.start.scalars.get("waiting") if job.start else None)
         self.window = Window(job.start.scalars.get("window") if job.start else None, job.device)
         self.journal = Journal(job.run / "log.jsonl", self.images) if job.ranks.writes else None
         self.mover: Mover | None = None
@@ -338,7 +338,11 @@ class _Trainer:
             images=self.images,
             stage=self.stage.name,
             borders=self.borders,
-            scalars={"window": self.window.state(), "still": self.mover.still() if self.mover else []},
+            scalars={
+                "window": self.window.state(),
+                "still": self.mover.still() if self.mover else [],
+                "waiting": self.averages.waiting,
+            },
             fingerprint=self.job.fingerprint,
             environment=environment(self.job.device, self.job.ranks),
         )
