@@ -34,13 +34,17 @@ def pick(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def compile_networks(model: nn.Module, device: torch.device) -> None:
+def compile_networks(model: nn.Module, device: torch.device, backend: str = "inductor") -> None:
     """Compile the model's networks, in place, at their first call. Raises UserError where the CPU's code would find no C++ compiler."""
-    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "c++", "cl"))):
+    compilers = map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "c++", "cl"))
+    if backend == "inductor" and device.type == "cpu" and not any(compilers):
         raise UserError("compiling for the CPU needs a C++ compiler", "--compile", "install g++ or clang++, or leave --compile out")
+    from torch._functorch import config
+
+    config.donated_buffer = False  # players who share a graph go through it backwards one after the other
     for child in model.children():
         for network in (child, *child.children()):  # a model may call a part of a network, such as an encoder's trunk
-            network.compile()
+            network.compile(backend=backend)
 
 
 def settle(device: torch.device) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
@@ -39,12 +39,12 @@ def wasserstein_estimate(on_real: Tensor, on_fake: Tensor) -> Tensor:
 def gradient_norm_squared(critic: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """||d critic(x) / dx||^2 for every item x of `inputs`: (B, ...) -> (B,), differentiable.
 
-    Computed in float32, also under autocast: second derivatives in half precision end in NaN. Finite for a constant critic.
+    Computed in float32, also under autocast: second derivatives in half precision end in NaN. Finite for a constant critic. Compiled
+    networks run uncompiled here, because what `torch.compile` makes has no second derivatives.
     """
-    function = critic.forward if isinstance(critic, nn.Module) else critic  # a compiled module's call has no second derivatives
-    with torch.autocast(inputs.device.type, enabled=False):
+    with torch.autocast(inputs.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
         inputs = inputs.detach().float().requires_grad_()
-        (gradient,) = torch.autograd.grad(function(inputs).sum(), inputs, create_graph=True)
+        (gradient,) = torch.autograd.grad(critic(inputs).sum(), inputs, create_graph=True)
         return gradient.flatten(1).square().sum(1)
 
 

@@ -6,6 +6,7 @@ writes and speaks.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -98,9 +99,9 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks()
         return
-    # The first optimizer imports this module, whose functions take the group of that moment as the default of an argument: it would never
-    # be destroyed, and its threads, still running while Python ends, now and then abort a run that has succeeded. Now there is none to take.
-    import torch.distributed.nn.functional
+    # The first optimizer imports this module, whose functions take the group of that moment as an argument's default: it would never be
+    # destroyed, and its threads, still running while Python ends, now and then abort a run that has succeeded. Here is none yet to take.
+    importlib.import_module("torch.distributed.nn.functional")
 
     # gloo beside NCCL, because flags and texts travel on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)

@@ -22,6 +22,7 @@ from models import generate
 from models.base import Classifies, DataSpec, Encodes, LatentModel, Samples, Validates
 from models.config import RunConfig, check, fields_of, to_json
 from models.data.batches import Batches, spec_of, to_float
+from models.device import compile_networks
 from models.errors import UserError
 from models.randomness import seed_torch
 from models.registry import MODELS, model_class
@@ -282,6 +283,24 @@ def assert_images(made: torch.Tensor, shape: torch.Size) -> None:
     assert made.shape == shape
     assert made.dtype == torch.float32
     assert -1 <= float(made.min()) <= float(made.max()) <= 1
+
+
+COMPILED = [(name, {}) for name in NAMES] + [("aegan", {"penalty": "gradient"}), ("wgan-gp", {"classes": True, "generator_batches": 2})]
+
+
+@pytest.mark.parametrize(("name", "chosen"), COMPILED, ids=lambda value: value if isinstance(value, str) else "-".join(value) or "default")
+def test_compiled_networks_train_as_others_do(name: str, chosen: dict[str, Any], tmp_path: Path) -> None:
+    """Gradient penalties too, which take second derivatives. (`aot_eager` traces as any backend does and needs no C++ compiler.)"""
+    torch._dynamo.reset()  # what other models have compiled counts towards a limit
+    weights = []
+    for kind in ("plain", "compiled"):
+        made = job(tmp_path / kind, name, {"critic_steps": 2, **chosen} if name.startswith("wgan") else chosen, images=4 * BATCH)
+        if kind == "compiled":
+            compile_networks(made.model, CPU, backend="aot_eager")
+        list(loop.train(made))
+        weights.append(made.model.state_dict())
+    for key, value in weights[0].items():
+        assert torch.allclose(value, weights[1][key], atol=1e-4), key
 
 
 @pytest.mark.parametrize("name", NAMES)

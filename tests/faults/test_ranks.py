@@ -217,9 +217,7 @@ def test_torchrun_for_real(pictures: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(support.REPOSITORY), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     words = [str(tmp_path / "listed.py"), *support.arguments("vae", pictures, run)]
-    done = subprocess.run(
-        [*launcher, *words], env={**environment, "THREADS": str(tmp_path)}, capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([*launcher, *words], env={**environment, "THREADS": str(tmp_path)}, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(run)]  # one rank speaks for both
     assert checkpoint.newest_valid(run)[0].environment["world"] == 2
