@@ -79,6 +79,7 @@ class ConvEncoder(nn.Module):
         self.features = channels[-1] * height * width
         self.trunk = nn.Sequential(*layers, ToVector())
         self.head = nn.Linear(self.features, latent)
+        self.apply(start_small)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.trunk(image))
@@ -111,6 +112,7 @@ class ConvDecoder(nn.Module):
             if not last:
                 layers += [*norms_for(norm, channels[n + 1]), nn.ReLU(inplace=True)]
         self.net = nn.Sequential(*layers)
+        self.apply(start_small)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.net(self.start(latent))
@@ -144,13 +146,19 @@ class ConvDiscriminator(nn.Module):
             layers += [constrained(halving, norm), *([] if first else norms_for(norm, after)), nn.LeakyReLU(0.2, inplace=True)]
             height, width = ((side - kernel % 2) // 2 + kernel % 2 for side in (height, width))
         self.net = nn.Sequential(*layers, ToVector(), constrained(nn.Linear(channels[-1] * height * width, outputs), norm))
+        if norm != "spectral":  # which fixes the scale itself
+            self.apply(start_small)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image)
 
 
 def start_small(module: nn.Module) -> None:
-    """DCGAN's start: weights from N(0, 0.02), batch norm's gains from N(1, 0.02), biases zero. For `network.apply`."""
+    """DCGAN's start: weights from N(0, 0.02), batch norm's gains from N(1, 0.02), biases zero. For `network.apply`.
+
+    A decoder then starts grey. At torch's own start its output is large (the scale of a transposed convolution is taken from its few
+    outputs), and images that are mostly black drive tanh to -1 everywhere, where it has no slope and stays.
+    """
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

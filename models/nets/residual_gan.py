@@ -108,13 +108,15 @@ class ResidualCritic(nn.Module):
 
 
 def start_glorot(network: nn.Module) -> None:
-    """The original's start: Glorot's uniform one, with sqrt(2) more for convolutions that follow a ReLU; biases zero."""
+    """The original's start: Glorot's uniform, sqrt(2) more for convolutions after a ReLU; biases zero, batch norm's gains one."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             spatial = not isinstance(module, nn.Linear) and module.kernel_size != (1, 1)
             nn.init.xavier_uniform_(module.weight, gain=2**0.5 if spatial else 1.0)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.ones_(module.weight)
 
 
 def _halvings_down_to(spec: DataSpec, least: int) -> int:

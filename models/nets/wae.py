@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.base import DataSpec
-from models.nets.conv import ToMaps, ToVector
+from models.nets.conv import ToMaps, ToVector, start_small
 
 
 class WaeEncoder(nn.Module):
@@ -26,6 +26,7 @@ class WaeEncoder(nn.Module):
         self.features = widths[-1] * height * width
         self.trunk = nn.Sequential(*layers, ToVector())
         self.head = nn.Linear(self.features, latent)
+        self.apply(start_small)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.trunk(image))
@@ -54,6 +55,7 @@ class WaeDecoder(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.net = nn.Sequential(*layers, nn.ConvTranspose2d(channels[-1], spec.channels, 5, 1, 2))
+        self.apply(start_small)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.net(latent)

@@ -1,4 +1,4 @@
-"""Statistics of a set of codes."""
+"""Statistics of a set of codes: there and back."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def whiten(codes: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
         scale = (centred.square().mean(0).sqrt() + 1e-6).diag()
     standard = torch.linalg.solve_triangular(scale, centred.T, upper=False).T
     return tuple(t.float().contiguous().to(codes.device) for t in (mean, scale, standard))  # type: ignore[return-value]
+
+
+def unwhiten(white: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """The way back from `whiten`: whitened codes (B, D) -> codes (B, D), in float32 also under autocast, like the codes of the data."""
+    with torch.autocast(white.device.type, enabled=False):
+        return torch.addmm(mean, white.float(), scale.T)

@@ -25,7 +25,7 @@ from models.losses import fake_loss, one_centred_penalty, r1_penalty, real_loss
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conv import ConvDiscriminator
 from models.nets.mlp import ResidualMlp, mlp
-from models.nets.whitening import whiten
+from models.nets.whitening import unwhiten, whiten
 
 
 class AEGAN(LatentModel):
@@ -150,7 +150,7 @@ class AEGAN(LatentModel):
 
     def code_from(self, white: Tensor) -> Tensor:
         """Whitened codes to codes: (B, latent) -> (B, latent)."""
-        return torch.addmm(self.code_mean, white.float(), self.code_scale.T)
+        return unwhiten(white, self.code_mean, self.code_scale)
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, latent)."""

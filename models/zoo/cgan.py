@@ -20,7 +20,7 @@ from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Sta
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.augment import differentiable
 from models.nets.conditions import as_vector, condition_size, join
-from models.nets.conv import ConvDecoder, ConvDiscriminator, start_small
+from models.nets.conv import ConvDecoder, ConvDiscriminator
 
 
 class CGAN(LatentModel):
@@ -52,8 +52,6 @@ class CGAN(LatentModel):
         self.discriminator = ConvDiscriminator(spec, config.widths, outputs=config.features)
         self.logit = nn.Linear(config.features, 1)
         self.projection = nn.Linear(told, config.features, bias=False)
-        self.generator.apply(start_small)
-        self.discriminator.apply(start_small)
 
     # --- objective ---
 

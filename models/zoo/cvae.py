@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import kl_to_standard_normal, squared_error
 from models.nets.conditions import as_vector, condition_size, join
-from models.nets.conv import ConvDecoder, ConvEncoder, start_small
+from models.nets.conv import ConvDecoder, ConvEncoder
+from models.nets.posterior import conditional_posterior, drawn
 
 
 class CVAE(LatentModel):
@@ -47,7 +47,6 @@ class CVAE(LatentModel):
         self.encoder = ConvEncoder(spec, config.widths, 4 * config.latent)
         self.heads = nn.Linear(4 * config.latent + told, 2 * config.latent)  # the posterior's mean and log-variance
         self.decoder = ConvDecoder(spec, config.widths, config.latent + told)
-        self.decoder.apply(start_small)  # at torch's own start, images that are mostly black drove tanh to -1 everywhere, where it stayed
 
     # --- objective ---
 
@@ -61,17 +60,14 @@ class CVAE(LatentModel):
     def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
         shown = as_vector(self.spec, **{self.config.condition: getattr(batch, self.config.condition)})
         mean, log_variance = self.posterior(batch.image, shown)
-        code = torch.addcmul(mean, (log_variance / 2).exp(), torch.randn_like(mean))
-        again = torch.tanh(self.decoder(join(code, shown))).float()
+        again = torch.tanh(self.decoder(join(drawn(mean, log_variance), shown))).float()
         reconstruction = squared_error(again, batch.image).mean() / (2 * self.config.sigma**2)
         kl = kl_to_standard_normal(mean, log_variance).mean()
         yield Turn({"autoencoder": reconstruction + self.config.beta * kl}, {"reconstruction": reconstruction, "KL": kl})
 
     def posterior(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, (B, latent) each: images (B, C, H, W) and what they show (B, K)."""
-        features = F.leaky_relu(self.encoder(image), 0.2)  # under the KL's pressure, plain ReLUs died
-        mean, log_variance = self.heads(join(features, shown)).float().chunk(2, 1)
-        return mean, F.hardtanh(log_variance, -10, 10)
+        return conditional_posterior(self.encoder, self.heads, image, shown)
 
     # --- capabilities ---
 

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, kl_to_standard_normal, real_loss, squared_error
 from models.nets.conditions import as_vector, condition_size, join
-from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, start_small
+from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder
+from models.nets.posterior import conditional_posterior, drawn
 
 
 class CVAEGAN(LatentModel):
@@ -84,8 +85,6 @@ class CVAEGAN(LatentModel):
         self.logit = nn.Linear(config.features, 1)
         self.classifier = ConvDiscriminator(spec, config.widths, outputs=config.features)
         self.class_logits = nn.Linear(config.features, classes)
-        for network in (self.generator, self.discriminator):
-            network.apply(start_small)
         self.register_buffer("real_mean", torch.zeros(config.features))
         self.register_buffer("real_centres", torch.zeros(classes, config.features))
         self.register_buffer("fake_centres", torch.zeros(classes, config.features))
@@ -116,8 +115,7 @@ class CVAEGAN(LatentModel):
             yield Turn({"discriminator": real_loss(self.logit(self.seen(image))) + fake_loss(self.logit(self.seen(fake)))})
 
         mean, log_variance = self.posterior(image, shown)
-        code = torch.addcmul(mean, (log_variance / 2).exp(), torch.randn_like(mean))
-        again = torch.tanh(self.generator(join(code, shown))).float()
+        again = torch.tanh(self.generator(join(drawn(mean, log_variance), shown))).float()
         fake = torch.tanh(self.generator(join(self.noise(batch), shown))).float()
 
         seen_real, seen_again, seen_fake = self.seen(image), self.seen(again), self.seen(fake)
@@ -155,8 +153,7 @@ class CVAEGAN(LatentModel):
 
     def posterior(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, (B, latent) each: images (B, C, H, W) and what they show (B, K)."""
-        mean, log_variance = self.heads(join(F.leaky_relu(self.encoder(image), 0.2), shown)).float().chunk(2, 1)
-        return mean, F.hardtanh(log_variance, -10, 10)
+        return conditional_posterior(self.encoder, self.heads, image, shown)
 
     def seen(self, image: Tensor) -> Tensor:
         """The discriminator's last hidden layer: (B, C, H, W) -> (B, features)."""

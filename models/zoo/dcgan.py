@@ -19,7 +19,7 @@ from torch import Tensor
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.augment import differentiable
-from models.nets.conv import ConvDecoder, ConvDiscriminator, start_small
+from models.nets.conv import ConvDecoder, ConvDiscriminator
 
 
 class DCGAN(LatentModel):
@@ -42,7 +42,7 @@ class DCGAN(LatentModel):
         "default": Preset(1_200_000),
         "paper": Preset(
             8_750_000,
-            options={"widths": (128, 256, 512, 1024), "kernel": 5, "weight_decay": 2e-5},
+            options={"widths": (128, 256, 512, 1024), "kernel": 5, "weight_decay": 1e-5},
             about="5x5 kernels, 128 to 1024 channels, 25 passes over 350,000 faces",
         ),
     }
@@ -51,9 +51,6 @@ class DCGAN(LatentModel):
         super().__init__(config, spec)
         self.generator = ConvDecoder(spec, config.widths, config.latent, norm=config.generator_norm, kernel=config.kernel)
         self.discriminator = ConvDiscriminator(spec, config.widths, norm=config.norm, kernel=config.kernel)
-        self.generator.apply(start_small)
-        if config.norm != "spectral":  # which fixes the scale itself
-            self.discriminator.apply(start_small)
 
     # --- objective ---
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import bernoulli_error, kl_to_standard_normal, squared_error
 from models.nets.autoencoder import decoder_for, encoder_for
+from models.nets.conv import start_small
+from models.nets.posterior import bounded, drawn
 
 
 class VAE(LatentModel):
@@ -29,7 +30,7 @@ class VAE(LatentModel):
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code
         likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # of the pixels given the code
-        sigma: Annotated[float, Range(1e-3, 1e3)] = 1.0  # the gaussian's deviation, where black is 0 and white 1
+        sigma: Annotated[float, Range(1e-3, 1e3)] = 0.3  # the gaussian's deviation, where black is 0 and white 1; less is sharper
         beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
         lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate
         optimizer: Literal["adam", "adagrad"] = "adam"  # the paper used adagrad
@@ -59,7 +60,7 @@ class VAE(LatentModel):
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.encoder = encoder_for(config.network, spec, config.widths, config.latent)  # its head is the posterior's mean
-        self.log_variance = nn.Linear(self.encoder.features, config.latent)
+        self.log_variance = nn.Linear(self.encoder.features, config.latent).apply(start_small)
         self.decoder = decoder_for(config.network, spec, config.widths, config.latent)
 
     # --- objective ---
@@ -74,10 +75,9 @@ class VAE(LatentModel):
 
     def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
         features = self.encoder.trunk(batch.image)
-        mean = self.encoder.head(features).float()
-        log_variance = F.hardtanh(self.log_variance(features).float(), -10, 10)  # unbounded, exp() overflows sooner or later
-        code = torch.addcmul(mean, (log_variance / 2).exp(), torch.randn_like(mean))
-        reconstruction = self.reconstruction_loss(self.decoder(code).float(), batch.image).mean()
+        mean, log_variance = self.encoder.head(features).float(), bounded(self.log_variance(features))
+        raw = self.decoder(drawn(mean, log_variance)).float()
+        reconstruction = self.reconstruction_loss(raw, batch.image).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
         yield Turn(
             {"autoencoder": reconstruction + self.config.beta * kl},

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import wasserstein_estimate
 from models.nets.augment import differentiable
-from models.nets.conv import ConvDecoder, ConvDiscriminator, start_small
+from models.nets.conv import ConvDecoder, ConvDiscriminator
 from models.nets.mlp import MlpDecoder
 
 
@@ -52,9 +52,7 @@ class WGAN(LatentModel):
             self.generator: nn.Module = MlpDecoder(spec, (512, 512, 512), config.latent, nn.ReLU)
         else:
             self.generator = ConvDecoder(spec, config.widths, config.latent, norm=config.generator_norm)
-            self.generator.apply(start_small)
         self.critic = ConvDiscriminator(spec, config.widths, norm=config.norm)
-        self.critic.apply(start_small)
 
     # --- objective ---
 
@@ -69,10 +67,12 @@ class WGAN(LatentModel):
         return (Stage("adversarial", self.turns, players=("critic", "generator")),)
 
     def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
-        fake = self.sample(self.noise(batch))
+        moves = generator_moves(step, self.config.critic_steps, self.config.warm_up)
+        with torch.set_grad_enabled(moves):  # the critic alone needs no graph of the generator
+            fake = self.sample(self.noise(batch))
         distance = wasserstein_estimate(self.judge(batch.image), self.judge(fake.detach()))
         yield Turn({"critic": -distance}, {"distance": distance})
-        if generator_moves(step, self.config.critic_steps, self.config.warm_up):
+        if moves:
             yield Turn({"generator": -self.judge(fake).mean()})
 
     def judge(self, image: Tensor) -> Tensor:

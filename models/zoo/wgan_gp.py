@@ -94,7 +94,9 @@ class WGANGP(LatentModel):
         c = self.config
         real = batch.image + torch.rand_like(batch.image) / 128 if c.dequantise else batch.image
         label = batch.label if c.classes else None
-        fake = self.sample(self.noise(batch), label)
+        moves = (step + 1) % c.critic_steps == 0
+        with torch.set_grad_enabled(moves and c.generator_batches == 1):  # the critic alone needs no graph of the generator
+            fake = self.sample(self.noise(batch), label)
         (on_real, named), (on_fake, _) = self.judge(real), self.judge(fake.detach())
         distance = wasserstein_estimate(on_real, on_fake)
         penalty = one_centred_penalty(lambda image: self.judge(image)[0], real, fake)
@@ -104,7 +106,7 @@ class WGANGP(LatentModel):
             logs["real images named right"] = (named.argmax(1) == label).float().mean()
         yield Turn({"critic": loss}, logs)
 
-        if (step + 1) % c.critic_steps == 0:
+        if moves:
             if c.generator_batches > 1:
                 more = [self.noise(batch) for _ in range(c.generator_batches - 1)]
                 label = label.repeat(c.generator_batches) if label is not None else None
