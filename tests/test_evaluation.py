@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -864,8 +864,8 @@ class Linear(nn.Module):
         return (noise @ self.weight.T).view(-1, 1, 3, 4)
 
 
-def path_of(model: nn.Module, **options: Any) -> dict[str, float]:
-    look: Any = SimpleNamespace(look=lambda images: images.flatten(1), recipe=lambda: {"precision": "fp32"})
+def path_of(model: nn.Module, see: Callable[[torch.Tensor], torch.Tensor] = lambda x: x, **options: Any) -> dict[str, float]:
+    look: Any = SimpleNamespace(look=lambda images: see(images.flatten(1)), recipe=lambda: {"precision": "fp32"})
     trained = SimpleNamespace(model=model, device=torch.device("cpu"), asked=lambda rows: None)
     return path_length.measure(Evidence(None, None, 7, trained, look), path_length.Config(**options))
 
@@ -888,6 +888,48 @@ def test_path_length_of_a_linear_generator_is_its_closed_form() -> None:
     assert path_of(model, pairs=100, trim=0.1)["ppl"] == pytest.approx(float(ordered[10:90].mean()), rel=5e-3)
     assert path_of(model, pairs=2)["ppl"] > 0
     assert path_of(Linear(0.0), pairs=4) == {"ppl": 0, "median": 0}
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """A notebook that allows itself the faster products."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("tf32")
+def test_path_length_is_measured_in_full_precision() -> None:
+    """A GPU's TF32 is off for generator and features, products and convolutions, and afterwards what it was."""
+    seen = []
+
+    def see(x: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return x
+
+    class Watched(Linear):
+        def sample(self, noise: torch.Tensor) -> torch.Tensor:
+            return super().sample(see(noise))
+
+    path_of(Watched(), see, pairs=2)
+    assert seen == [(False, False)] * 4
+    assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("tf32")
+def test_features_are_computed_in_full_precision(look: ClassifierFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, original = [], look.model.features
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return original(images)
+
+    monkeypatch.setattr(look.model, "features", features)
+    look.apply(look.prepare([np.zeros((16, 16, 1), np.uint8)]))
+    look.look(torch.zeros(1, 1, 16, 16))
+    assert seen == [(False, False)] * 2
+    assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
 
 
 def test_path_length_refuses_features_that_are_too_coarse() -> None:

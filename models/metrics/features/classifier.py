@@ -26,6 +26,7 @@ from torch import Tensor
 from models.base import Classifies, LatentModel
 from models.data.batches import to_float
 from models.data.images import WHITE, BadImage, Colour, fit, to_channels
+from models.device import full_precision
 from models.errors import UserError
 from models.generate import require
 
@@ -80,7 +81,7 @@ class ClassifierFeatures:
     def apply(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D) and logits (B, K), float32, on the CPU."""
         model: Any = self.model
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with full_precision():
             features = model.features(to_float(batch.to(self.device)))
             logits = model.logits(features)
         return features.float().cpu(), logits.float().cpu()
@@ -95,7 +96,8 @@ class ClassifierFeatures:
             images = images.expand(-1, 3, -1, -1) if self.spec.channels == 3 else (images * luma).sum(1, keepdim=True)
         if tuple(images.shape[2:]) != self.spec.size:
             images = F.interpolate(images, self.spec.size, mode="bicubic", antialias=True)
-        return model.features(images.to(self.device)).float().cpu()
+        with full_precision():
+            return model.features(images.to(self.device)).float().cpu()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
