@@ -366,42 +366,72 @@ def test_interpolate_refuses_a_way_that_leads_nowhere(paint: Paint) -> None:
     assert "both --grid and --gif" in refused("interpolate", "run", 1, 2, "--grid", "--gif", "--label", "0,1")
 
 
-# ---- the data's own attributes -------------------------------------------------------------------------------------------------------
+# ---- what the data show ------------------------------------------------------------------------------------------------------------------
 
 
 def with_attributes(*rows: tuple[int, ...], names: tuple[str, ...] = ("hat", "beard", "smile", "glasses")) -> ImageData:
     return dataclasses.replace(image_data(len(rows)), attributes=np.array(rows, np.uint8), attribute_names=names)
 
 
-def test_samples_like_data_show_their_attributes_in_turn() -> None:
-    """By name: the data have one more, and in another order."""
+def with_labels(*counts: int, classes: tuple[str, ...] = ("disc", "t-shirt, top")) -> ImageData:
+    """Sorted by class: so many items of each."""
+    return dataclasses.replace(image_data(sum(counts)), labels=np.repeat(np.arange(len(counts)), counts), classes=classes)
+
+
+def test_samples_like_data_show_what_its_items_do() -> None:
+    """By name: the data have one attribute more, and in another order. Each item once, then all of them again."""
     trained = painter("attributes")
-    alike = trained.like(with_attributes((1, 1, 0, 0), (0, 0, 1, 1), (0, 1, 0, 0)))
-    assert [asked_of(image) for image in alike.sample(20, first=16)] == [(4, 3, 0)[number % 3] for number in range(16, 36)]
-    assert alike.asked([1, 3]).tolist() == [[1, 1, 0], [0, 0, 1]]  # type: ignore[union-attr]
+    alike = trained.like(with_attributes((1, 1, 0, 0), (0, 0, 1, 1), (0, 1, 0, 0)), 0)
+    shown = [asked_of(image) for image in alike.sample(20, first=15)]
+    assert sorted(shown[:3]) == [0, 3, 4]
+    assert shown == (7 * shown[:3])[:20]
+    assert alike.asked(range(15, 35)).tolist() == [[n & 1, n >> 1 & 1, n >> 2] for n in shown]  # type: ignore[union-attr]
     assert [asked_of(image) for image in alike.sample(2, attributes={"hat": 1})] == [4, 4]
-    assert [asked_of(image) for image in trained.like(with_attributes((1, 1), names=("hat", "smile"))).sample(2)] == [0, 0]
-    by_label = painter("label")
-    assert np.array_equal(by_label.like(with_attributes((1, 1, 0, 0))).sample(5), by_label.sample(5))
+    assert [asked_of(image) for image in trained.like(with_attributes((1, 1), names=("hat", "smile")), 0).sample(2)] == [0, 0]
 
 
-def test_evaluate_compares_samples_with_the_attributes_of_the_data(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = with_attributes((0, 0, 1, 0), (1, 0, 0, 1))
-    paint("attributes")
+def test_samples_like_data_have_its_classes_as_often() -> None:
+    trained, data = painter("label"), with_labels(90, 10)
+    shown = trained.like(data, 0).asked(range(200)).tolist()  # type: ignore[union-attr]
+    assert [shown[:100].count(n) for n in range(3)] == [0, 90, 10]
+    assert shown[100:] == shown[:100]
+    assert 0 < shown[:50].count(2) < 10  # not in the data's order
+    assert trained.like(data, 1).asked(range(100)).tolist() not in (shown[:100], sorted(shown[:100]))  # type: ignore[union-attr]
+    assert np.array_equal(trained.like(with_labels(5, 5, classes=("disc", "shoe")), 0).sample(5), trained.sample(5))
+    people = dataclasses.replace(image_data(4), identities=np.array([7, 7, 29, 7]))
+    assert sorted(painter("identity").like(people, 0).asked(range(4)).tolist()) == [7, 7, 7, 29]  # type: ignore[union-attr]
+    assert painter("identity", identities=29).like(people, 0).asked([3]).tolist() == [3]  # type: ignore[union-attr]
+
+
+def test_evaluate_asks_for_what_the_data_show(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as they do, whatever the batch; the recipe says so, and a warning where the data do not say."""
     drawn: list[np.ndarray] = []
 
     def watched(images: np.ndarray) -> np.ndarray:
         drawn.extend(images)
         return np.zeros(len(images))
 
-    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    def asked_by(kind: str, data: ImageData, number: int, **settings: Any) -> tuple[list[int], Any]:
+        paint(kind)
+        drawn.clear()
+        monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+        found = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=number, **settings)
+        return [asked_of(image) for image in drawn[:number]], found
+
     monkeypatch.setattr(evaluation, "laplacian_variance", watched)
-    found = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=5)
-    assert [asked_of(image) for image in drawn[:5]] == [1, 6, 1, 6, 1]
-    assert not any("attributes" in text for text in found["warnings"])
-    monkeypatch.setattr(evaluation, "load_data", lambda request: image_data(3))
-    warned = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=5)["warnings"]
-    assert any("no attributes like the run's" in text for text in warned)
+    shown, found = asked_by("label", with_labels(27, 3), 30)
+    assert [shown.count(n) for n in range(3)] == [0, 27, 3]
+    assert (found["recipe"]["conditions"], found["warnings"]) == ("drawn from tiny, seed 0", [])
+    assert asked_by("label", with_labels(27, 3), 20, batch=3)[0] == shown[:20]
+    assert asked_by("label", with_labels(27, 3), 30, seed=1)[0] != shown
+    shown, found = asked_by("label", image_data(3), 7)
+    assert (shown, found["recipe"]["conditions"]) == ([0, 1, 2, 0, 1, 2, 0], "classes in turn")
+    assert found["warnings"] == ["tiny has no label like the run's, so samples show classes in turn"]
+    shown, found = asked_by("attributes", with_attributes((0, 0, 1, 0), (1, 0, 0, 1), (0, 0, 0, 1)), 2)
+    assert set(shown) < {1, 2, 6} and len(set(shown)) == 2
+    shown, found = asked_by("attributes", image_data(3), 5)
+    assert (shown, found["recipe"]["conditions"]) == ([0] * 5, "no attributes")
+    assert "no attributes like the run's, so samples show no attributes" in found["warnings"][0]
 
 
 @pytest.mark.parametrize("condition", ["attributes", "label"])

@@ -739,13 +739,13 @@ def painter(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 def test_accuracy_is_what_the_classifier_sees(painter: Callable[..., api.Trained], classifier: Path, features: str) -> None:
     trained, judge = painter(), api.load(classifier).model
     data = trained.model.data
-    assert trained.asked(range(5)).tolist() == [0, 1, 0, 1, 0]  # type: ignore[union-attr]
     right = judge.classify(to_float(torch.from_numpy(data.images))).argmax(1).numpy() == data.labels
     settings: dict[str, Any] = {"features": features, "number": 21, "metrics": ["accuracy"]}
     found = evaluation.evaluate("painter", **settings)["metrics"]["accuracy"]
     assert found["real_top1"] == right.mean() > 0.8
-    said = judge.classify(to_float(torch.from_numpy(trained.sample(21)))).argmax(1)
-    assert found["top1"] == (said == torch.arange(21) % 2).double().mean() > 0.8
+    alike = trained.like(data, 0)
+    said = judge.classify(to_float(torch.from_numpy(alike.sample(21)))).argmax(1)
+    assert found["top1"] == (said == alike.asked(range(21))).double().mean() > 0.8
     fewer = evaluation.evaluate("painter", **{**settings, "number": 11})["metrics"]["accuracy"]
     assert fewer["real_top1"] > 0.8  # each of the images that were chosen has its own label
     many = evaluation.evaluate("painter", **{**settings, "metrics": ["accuracy", "class-diversity", "inception-score"]})["metrics"]
@@ -763,7 +763,42 @@ def test_accuracy_with_data_that_have_no_such_labels(
     plain = write(tmp_path / "plain", pixels_of(pictures))
     found = evaluation.evaluate("painter", data=str(plain), features=features, number=10, metrics=["accuracy"])
     assert set(found["metrics"]["accuracy"]) == {"top1"}
-    assert any("has no label like the run's" in warning for warning in found["warnings"])
+    assert found["warnings"] == [f"{plain} has no label like the run's, so samples show classes in turn"]
+
+
+def test_fid_of_a_conditional_run_asks_for_what_the_other_side_shows(
+    painter: Callable[..., api.Trained], other: Path, features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's classes, a data set's, and where there are none (another run, statistics, a folder without) all classes in turn."""
+    painter()
+    (Path("painter") / "checkpoints").mkdir(parents=True)
+    for path in sorted((other / "disc").iterdir())[5:]:
+        path.unlink()
+    asked: list[int] = []
+    load = evaluation.SampledSource.load
+
+    def watched(self: evaluation.SampledSource, start: int, stop: int) -> Any:
+        asked.extend(self.trained.asked(range(start, stop)).tolist())  # type: ignore[union-attr]
+        return load(self, start, stop)
+
+    monkeypatch.setattr(evaluation.SampledSource, "load", watched)
+
+    def of(*sides: object) -> tuple[list[int], Any, list[str]]:
+        asked.clear()
+        found = evaluation.fid(*map(str, sides), features=features, number=20, save_stats=tmp_path / f"{len(kept)}.safetensors")
+        kept.append(asked[:20])
+        return asked[:20], found["recipe"].get("conditions"), [text for text in found["warnings"] if "like the run's" in text]
+
+    kept: list[list[int]] = []
+    for sides in (("painter", other), (other, "painter")):
+        shown, said, warnings = of(*sides)
+        assert (shown.count(0), shown.count(1), said, warnings) == (15, 5, f"drawn from {other}, seed 0", [])
+    assert kept[0] == kept[1]
+    plain = write(tmp_path / "plain", pixels_of(other))
+    for side in (plain, tmp_path / "0.safetensors", "painter"):
+        shown, said, warnings = of("painter", side)
+        assert (shown, said, len(warnings)) == ([0, 1] * 10, "classes in turn", 1)
+    assert of(other, plain)[1:] == (None, [])
 
 
 def test_accuracy_needs_a_classifier_of_the_same_classes(
