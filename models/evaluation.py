@@ -205,7 +205,8 @@ def evaluate(
         if wanted["real"]:
             assert real is not None
             labels = conditions.examples(trained.condition, trained.model.spec, real) if "labels" in wanted["real"] else None
-            evidence = dataclasses.replace(evidence, real=looker.real(real, wanted["real"], labels))
+            seen = labels is not None and "logits" in wanted["real"] and looker.learned_from(real)
+            evidence = dataclasses.replace(evidence, real=looker.real(real, wanted["real"], labels), seen=seen)
             images |= {"real": len(real), "real_kept": min(how.number, len(real))}
         if evidence.held_out is not None:
             images["reconstructed"] = min(how.number, len(evidence.held_out))
@@ -389,6 +390,16 @@ class _Looker:
             self.warn(f"there are no held-out images, so training images are reconstructed ({error.what}: {error.where})")
             return real
 
+    def learned_from(self, real: ImageData) -> bool:
+        """Whether the classifier that judges the real images was trained on them; with a warning."""
+        seen = isinstance(self.features, ClassifierFeatures) and self.features.learned_from(real)
+        if seen:
+            self.warn(
+                f"the classifier has learned from {printable(real.name)} itself: what it says of them is no ceiling for samples; "
+                "compare with others (--data NAME:test)"
+            )
+        return seen
+
     # what a conditional model is asked for
 
     def told(self, trained: api.Trained, data: ImageData | FolderSource | None, name: str) -> api.Trained:
@@ -553,7 +564,8 @@ def open_features(how: Settings) -> Features:
             f"a {trained.header.model} classifies nothing", f"--features {how.features}", "give a run of `lgm train classifier`"
         )
     config = trained.header.config
-    return ClassifierFeatures(trained.model, how.features, fit=config.fit, background=config.background)
+    learned = {"data": config.data, "fingerprint": trained.header.fingerprint}
+    return ClassifierFeatures(trained.model, how.features, fit=config.fit, background=config.background, **learned)
 
 
 def _config_for(trained: api.Trained, data: str | None, how: Settings) -> RunConfig:

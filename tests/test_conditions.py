@@ -21,6 +21,7 @@ from models.data.dataset import ImageData
 from models.data.images import save_png
 from models.errors import UserError
 from models.generate import truncated
+from models.metrics.features.classifier import ClassifierFeatures
 from models.randomness import image_noise
 
 Paint = Callable[..., api.Trained]
@@ -432,6 +433,32 @@ def test_evaluate_asks_for_what_the_data_show(paint: Paint, monkeypatch: pytest.
     shown, found = asked_by("attributes", image_data(3), 5)
     assert (shown, found["recipe"]["conditions"]) == ([0] * 5, "no attributes")
     assert "no attributes like the run's, so samples show no attributes" in found["warnings"][0]
+
+
+class Bits(Critic):
+    """Tells all three attributes by what the left half shows."""
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        return features.round() // torch.tensor([1.0, 2.0, 4.0]) % 2 - 0.5
+
+
+def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its samples are asked for the attributes of the data; an inception score over attributes means nothing."""
+    trained = paint("attributes")
+    look = ClassifierFeatures(painter("attributes", Bits).model, "classifier:bits")
+    rows = [(1, 0, 1), (0, 1, 0), (1, 1, 0), (0, 0, 0)]
+    real = np.concatenate([trained.sample(1, attributes=dict(zip(SPEC.attributes, row, strict=True))) for row in rows])
+    data = dataclasses.replace(with_attributes(*rows, names=SPEC.attributes), images=real)
+    monkeypatch.setattr(evaluation, "open_features", lambda how: look)
+    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    how: dict[str, Any] = {"data": "mnist", "number": 4, "features": "classifier:bits"}
+    found = evaluation.evaluate("run", metrics=["accuracy", "inception-score"], **how)
+    values = ("precision", "recall", "f1")
+    assert found["metrics"] == {"accuracy": dict.fromkeys([*values, *(f"real_{name}" for name in values)], 1.0)}
+    assert "tells attributes" in found["not_for_this_model"]["inception-score"]
+    data = dataclasses.replace(data, attribute_names=("a", "b", "c"))
+    with pytest.raises(UserError, match="no sample was asked for an attribute"):
+        evaluation.evaluate("run", metrics=["accuracy"], **how)
 
 
 @pytest.mark.parametrize("condition", ["attributes", "label"])

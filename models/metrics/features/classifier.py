@@ -25,6 +25,7 @@ from torch import Tensor
 
 from models.base import Classifies, LatentModel
 from models.data.batches import to_float
+from models.data.dataset import ImageData
 from models.data.images import WHITE, BadImage, Colour, fit, to_channels
 from models.device import full_precision
 from models.errors import UserError
@@ -39,13 +40,17 @@ class ClassifierFeatures:
         name: what messages and recipes call it, `classifier:RUN`.
         fit: how images of another aspect ratio are brought to the classifier's size: crop, pad or stretch.
         background: the colour of the bars of `pad`.
+        data, fingerprint: name and content of what it was trained on, as its checkpoint says.
 
     Raises UserError where the model cannot classify.
     """
 
-    def __init__(self, model: LatentModel, name: str, *, fit: str = "crop", background: Colour = WHITE) -> None:
+    def __init__(
+        self, model: LatentModel, name: str, *, fit: str = "crop", background: Colour = WHITE, data: str = "", fingerprint: str = ""
+    ) -> None:
         require(model, Classifies, "classify")
         self.name, self.fit, self.background = name, fit, background
+        self._data, self._fingerprint = data, fingerprint
         self.model, self.spec = model.eval(), model.spec
         self.device = next(model.parameters()).device
         self.target = str(model.target)  # the batch key that the logits tell: label, attributes or identity
@@ -65,6 +70,10 @@ class ClassifierFeatures:
             "background": list(self.background),
             "precision": "fp32",
         }
+
+    def learned_from(self, data: ImageData) -> bool:
+        """Whether it was trained on these very images: data of that name, in whatever size, or of that content."""
+        return data.name == self._data or data.fingerprint() == self._fingerprint
 
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
         """uint8 (H, W, 1 or 3) images, of any sizes, as uint8 (B, height, width, channels) of the classifier's data.
