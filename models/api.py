@@ -341,6 +341,14 @@ class Trained:
         generate.require(self.model, Encodes, "reconstruct")
         return generate.reconstruct(self.model, self._checked(images), self._shown_by(images, label, attributes))
 
+    def encode(
+        self, images: np.ndarray, *, label: conditions.Label | None = None, attributes: conditions.Attributes | None = None
+    ) -> torch.Tensor:
+        """The images' codes (N, latent...), float32 on the CPU. A conditional model has to be told what they show, as for `reconstruct`."""
+        generate.require(self.model, Encodes, "encode")
+        shown = self._checked(images)
+        return self._points(list(shown), "code", self._shown_by(shown, label, attributes), {})[0]
+
     def project(
         self,
         images: np.ndarray,

@@ -13,7 +13,7 @@ many images there were on either side, the seed, the version of lgm.
 
 A metric's NEEDS say what is collected for it: `real.` or `generated.` followed by `moments`, `features`, `logits`, `labels` or `sharpness`
 (of the samples, or of the images that they are compared with); `features`, the network itself; `held_out`, images that the run was not
-trained on; `sample`, a model that samples.
+trained on; `training`, those that it was trained on; `sample`, a model that samples.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def evaluate(
     with process_group(device) as ranks:
         looker = _Looker(how, ranks)
         trained = api.load(run, device=how.device, raw=how.raw)
-        evidence = Evidence(None, None, how.seed, trained, None, None, how.number)
+        evidence = Evidence(None, None, how.seed, trained, count=how.number)
         if how.features != INCEPTION:  # what is no metric of this run should be said before Inception's weights are fetched
             evidence = dataclasses.replace(evidence, features=looker.features)
         lacking = _lacking(modules, evidence, metrics is not None)
@@ -192,6 +192,8 @@ def evaluate(
                 real = load_data(api.data_request(config))
                 if "held_out" in needs:
                     evidence = dataclasses.replace(evidence, held_out=looker.held_out(config, trained, real, data))
+                if "training" in needs:
+                    evidence = dataclasses.replace(evidence, training=looker.training(trained, real))
             if sampled:
                 trained = looker.told(trained, real, real.name)
                 evidence = dataclasses.replace(evidence, trained=trained)
@@ -388,6 +390,18 @@ class _Looker:
             return api.held_out(config, trained.model, real)
         except UserError as error:
             self.warn(f"there are no held-out images, so training images are reconstructed ({error.what}: {error.where})")
+            return real
+
+    def training(self, trained: api.Trained, real: ImageData) -> ImageData:
+        """What the run was trained on, or, where that is not at hand, what it is compared with."""
+        config = _config_for(trained, None, self.how)
+        if real.name == config.data:
+            return real
+        try:
+            return load_data(api.data_request(config, download=False))
+        except UserError as error:
+            what = "the run's training images are not at hand, so principal components are fitted to the images that they reconstruct"
+            self.warn(f"{what} ({error.what}: {error.where})")
             return real
 
     def learned_from(self, real: ImageData) -> bool:

@@ -435,6 +435,20 @@ def test_evaluate_asks_for_what_the_data_show(paint: Paint, monkeypatch: pytest.
     assert "no attributes like the run's, so samples show no attributes" in found["warnings"][0]
 
 
+def test_reconstructions_of_some_images_are_told_what_these_show(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = paint("label", Copyist)
+    data = with_labels(9, 9, 9, classes=SPEC.classes)
+    data = dataclasses.replace(data, images=trained.sample(9, label=SPEC.classes))
+    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    monkeypatch.setattr(evaluation, "open_features", lambda how: ClassifierFeatures(painter("label", Critic).model, "classifier:critic"))
+    told, tell = [], api.Trained.told_by
+    monkeypatch.setattr(api.Trained, "told_by", lambda self, data, items: told.append(list(items)) or tell(self, data, items))
+    found = evaluation.evaluate("run", data="mnist", metrics=["reconstruction"], number=6, features="classifier:critic")
+    assert found["metrics"]["reconstruction"]["mse"] < 1e-4
+    assert len(told[-1]) == 6 and set(told[-1]) > {told[0][0]} and max(told[-1]) > 8
+    assert "conditions" not in found["recipe"]
+
+
 class Bits(Critic):
     """Tells all three attributes by what the left half shows."""
 

@@ -32,9 +32,9 @@ from models.errors import UserError
 from models.metrics import accuracy, path_length
 from models.metrics.features.classifier import ClassifierFeatures
 from models.metrics.reconstruction import ssim
-from models.metrics.stats import cache, files
+from models.metrics.stats import cache, components, files
 from models.metrics.stats.evidence import Collected, Evidence
-from models.randomness import image_noise
+from models.randomness import image_noise, some
 from models.registry import METRICS
 
 Runs = Callable[[str], Path]
@@ -657,8 +657,12 @@ def test_which_images_are_reconstructed(vae: Path, other: Path, features: str, t
     assert found["reconstructed"] == str(other)
     assert found["warnings"] == []
     trained, images = api.load(vae), np.stack(pixels_of(other))[..., None]
-    error = trained.reconstruct(images[:12])[1].mean()
+    chosen = some(12, 30, 0, "reconstruction")
+    assert 0 < sum(chosen < 15) < 12  # of both classes, which lie one after the other
+    error = trained.reconstruct(images[chosen])[1].mean()
     assert found["metrics"]["reconstruction"]["mse"] == pytest.approx(error, rel=1e-5)
+    values = [document("evaluate", vae, *words, "--data", other, "--seed", seed)["metrics"]["reconstruction"]["mse"] for seed in (0, 1)]
+    assert values[0] == found["metrics"]["reconstruction"]["mse"] != values[1]
     for split, seed in (("train", 0), ("test", 1)):
         support.write_pictures(tmp_path / "both" / split, seed=seed)
     run = tmp_path / "run"
@@ -897,10 +901,56 @@ def test_reconstruction_by_hand(vae: Path, other: Path, features: str, look: Cla
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
 
 
+def pca_error(fitted: np.ndarray, images: np.ndarray, count: int) -> float:
+    """The mean squared error of images (N, ...) through the first components of others, by numpy's decomposition."""
+    mean = (fitted / 255).reshape(len(fitted), -1).mean(0)
+    _, _, directions = np.linalg.svd((fitted / 255).reshape(len(fitted), -1) - mean, full_matrices=False)
+    rows = (images / 255).reshape(len(images), -1) - mean
+    return float(((rows - rows @ directions[:count].T @ directions[:count]) ** 2).mean())
+
+
+def test_principal_components_of_the_training_images_stand_beside_the_reconstructions(
+    vae: Path, pictures: Path, other: Path, features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the code has numbers: 4 of 20 training images, on other images; of these themselves where nothing else is at hand."""
+    fitted, images = (np.stack(pixels_of(folder))[..., None] for folder in (pictures, other))
+    how: dict[str, Any] = {"metrics": ["reconstruction"], "features": features}
+    found = evaluation.evaluate(vae, data=str(other), **how)["metrics"]["reconstruction"]
+    assert found["pca_mse"] == pytest.approx(pca_error(fitted, images, 4), rel=1e-9)
+    assert found["mse"] > found["pca_mse"]  # after 96 images
+    own = evaluation.evaluate(vae, **how)["metrics"]["reconstruction"]
+    assert own["pca_mse"] == pytest.approx(pca_error(fitted, fitted, 4), rel=1e-9)
+    monkeypatch.setattr(components, "IMAGES", 4)  # no more images than components
+    assert "pca_mse" not in evaluation.evaluate(vae, data=str(other), **how)["metrics"]["reconstruction"]
+    monkeypatch.undo()
+    gone = support.write_pictures(tmp_path / "gone")
+    run = tmp_path / "run"
+    support.call(support.train, "vae", str(gone), str(run), support.tiny("vae"))
+    shutil.rmtree(gone)
+    report = evaluation.evaluate(run, data=str(other), **how)
+    assert report["metrics"]["reconstruction"]["pca_mse"] == pytest.approx(pca_error(images, images, 4), rel=1e-9)
+    assert any("not at hand" in warning and str(gone) in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("shape", [(30, 4, 5, 1), (12, 4, 5, 3)])
+def test_components_are_numpys(shape: tuple[int, ...]) -> None:
+    """Fewer values than images, and more; 5 of them, and all that images of three kinds have."""
+    dice = np.random.default_rng(0)
+    images, others = (dice.integers(0, 256, shape, np.uint8) for _ in "ab")
+    found = components.fit(images, 5)
+    assert torch.allclose(found.directions @ found.directions.T, torch.eye(5, dtype=torch.float64), atol=1e-12)
+    assert found.errors(others).mean() == pytest.approx(pca_error(images, others, 5), rel=1e-9)
+    assert found.errors(others).shape == (len(others),)
+    alike = images[np.arange(shape[0]) % 3]
+    assert components.fit(alike, 5).errors(alike) == pytest.approx(np.zeros(shape[0]), abs=1e-12)
+    assert [components.most(size) for size in ((28, 28, 1), (64, 64, 3), (256, 256, 3))] == [10_000, 2_000, 170]
+
+
 def test_a_perfect_reconstruction_has_no_finite_psnr(vae: Path, features: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.Trained, "reconstruct", lambda self, images: (images.copy(), np.zeros(len(images), np.float32)))
     words = ["evaluate", vae, "--metrics", "reconstruction", "--features", features]
     found = document(*words)["metrics"]["reconstruction"]
+    assert found.pop("pca_mse") > 0
     assert found == {"mse": 0, "psnr": None, "ssim": pytest.approx(1), "fid": pytest.approx(0, abs=1e-9)}
     assert re.search(r" not finite +psnr", done(*words).stdout)
 
