@@ -186,7 +186,7 @@ def evaluate(
         wanted = {side: {need.partition(".")[2] for need in needs if need.startswith(f"{side}.")} for side in ("real", "generated")}
         real = None
         sampled = any(map(_samples, needs))
-        if wanted["real"] or "held_out" in needs or (sampled and trained.condition is not None):
+        if wanted["real"] or needs & {"held_out", "training"} or (sampled and trained.condition is not None):
             config = _config_for(trained, data, how)
             with ranks.first_alone():
                 real = load_data(api.data_request(config))
@@ -385,6 +385,8 @@ class _Looker:
     def held_out(self, config: RunConfig, trained: api.Trained, real: ImageData, named: str | None) -> ImageData:
         """What is to be reconstructed: the images that `--data` names, else the run's test split, else its training images."""
         if named is not None:
+            if real.name == trained.header.config.data or real.fingerprint() == trained.header.fingerprint:
+                self.warn(f"the run was trained on {printable(real.name)} itself, so training images are reconstructed")
             return real
         try:
             return api.held_out(config, trained.model, real)

@@ -149,12 +149,6 @@ def test_where_nobody_says_the_classes_come_in_turn() -> None:
     assert {asked_of(image) for image in painter("attributes").sample(5, attributes={"glasses": 1, "hat": True})} == {6}
 
 
-def test_samples_that_nobody_asks_for_attributes_are_not_judged_by_them(paint: Paint, pictures: Path) -> None:
-    paint("attributes")
-    with pytest.raises(UserError, match="nobody says which attributes its samples should show"):
-        evaluation.evaluate("run", data=str(pictures), metrics=["accuracy"])
-
-
 # ---- lgm sample ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -456,6 +450,16 @@ class Bits(Critic):
         return features.round() // torch.tensor([1.0, 2.0, 4.0]) % 2 - 0.5
 
 
+class Whole(Bits):
+    """Its features are both halves' means."""
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        return image.unflatten(3, (2, 8)).mean((1, 2, 4)) * 100
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, :1].expand(-1, 3)
+
+
 def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its samples are asked for the attributes of the data; an inception score over attributes means nothing."""
     trained = paint("attributes")
@@ -473,6 +477,15 @@ def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypat
     data = dataclasses.replace(data, attribute_names=("a", "b", "c"))
     with pytest.raises(UserError, match="no sample was asked for an attribute"):
         evaluation.evaluate("run", metrics=["accuracy"], **how)
+
+
+def test_class_diversity_compares_with_real_classes_whatever_the_features_tell(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = paint("label")
+    data = dataclasses.replace(with_labels(4, 4, 4, classes=SPEC.classes), images=trained.sample(4, label=SPEC.classes))
+    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    monkeypatch.setattr(evaluation, "open_features", lambda how: ClassifierFeatures(painter("attributes", Whole).model, "classifier:whole"))
+    found = evaluation.evaluate("run", data="mnist", metrics=["class-diversity"], number=12, features="classifier:whole")
+    assert found["metrics"]["class-diversity"]["class_diversity_real"] > 0
 
 
 @pytest.mark.parametrize("condition", ["attributes", "label"])

@@ -648,7 +648,7 @@ def test_what_needs_no_network_and_no_data(vae: Path, features: str, tmp_path: P
     assert document(*words, "kid.subset=5", "--metrics", "kid", "--data", tmp_path / "moved")["data"] == str(tmp_path / "moved")
 
 
-def test_which_images_are_reconstructed(vae: Path, other: Path, features: str, tmp_path: Path) -> None:
+def test_which_images_are_reconstructed(vae: Path, pictures: Path, other: Path, features: str, tmp_path: Path) -> None:
     """Those of --data; else the run's test split; else its training images, with a warning."""
     words = ["--metrics", "reconstruction", "--features", features, "-n", 12]
     found = document("evaluate", vae, *words)
@@ -661,6 +661,10 @@ def test_which_images_are_reconstructed(vae: Path, other: Path, features: str, t
     assert 0 < sum(chosen < 15) < 12  # of both classes, which lie one after the other
     error = trained.reconstruct(images[chosen])[1].mean()
     assert found["metrics"]["reconstruction"]["mse"] == pytest.approx(error, rel=1e-5)
+    own = shutil.copytree(pictures, tmp_path / "own")
+    for named in (pictures, own):
+        [warning] = document("evaluate", vae, *words, "--data", named)["warnings"]
+        assert warning == f"the run was trained on {named} itself, so training images are reconstructed"
     values = [document("evaluate", vae, *words, "--data", other, "--seed", seed)["metrics"]["reconstruction"]["mse"] for seed in (0, 1)]
     assert values[0] == found["metrics"]["reconstruction"]["mse"] != values[1]
     for split, seed in (("train", 0), ("test", 1)):
