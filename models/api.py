@@ -37,9 +37,10 @@ from models.data.dataset import DataRequest, ImageData
 from models.data.images import BadImage
 from models.data.load import describe, parse, parse_item
 from models.data.load import load as load_data
+from models.data.sources import FolderSource
 from models.device import compile_networks, pick, settle
 from models.errors import UserError, nearest, printable
-from models.randomness import image_noise, seed_torch
+from models.randomness import image_noise, numpy_generator, seed_torch
 from models.registry import MODELS, SETS, model_class
 from models.training import checkpoint, events, loop
 from models.training.checkpoint import Header
@@ -159,7 +160,7 @@ def plan(
     shaped = _base_options(cls, Path(given["base"]).expanduser(), options or {}) if given.get("base") else {}
     own = {**chosen.options, **shaped, **(options or {})}
     values = {"images": chosen.images, "batch": chosen.batch, **given}
-    values |= {"model": MODELS.find(model).name, "data": _anywhere(data), "preset": preset, "options": {}}
+    values |= {"model": MODELS.find(model).name, "data": anywhere(data), "preset": preset, "options": {}}
     values |= _absolute(values)
     config = check(RunConfig, values, "train")  # before the data are read: a bad number should not wait for them
     complete = dataclasses.asdict(check(cls.Config, own, "--set"))
@@ -219,7 +220,7 @@ def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConf
     if refused:
         raise UserError(f"a resumed run keeps its configuration ({printable('; '.join(refused))})", run, "leave these out, or train anew")
     free = {key: value for key, value in given.items() if key in RunConfig.FREE}
-    free |= _absolute(free) | ({"data": _anywhere(free["data"])} if "data" in free else {})
+    free |= _absolute(free) | ({"data": anywhere(free["data"])} if "data" in free else {})
     return check(RunConfig, {**dataclasses.asdict(config), **free}, "--resume")
 
 
@@ -249,7 +250,7 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
 class Trained:
     """A trained model and its checkpoint's header. Images are uint8 arrays (N, height, width, channels).
 
-    Where nobody says what a sample shows, a model that is asked by attributes takes those of `examples` (M, A) in turn.
+    Where nobody says what a sample shows, it is what `examples` (M,) or (M, A) do, in turn (see `like`).
     """
 
     model: LatentModel
@@ -271,7 +272,7 @@ class Trained:
 
         Args:
             label: what a conditional model draws: a class's name or number (an identity's number), or several: then `count` of each, one
-                after the other, from the same noises. Where nothing is said, image i shows class i mod K.
+                after the other, from the same noises. Where nothing is said, image i shows class i mod K, or what `examples` say.
             attributes: the same for a model that is asked by attributes: name -> 0 or 1, the others 0; or several of these.
             truncation: cut the noise off at plus and minus this: less variety, fewer failures (docs/sampling.md).
 
@@ -320,9 +321,14 @@ class Trained:
         """What the samples of these numbers show where nobody says, (N, ...), or None for a model without condition."""
         return generate.asked(self.model, items, self.examples)
 
-    def like(self, data: ImageData) -> Trained:
-        """This model, whose samples show the attributes of the data's items in turn where nobody says; see `examples`."""
-        return dataclasses.replace(self, examples=conditions.examples(self.condition, self.model.spec, data))
+    def like(self, data: ImageData | FolderSource, seed: int) -> Trained:
+        """This model, whose samples show what the data's items do where nobody says: each item's condition once, in an order that the seed
+        draws, then all of them again. Without `examples` where the data do not say, or name something that the model does not know.
+        """
+        shown = conditions.examples(self.condition, self.model.spec, data)
+        if shown is not None:
+            shown = shown[torch.from_numpy(numpy_generator(seed, "conditions").permutation(len(shown)))]
+        return dataclasses.replace(self, examples=shown)
 
     def reconstruct(
         self, images: np.ndarray, *, label: conditions.Label | None = None, attributes: conditions.Attributes | None = None
@@ -334,6 +340,14 @@ class Trained:
         """
         generate.require(self.model, Encodes, "reconstruct")
         return generate.reconstruct(self.model, self._checked(images), self._shown_by(images, label, attributes))
+
+    def encode(
+        self, images: np.ndarray, *, label: conditions.Label | None = None, attributes: conditions.Attributes | None = None
+    ) -> torch.Tensor:
+        """The images' codes (N, latent...), float32 on the CPU. A conditional model has to be told what they show, as for `reconstruct`."""
+        generate.require(self.model, Encodes, "encode")
+        shown = self._checked(images)
+        return self._points(list(shown), "code", self._shown_by(shown, label, attributes), {})[0]
 
     def project(
         self,
@@ -721,7 +735,7 @@ def _sizes(model: torch.nn.Module) -> dict[str, int]:
 # --- helpers --------------------------------------------------------------------------------------------------------------------------
 
 
-def _anywhere(data: str) -> str:
+def anywhere(data: str) -> str:
     """What `--data` said, so that it means the same from any working directory: a folder's path becomes absolute."""
     request = parse(data)
     folder = Path(request.name)

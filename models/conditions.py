@@ -18,6 +18,7 @@ from torch import Tensor
 
 from models.base import DataSpec
 from models.data.dataset import ImageData
+from models.data.sources import FolderSource
 from models.errors import UserError, nearest, printable
 
 Label = str | int | Sequence[str | int] | np.ndarray
@@ -151,15 +152,21 @@ def truth(kind: str | None, spec: DataSpec, data: ImageData, items: Iterable[int
     return None
 
 
-def examples(kind: str | None, spec: DataSpec, data: ImageData) -> Tensor | None:
-    """The attributes of all items, (N, A) float32, for a model that is asked by them; None where the data do not have them all."""
-    columns = _columns(spec, data)
-    if kind != "attributes" or columns is None or data.attributes is None:
-        return None
-    return torch.from_numpy(data.attributes[:, columns]).float()
+def examples(kind: str | None, spec: DataSpec, data: ImageData | FolderSource) -> Tensor | None:
+    """What all items show, as a model of that kind is told it: (N,) int64, or (N, A) float32 for attributes.
+
+    None where the data do not say, or name something that the model does not know. Classes and attributes go by their names.
+    """
+    if kind == "label" and data.labels is not None and data.classes and set(data.classes) <= set(spec.classes):
+        return torch.from_numpy(np.array([spec.classes.index(name) for name in data.classes])[data.labels])
+    if kind == "identity" and data.identities is not None and data.identities.max() < spec.identities:
+        return torch.from_numpy(data.identities.astype(np.int64))
+    if kind == "attributes" and (columns := _columns(spec, data)) is not None and data.attributes is not None:
+        return torch.from_numpy(data.attributes[:, columns].astype(np.float32))
+    return None
 
 
-def _columns(spec: DataSpec, data: ImageData) -> list[int] | None:
+def _columns(spec: DataSpec, data: ImageData | FolderSource) -> list[int] | None:
     """Where the model's attributes stand among the data's, or None where some are missing."""
     if not set(spec.attributes) <= set(data.attribute_names):
         return None

@@ -6,6 +6,8 @@ import ctypes
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -45,6 +47,18 @@ def compile_networks(model: nn.Module, device: torch.device, backend: str = "ind
     for child in model.children():
         for network in (child, *child.children()):  # a model may call a part of a network, such as an encoder's trunk
             network.compile(backend=backend)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """While it lasts, a GPU computes float32 convolutions and matrix products in float32; the TF32 that it may take costs three digits."""
+    products = torch.backends.cuda.matmul.allow_tf32
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = products
 
 
 def settle(device: torch.device) -> None:

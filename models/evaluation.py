@@ -13,7 +13,7 @@ many images there were on either side, the seed, the version of lgm.
 
 A metric's NEEDS say what is collected for it: `real.` or `generated.` followed by `moments`, `features`, `logits`, `labels` or `sharpness`
 (of the samples, or of the images that they are compared with); `features`, the network itself; `held_out`, images that the run was not
-trained on; `sample`, a model that samples.
+trained on; `training`, those that it was trained on; `sample`, a model that samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import api
+from models import api, conditions
 from models.base import Classifies, Samples
 from models.config import RunConfig, check, parse_assignments
 from models.data.dataset import ImageData
@@ -60,6 +60,7 @@ NUMBER = 10_000  # images drawn from a run where nothing else is said
 INCEPTION = "inception"
 STATISTICS = ".safetensors"
 REPORT = "evaluation.json"
+UNTOLD = {"label": "classes in turn", "identity": "identities in turn", "attributes": "no attributes"}  # by models that nobody tells
 LOOKS = {"moments", "features", "logits"}  # what only a feature network can tell
 
 
@@ -119,6 +120,7 @@ def fid(
         looker = _Looker(how, ranks)
         sides = [looker.side(os.fspath(a)), looker.side(os.fspath(b))]
         looker.refuse_other_features(sides)
+        sides = [looker.told_by(*pair) for pair in zip(sides, reversed(sides))]
         found = [looker.statistics(side) for side in sides]
         files.compare_recipes(found[0], found[1])
         if save_stats is not None and ranks.writes:
@@ -132,7 +134,7 @@ def fid(
             "fid": frechet_distance(found[0].moments, found[1].moments),
             "a": described[0],
             "b": described[1],
-            "recipe": {**found[0].recipe, **_of_all(how)},
+            "recipe": {**found[0].recipe, **looker.of_all()},
             "warnings": looker.warnings,
         }
 
@@ -171,7 +173,7 @@ def evaluate(
     with process_group(device) as ranks:
         looker = _Looker(how, ranks)
         trained = api.load(run, device=how.device, raw=how.raw)
-        evidence = Evidence(None, None, how.seed, trained, None, None, how.number)
+        evidence = Evidence(None, None, how.seed, trained, count=how.number)
         if how.features != INCEPTION:  # what is no metric of this run should be said before Inception's weights are fetched
             evidence = dataclasses.replace(evidence, features=looker.features)
         lacking = _lacking(modules, evidence, metrics is not None)
@@ -183,16 +185,18 @@ def evaluate(
         asked = {name: module for name, module in modules.items() if name not in lacking}
         wanted = {side: {need.partition(".")[2] for need in needs if need.startswith(f"{side}.")} for side in ("real", "generated")}
         real = None
-        if wanted["real"] or "held_out" in needs or trained.condition == "attributes":
+        sampled = any(map(_samples, needs))
+        if wanted["real"] or needs & {"held_out", "training"} or (sampled and trained.condition is not None):
             config = _config_for(trained, data, how)
             with ranks.first_alone():
                 real = load_data(api.data_request(config))
                 if "held_out" in needs:
                     evidence = dataclasses.replace(evidence, held_out=looker.held_out(config, trained, real, data))
-            trained = trained.like(real)
-            evidence = dataclasses.replace(evidence, trained=trained)
-            if trained.condition == "attributes" and trained.examples is None:
-                looker.warn(f"{printable(real.name)} has no attributes like the run's, so samples show none")
+                if "training" in needs:
+                    evidence = dataclasses.replace(evidence, training=looker.training(trained, real))
+            if sampled:
+                trained = looker.told(trained, real, real.name)
+                evidence = dataclasses.replace(evidence, trained=trained)
             for path, reason in real.bad[:1]:
                 looker.warn(f"{len(real.bad):,} images of {printable(real.name)} were left out, the first is {printable(path)} ({reason})")
         images = {}
@@ -202,8 +206,9 @@ def evaluate(
             images["generated"] = how.number
         if wanted["real"]:
             assert real is not None
-            labels = looker.labels(real, trained) if "labels" in wanted["real"] else None
-            evidence = dataclasses.replace(evidence, real=looker.real(real, wanted["real"], labels))
+            labels = conditions.examples(trained.condition, trained.model.spec, real) if "labels" in wanted["real"] else None
+            seen = labels is not None and "logits" in wanted["real"] and looker.learned_from(real)
+            evidence = dataclasses.replace(evidence, real=looker.real(real, wanted["real"], labels), seen=seen)
             images |= {"real": len(real), "real_kept": min(how.number, len(real))}
         if evidence.held_out is not None:
             images["reconstructed"] = min(how.number, len(evidence.held_out))
@@ -225,7 +230,7 @@ def evaluate(
             "recipe": {
                 **(looker.features.recipe() if looks else {}),
                 "images": images,
-                **_of_all(how),
+                **looker.of_all(),
                 "options": {name: dataclasses.asdict(configs[name]) for name in values},
             },
             "warnings": looker.warnings,
@@ -325,7 +330,7 @@ class _Looker:
     """Reads sides through one feature network, which is opened when the first image needs it."""
 
     def __init__(self, how: Settings, ranks: Ranks) -> None:
-        self.how, self.ranks, self.warnings = how, ranks, list[str]()
+        self.how, self.ranks, self.warnings, self.conditions = how, ranks, list[str](), list[str]()
         self._features: Features | None = None
 
     @property
@@ -360,7 +365,8 @@ class _Looker:
         request = parse(text, root=Path(how.data_root) if how.data_root else None, background=how.background, skip_bad=how.skip_bad)
         with self.ranks.first_alone():
             if request.name in SETS.entries():
-                return ArraySource(str(request), load_data(request).images)
+                data = load_data(request)
+                return ArraySource(str(request), data.images, data)
             source = FolderSource(request)
         for note in source.notes:
             if "skipped" in note:
@@ -379,6 +385,8 @@ class _Looker:
     def held_out(self, config: RunConfig, trained: api.Trained, real: ImageData, named: str | None) -> ImageData:
         """What is to be reconstructed: the images that `--data` names, else the run's test split, else its training images."""
         if named is not None:
+            if real.name == trained.header.config.data or real.fingerprint() == trained.header.fingerprint:
+                self.warn(f"the run was trained on {printable(real.name)} itself, so training images are reconstructed")
             return real
         try:
             return api.held_out(config, trained.model, real)
@@ -386,18 +394,59 @@ class _Looker:
             self.warn(f"there are no held-out images, so training images are reconstructed ({error.what}: {error.where})")
             return real
 
-    def labels(self, real: ImageData, trained: api.Trained) -> Tensor | None:
-        """What the real images show, in the terms of the classifier's target: (N,) or (N, A). None where they have no such labels."""
-        target, spec = getattr(self.features, "target", ""), trained.header.spec
-        values, same = {
-            "label": (real.labels, real.classes == spec.classes),
-            "attributes": (real.attributes, real.attribute_names == spec.attributes),
-            "identity": (real.identities, True),
-        }.get(target, (None, False))
-        if values is None or not same:
-            self.warn(f"{printable(real.name)} has no {target} like the run's, real images tell nothing of the classifier's own accuracy")
-            return None
-        return torch.as_tensor(values)
+    def training(self, trained: api.Trained, real: ImageData) -> ImageData:
+        """What the run was trained on, or, where that is not at hand, what it is compared with."""
+        config = _config_for(trained, None, self.how)
+        if real.name == config.data:
+            return real
+        try:
+            return load_data(api.data_request(config, download=False))
+        except UserError as error:
+            what = "the run's training images are not at hand, so principal components are fitted to the images that they reconstruct"
+            self.warn(f"{what} ({error.what}: {error.where})")
+            return real
+
+    def learned_from(self, real: ImageData) -> bool:
+        """Whether the classifier that judges the real images was trained on them; with a warning."""
+        seen = isinstance(self.features, ClassifierFeatures) and self.features.learned_from(real)
+        if seen:
+            self.warn(
+                f"the classifier has learned from {printable(real.name)} itself: what it says of them is no ceiling for samples; "
+                "compare with others (--data NAME:test)"
+            )
+        return seen
+
+    # what a conditional model is asked for
+
+    def told(self, trained: api.Trained, data: ImageData | FolderSource | None, name: str) -> api.Trained:
+        """A model whose samples are compared with `data`, asked for what these show: other frequencies would count as other images.
+
+        The order is drawn apart from that of `real`: samples that were paired with single real images would seem nearer than they are.
+        """
+        kind = trained.condition
+        if kind is None:
+            return trained
+        if data is not None:
+            trained = trained.like(data, self.how.seed)
+        shown = f"drawn from {printable(name)}, seed {self.how.seed}"
+        if trained.examples is None:
+            shown = UNTOLD[kind]
+            self.warn(f"{printable(name)} has no {kind} like the run's, so samples show {shown}")
+        self.conditions.append(shown)
+        return trained
+
+    def told_by(self, side: Side, other: Side) -> Side:
+        """`side`; where it samples a conditional model, that is told by the labels of the other side, if it has any."""
+        if not isinstance(side, SampledSource):
+            return side
+        data = other if isinstance(other, FolderSource) else other.data if isinstance(other, ArraySource) else None
+        trained = self.told(side.trained, data, other.source if isinstance(other, files.Statistics) else other.name)
+        return SampledSource(trained, side.count, side.seed, side.name)
+
+    def of_all(self) -> dict[str, Any]:
+        """What belongs to the recipe besides the features."""
+        asked = {"conditions": "; ".join(dict.fromkeys(self.conditions))} if self.conditions else {}
+        return {"seed": self.how.seed, **asked, "weights": "raw" if self.how.raw else "average", "lgm": __version__}
 
     # what is seen of it
 
@@ -531,7 +580,8 @@ def open_features(how: Settings) -> Features:
             f"a {trained.header.model} classifies nothing", f"--features {how.features}", "give a run of `lgm train classifier`"
         )
     config = trained.header.config
-    return ClassifierFeatures(trained.model, how.features, fit=config.fit, background=config.background)
+    learned = {"data": config.data, "fingerprint": trained.header.fingerprint}
+    return ClassifierFeatures(trained.model, how.features, fit=config.fit, background=config.background, **learned)
 
 
 def _config_for(trained: api.Trained, data: str | None, how: Settings) -> RunConfig:
@@ -539,7 +589,7 @@ def _config_for(trained: api.Trained, data: str | None, how: Settings) -> RunCon
     config, spec = trained.header.config, trained.header.spec
     return dataclasses.replace(
         config,
-        data=data or config.data,
+        data=api.anywhere(data) if data else config.data,
         data_root=how.data_root or config.data_root,
         size=spec.size,
         channels=str(spec.channels),  # type: ignore[arg-type]
@@ -576,7 +626,7 @@ def _lacking(modules: Mapping[str, Any], evidence: Evidence, named: bool) -> dic
 
 def _lacks(module: Any, evidence: Evidence) -> str:
     """Why a metric cannot be measured here, or nothing."""
-    if any(need.startswith("generated.") or need == "sample" for need in module.NEEDS):
+    if any(map(_samples, module.NEEDS)):
         if not isinstance(evidence.trained.model, Samples):
             return "it cannot sample"
         try:
@@ -584,6 +634,11 @@ def _lacks(module: Any, evidence: Evidence) -> str:
         except UserError as error:
             return error.what
     return module.lacks(evidence) if hasattr(module, "lacks") else ""
+
+
+def _samples(need: str) -> bool:
+    """Whether samples have to be drawn for it."""
+    return need == "sample" or need.startswith("generated.")
 
 
 def _needs(modules: Mapping[str, Any], lacking: Mapping[str, str]) -> set[str]:
@@ -610,11 +665,6 @@ def _measured(
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _of_all(how: Settings) -> dict[str, Any]:
-    """What belongs to the recipe besides the features."""
-    return {"seed": how.seed, "weights": "raw" if how.raw else "average", "lgm": __version__}
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:

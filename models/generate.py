@@ -64,12 +64,14 @@ def _arguments(model: LatentModel, capability: str) -> frozenset[str]:
 def asked(model: LatentModel, items: Iterable[int], examples: Tensor | None = None) -> Tensor | None:
     """What samples show where nobody says, or None for a model without condition.
 
-    The classes (or identities) in turn, item i class i mod K: (N,) int64. Attributes are those of the `examples` (M, A) in turn, item i of
-    example i mod M, because few combinations of them occur; without examples none: (N, A) zeros.
+    What `examples` (M,) or (M, A) show in turn, item i as example i mod M. Without examples the classes (or identities) in turn, item i
+    class i mod K: (N,) int64; but no attribute, (N, A) zeros, because few combinations of them occur.
     """
     kind, numbers = condition_of(model), torch.tensor(list(items), dtype=torch.int64)
+    if kind is not None and examples is not None:
+        return examples[numbers % len(examples)]
     if kind == "attributes":
-        return torch.zeros(len(numbers), len(model.spec.attributes)) if examples is None else examples[numbers % len(examples)]
+        return torch.zeros(len(numbers), len(model.spec.attributes))
     count = {"label": len(model.spec.classes), "identity": model.spec.identities}.get(kind or "")
     return numbers % count if count else None
 

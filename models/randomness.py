@@ -41,6 +41,11 @@ def image_noise(seed: int, items: Iterable[int], shape: tuple[int, ...], purpose
     return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *shape)
 
 
+def some(count: int, total: int, seed: int, *purpose: object) -> np.ndarray:
+    """`count` of the numbers from 0 to `total` - 1, in order, or all of them where there are fewer: int64."""
+    return np.sort(numpy_generator(seed, *purpose).permutation(total)[:count])
+
+
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which an epoch visits `count` items: (count,) int64."""
     return numpy_generator(seed, "order", epoch).permutation(count)

@@ -21,6 +21,7 @@ from models.data.dataset import ImageData
 from models.data.images import save_png
 from models.errors import UserError
 from models.generate import truncated
+from models.metrics.features.classifier import ClassifierFeatures
 from models.randomness import image_noise
 
 Paint = Callable[..., api.Trained]
@@ -146,12 +147,6 @@ def test_where_nobody_says_the_classes_come_in_turn() -> None:
         assert np.array_equal(made[:, :, 8:], painter(None).sample(33)[:, :, 8:])
     assert {asked_of(image) for image in painter("attributes").sample(5)} == {0}
     assert {asked_of(image) for image in painter("attributes").sample(5, attributes={"glasses": 1, "hat": True})} == {6}
-
-
-def test_samples_that_nobody_asks_for_attributes_are_not_judged_by_them(paint: Paint, pictures: Path) -> None:
-    paint("attributes")
-    with pytest.raises(UserError, match="nobody says which attributes its samples should show"):
-        evaluation.evaluate("run", data=str(pictures), metrics=["accuracy"])
 
 
 # ---- lgm sample ----------------------------------------------------------------------------------------------------------------------
@@ -366,42 +361,131 @@ def test_interpolate_refuses_a_way_that_leads_nowhere(paint: Paint) -> None:
     assert "both --grid and --gif" in refused("interpolate", "run", 1, 2, "--grid", "--gif", "--label", "0,1")
 
 
-# ---- the data's own attributes -------------------------------------------------------------------------------------------------------
+# ---- what the data show ------------------------------------------------------------------------------------------------------------------
 
 
 def with_attributes(*rows: tuple[int, ...], names: tuple[str, ...] = ("hat", "beard", "smile", "glasses")) -> ImageData:
     return dataclasses.replace(image_data(len(rows)), attributes=np.array(rows, np.uint8), attribute_names=names)
 
 
-def test_samples_like_data_show_their_attributes_in_turn() -> None:
-    """By name: the data have one more, and in another order."""
+def with_labels(*counts: int, classes: tuple[str, ...] = ("disc", "t-shirt, top")) -> ImageData:
+    """Sorted by class: so many items of each."""
+    return dataclasses.replace(image_data(sum(counts)), labels=np.repeat(np.arange(len(counts)), counts), classes=classes)
+
+
+def test_samples_like_data_show_what_its_items_do() -> None:
+    """By name: the data have one attribute more, and in another order. Each item once, then all of them again."""
     trained = painter("attributes")
-    alike = trained.like(with_attributes((1, 1, 0, 0), (0, 0, 1, 1), (0, 1, 0, 0)))
-    assert [asked_of(image) for image in alike.sample(20, first=16)] == [(4, 3, 0)[number % 3] for number in range(16, 36)]
-    assert alike.asked([1, 3]).tolist() == [[1, 1, 0], [0, 0, 1]]  # type: ignore[union-attr]
+    alike = trained.like(with_attributes((1, 1, 0, 0), (0, 0, 1, 1), (0, 1, 0, 0)), 0)
+    shown = [asked_of(image) for image in alike.sample(20, first=15)]
+    assert sorted(shown[:3]) == [0, 3, 4]
+    assert shown == (7 * shown[:3])[:20]
+    assert alike.asked(range(15, 35)).tolist() == [[n & 1, n >> 1 & 1, n >> 2] for n in shown]  # type: ignore[union-attr]
     assert [asked_of(image) for image in alike.sample(2, attributes={"hat": 1})] == [4, 4]
-    assert [asked_of(image) for image in trained.like(with_attributes((1, 1), names=("hat", "smile"))).sample(2)] == [0, 0]
-    by_label = painter("label")
-    assert np.array_equal(by_label.like(with_attributes((1, 1, 0, 0))).sample(5), by_label.sample(5))
+    assert [asked_of(image) for image in trained.like(with_attributes((1, 1), names=("hat", "smile")), 0).sample(2)] == [0, 0]
 
 
-def test_evaluate_compares_samples_with_the_attributes_of_the_data(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = with_attributes((0, 0, 1, 0), (1, 0, 0, 1))
-    paint("attributes")
+def test_samples_like_data_have_its_classes_as_often() -> None:
+    trained, data = painter("label"), with_labels(90, 10)
+    shown = trained.like(data, 0).asked(range(200)).tolist()  # type: ignore[union-attr]
+    assert [shown[:100].count(n) for n in range(3)] == [0, 90, 10]
+    assert shown[100:] == shown[:100]
+    assert 0 < shown[:50].count(2) < 10  # not in the data's order
+    assert trained.like(data, 1).asked(range(100)).tolist() not in (shown[:100], sorted(shown[:100]))  # type: ignore[union-attr]
+    assert np.array_equal(trained.like(with_labels(5, 5, classes=("disc", "shoe")), 0).sample(5), trained.sample(5))
+    people = dataclasses.replace(image_data(4), identities=np.array([7, 7, 29, 7]))
+    assert sorted(painter("identity").like(people, 0).asked(range(4)).tolist()) == [7, 7, 7, 29]  # type: ignore[union-attr]
+    assert painter("identity", identities=29).like(people, 0).asked([3]).tolist() == [3]  # type: ignore[union-attr]
+
+
+def test_evaluate_asks_for_what_the_data_show(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as they do, whatever the batch; the recipe says so, and a warning where the data do not say."""
     drawn: list[np.ndarray] = []
 
     def watched(images: np.ndarray) -> np.ndarray:
         drawn.extend(images)
         return np.zeros(len(images))
 
-    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    def asked_by(kind: str, data: ImageData, number: int, **settings: Any) -> tuple[list[int], Any]:
+        paint(kind)
+        drawn.clear()
+        monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+        found = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=number, **settings)
+        return [asked_of(image) for image in drawn[:number]], found
+
     monkeypatch.setattr(evaluation, "laplacian_variance", watched)
-    found = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=5)
-    assert [asked_of(image) for image in drawn[:5]] == [1, 6, 1, 6, 1]
-    assert not any("attributes" in text for text in found["warnings"])
-    monkeypatch.setattr(evaluation, "load_data", lambda request: image_data(3))
-    warned = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=5)["warnings"]
-    assert any("no attributes like the run's" in text for text in warned)
+    shown, found = asked_by("label", with_labels(27, 3), 30)
+    assert [shown.count(n) for n in range(3)] == [0, 27, 3]
+    assert (found["recipe"]["conditions"], found["warnings"]) == ("drawn from tiny, seed 0", [])
+    assert asked_by("label", with_labels(27, 3), 20, batch=3)[0] == shown[:20]
+    assert asked_by("label", with_labels(27, 3), 30, seed=1)[0] != shown
+    shown, found = asked_by("label", image_data(3), 7)
+    assert (shown, found["recipe"]["conditions"]) == ([0, 1, 2, 0, 1, 2, 0], "classes in turn")
+    assert found["warnings"] == ["tiny has no label like the run's, so samples show classes in turn"]
+    shown, found = asked_by("attributes", with_attributes((0, 0, 1, 0), (1, 0, 0, 1), (0, 0, 0, 1)), 2)
+    assert set(shown) < {1, 2, 6} and len(set(shown)) == 2
+    shown, found = asked_by("attributes", image_data(3), 5)
+    assert (shown, found["recipe"]["conditions"]) == ([0] * 5, "no attributes")
+    assert "no attributes like the run's, so samples show no attributes" in found["warnings"][0]
+
+
+def test_reconstructions_of_some_images_are_told_what_these_show(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = paint("label", Copyist)
+    data = with_labels(9, 9, 9, classes=SPEC.classes)
+    data = dataclasses.replace(data, images=trained.sample(9, label=SPEC.classes))
+    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    monkeypatch.setattr(evaluation, "open_features", lambda how: ClassifierFeatures(painter("label", Critic).model, "classifier:critic"))
+    told, tell = [], api.Trained.told_by
+    monkeypatch.setattr(api.Trained, "told_by", lambda self, data, items: told.append(list(items)) or tell(self, data, items))
+    found = evaluation.evaluate("run", data="mnist", metrics=["reconstruction"], number=6, features="classifier:critic")
+    assert found["metrics"]["reconstruction"]["mse"] < 1e-4
+    assert len(told[-1]) == 6 and set(told[-1]) > {told[0][0]} and max(told[-1]) > 8
+    assert "conditions" not in found["recipe"]
+
+
+class Bits(Critic):
+    """Tells all three attributes by what the left half shows."""
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        return features.round() // torch.tensor([1.0, 2.0, 4.0]) % 2 - 0.5
+
+
+class Whole(Bits):
+    """Its features are both halves' means."""
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        return image.unflatten(3, (2, 8)).mean((1, 2, 4)) * 100
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, :1].expand(-1, 3)
+
+
+def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its samples are asked for the attributes of the data; an inception score over attributes means nothing."""
+    trained = paint("attributes")
+    look = ClassifierFeatures(painter("attributes", Bits).model, "classifier:bits")
+    rows = [(1, 0, 1), (0, 1, 0), (1, 1, 0), (0, 0, 0)]
+    real = np.concatenate([trained.sample(1, attributes=dict(zip(SPEC.attributes, row, strict=True))) for row in rows])
+    data = dataclasses.replace(with_attributes(*rows, names=SPEC.attributes), images=real)
+    monkeypatch.setattr(evaluation, "open_features", lambda how: look)
+    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    how: dict[str, Any] = {"data": "mnist", "number": 4, "features": "classifier:bits"}
+    found = evaluation.evaluate("run", metrics=["accuracy", "inception-score"], **how)
+    values = ("precision", "recall", "f1")
+    assert found["metrics"] == {"accuracy": dict.fromkeys([*values, *(f"real_{name}" for name in values)], 1.0)}
+    assert "tells attributes" in found["not_for_this_model"]["inception-score"]
+    data = dataclasses.replace(data, attribute_names=("a", "b", "c"))
+    with pytest.raises(UserError, match="no sample was asked for an attribute"):
+        evaluation.evaluate("run", metrics=["accuracy"], **how)
+
+
+def test_class_diversity_compares_with_real_classes_whatever_the_features_tell(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = paint("label")
+    data = dataclasses.replace(with_labels(4, 4, 4, classes=SPEC.classes), images=trained.sample(4, label=SPEC.classes))
+    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    monkeypatch.setattr(evaluation, "open_features", lambda how: ClassifierFeatures(painter("attributes", Whole).model, "classifier:whole"))
+    found = evaluation.evaluate("run", data="mnist", metrics=["class-diversity"], number=12, features="classifier:whole")
+    assert found["metrics"]["class-diversity"]["class_diversity_real"] > 0
 
 
 @pytest.mark.parametrize("condition", ["attributes", "label"])

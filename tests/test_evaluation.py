@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,9 +32,9 @@ from models.errors import UserError
 from models.metrics import accuracy, path_length
 from models.metrics.features.classifier import ClassifierFeatures
 from models.metrics.reconstruction import ssim
-from models.metrics.stats import cache, files
+from models.metrics.stats import cache, components, files
 from models.metrics.stats.evidence import Collected, Evidence
-from models.randomness import image_noise
+from models.randomness import image_noise, some
 from models.registry import METRICS
 
 Runs = Callable[[str], Path]
@@ -648,7 +648,7 @@ def test_what_needs_no_network_and_no_data(vae: Path, features: str, tmp_path: P
     assert document(*words, "kid.subset=5", "--metrics", "kid", "--data", tmp_path / "moved")["data"] == str(tmp_path / "moved")
 
 
-def test_which_images_are_reconstructed(vae: Path, other: Path, features: str, tmp_path: Path) -> None:
+def test_which_images_are_reconstructed(vae: Path, pictures: Path, other: Path, features: str, tmp_path: Path) -> None:
     """Those of --data; else the run's test split; else its training images, with a warning."""
     words = ["--metrics", "reconstruction", "--features", features, "-n", 12]
     found = document("evaluate", vae, *words)
@@ -657,8 +657,16 @@ def test_which_images_are_reconstructed(vae: Path, other: Path, features: str, t
     assert found["reconstructed"] == str(other)
     assert found["warnings"] == []
     trained, images = api.load(vae), np.stack(pixels_of(other))[..., None]
-    error = trained.reconstruct(images[:12])[1].mean()
+    chosen = some(12, 30, 0, "reconstruction")
+    assert 0 < sum(chosen < 15) < 12  # of both classes, which lie one after the other
+    error = trained.reconstruct(images[chosen])[1].mean()
     assert found["metrics"]["reconstruction"]["mse"] == pytest.approx(error, rel=1e-5)
+    own = shutil.copytree(pictures, tmp_path / "own")
+    for named in (pictures, own):
+        [warning] = document("evaluate", vae, *words, "--data", named)["warnings"]
+        assert warning == f"the run was trained on {named} itself, so training images are reconstructed"
+    values = [document("evaluate", vae, *words, "--data", other, "--seed", seed)["metrics"]["reconstruction"]["mse"] for seed in (0, 1)]
+    assert values[0] == found["metrics"]["reconstruction"]["mse"] != values[1]
     for split, seed in (("train", 0), ("test", 1)):
         support.write_pictures(tmp_path / "both" / split, seed=seed)
     run = tmp_path / "run"
@@ -739,21 +747,40 @@ def painter(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 def test_accuracy_is_what_the_classifier_sees(painter: Callable[..., api.Trained], classifier: Path, features: str) -> None:
     trained, judge = painter(), api.load(classifier).model
     data = trained.model.data
-    assert trained.asked(range(5)).tolist() == [0, 1, 0, 1, 0]  # type: ignore[union-attr]
     right = judge.classify(to_float(torch.from_numpy(data.images))).argmax(1).numpy() == data.labels
     settings: dict[str, Any] = {"features": features, "number": 21, "metrics": ["accuracy"]}
     found = evaluation.evaluate("painter", **settings)["metrics"]["accuracy"]
-    assert found["real_top1"] == right.mean() > 0.8
-    said = judge.classify(to_float(torch.from_numpy(trained.sample(21)))).argmax(1)
-    assert found["top1"] == (said == torch.arange(21) % 2).double().mean() > 0.8
+    assert found["real_top1_seen"] == right.mean() > 0.8
+    alike = trained.like(data, 0)
+    said = judge.classify(to_float(torch.from_numpy(alike.sample(21)))).argmax(1)
+    assert found["top1"] == (said == alike.asked(range(21))).double().mean() > 0.8
     fewer = evaluation.evaluate("painter", **{**settings, "number": 11})["metrics"]["accuracy"]
-    assert fewer["real_top1"] > 0.8  # each of the images that were chosen has its own label
+    assert fewer["real_top1_seen"] > 0.8  # each of the images that were chosen has its own label
     many = evaluation.evaluate("painter", **{**settings, "metrics": ["accuracy", "class-diversity", "inception-score"]})["metrics"]
     assert 0.2 < many["class-diversity"]["class_diversity_ratio"] < 2
     assert 1 < many["inception-score"]["real_inception_score"] <= 2  # there because accuracy had the real images looked at
     lying = painter(off=1)
     assert evaluation.evaluate("painter", **settings)["metrics"]["accuracy"]["top1"] < 0.2
     assert lying.condition == "label"
+
+
+def test_accuracy_on_images_that_the_classifier_has_learned_from_is_called_that(
+    painter: Callable[..., api.Trained], pictures: Path, other: Path, classifier: Path, features: str, tmp_path: Path
+) -> None:
+    """By the data's name, whatever their size, or by their content; the ceiling is what it says of other images."""
+    painter()
+    judge = api.load(classifier)
+    copy = shutil.copytree(pictures, tmp_path / "copy")
+    cases = {None: True, str(pictures): True, os.path.relpath(pictures): True, str(copy): True, str(other): False}
+    for data, seen in cases.items():
+        found = evaluation.evaluate("painter", data=data, features=features, number=10, metrics=["accuracy"])
+        assert set(found["metrics"]["accuracy"]) == {"top1", "real_top1_seen" if seen else "real_top1"}
+        assert [text.partition("itself")[0] for text in found["warnings"]] == [f"the classifier has learned from {found['data']} "] * seen
+    look = evaluation.open_features(evaluation.Settings(features=features))
+    assert isinstance(look, ClassifierFeatures)
+    large = judge.data(str(pictures)).replace(images=np.zeros((20, 32, 32, 3), np.uint8))
+    assert look.learned_from(large)
+    assert not look.learned_from(large.replace(name="other"))
 
 
 def test_accuracy_with_data_that_have_no_such_labels(
@@ -763,7 +790,42 @@ def test_accuracy_with_data_that_have_no_such_labels(
     plain = write(tmp_path / "plain", pixels_of(pictures))
     found = evaluation.evaluate("painter", data=str(plain), features=features, number=10, metrics=["accuracy"])
     assert set(found["metrics"]["accuracy"]) == {"top1"}
-    assert any("has no label like the run's" in warning for warning in found["warnings"])
+    assert found["warnings"] == [f"{plain} has no label like the run's, so samples show classes in turn"]
+
+
+def test_fid_of_a_conditional_run_asks_for_what_the_other_side_shows(
+    painter: Callable[..., api.Trained], other: Path, features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's classes, a data set's, and where there are none (another run, statistics, a folder without) all classes in turn."""
+    painter()
+    (Path("painter") / "checkpoints").mkdir(parents=True)
+    for path in sorted((other / "disc").iterdir())[5:]:
+        path.unlink()
+    asked: list[int] = []
+    load = evaluation.SampledSource.load
+
+    def watched(self: evaluation.SampledSource, start: int, stop: int) -> Any:
+        asked.extend(self.trained.asked(range(start, stop)).tolist())  # type: ignore[union-attr]
+        return load(self, start, stop)
+
+    monkeypatch.setattr(evaluation.SampledSource, "load", watched)
+
+    def of(*sides: object) -> tuple[list[int], Any, list[str]]:
+        asked.clear()
+        found = evaluation.fid(*map(str, sides), features=features, number=20, save_stats=tmp_path / f"{len(kept)}.safetensors")
+        kept.append(asked[:20])
+        return asked[:20], found["recipe"].get("conditions"), [text for text in found["warnings"] if "like the run's" in text]
+
+    kept: list[list[int]] = []
+    for sides in (("painter", other), (other, "painter")):
+        shown, said, warnings = of(*sides)
+        assert (shown.count(0), shown.count(1), said, warnings) == (15, 5, f"drawn from {other}, seed 0", [])
+    assert kept[0] == kept[1]
+    plain = write(tmp_path / "plain", pixels_of(other))
+    for side in (plain, tmp_path / "0.safetensors", "painter"):
+        shown, said, warnings = of("painter", side)
+        assert (shown, said, len(warnings)) == ([0, 1] * 10, "classes in turn", 1)
+    assert of(other, plain)[1:] == (None, [])
 
 
 def test_accuracy_needs_a_classifier_of_the_same_classes(
@@ -843,10 +905,56 @@ def test_reconstruction_by_hand(vae: Path, other: Path, features: str, look: Cla
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
 
 
+def pca_error(fitted: np.ndarray, images: np.ndarray, count: int) -> float:
+    """The mean squared error of images (N, ...) through the first components of others, by numpy's decomposition."""
+    mean = (fitted / 255).reshape(len(fitted), -1).mean(0)
+    _, _, directions = np.linalg.svd((fitted / 255).reshape(len(fitted), -1) - mean, full_matrices=False)
+    rows = (images / 255).reshape(len(images), -1) - mean
+    return float(((rows - rows @ directions[:count].T @ directions[:count]) ** 2).mean())
+
+
+def test_principal_components_of_the_training_images_stand_beside_the_reconstructions(
+    vae: Path, pictures: Path, other: Path, features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the code has numbers: 4 of 20 training images, on other images; of these themselves where nothing else is at hand."""
+    fitted, images = (np.stack(pixels_of(folder))[..., None] for folder in (pictures, other))
+    how: dict[str, Any] = {"metrics": ["reconstruction"], "features": features}
+    found = evaluation.evaluate(vae, data=str(other), **how)["metrics"]["reconstruction"]
+    assert found["pca_mse"] == pytest.approx(pca_error(fitted, images, 4), rel=1e-9)
+    assert found["mse"] > found["pca_mse"]  # after 96 images
+    own = evaluation.evaluate(vae, **how)["metrics"]["reconstruction"]
+    assert own["pca_mse"] == pytest.approx(pca_error(fitted, fitted, 4), rel=1e-9)
+    monkeypatch.setattr(components, "IMAGES", 4)  # no more images than components
+    assert "pca_mse" not in evaluation.evaluate(vae, data=str(other), **how)["metrics"]["reconstruction"]
+    monkeypatch.undo()
+    gone = support.write_pictures(tmp_path / "gone")
+    run = tmp_path / "run"
+    support.call(support.train, "vae", str(gone), str(run), support.tiny("vae"))
+    shutil.rmtree(gone)
+    report = evaluation.evaluate(run, data=str(other), **how)
+    assert report["metrics"]["reconstruction"]["pca_mse"] == pytest.approx(pca_error(images, images, 4), rel=1e-9)
+    assert any("not at hand" in warning and str(gone) in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("shape", [(30, 4, 5, 1), (12, 4, 5, 3)])
+def test_components_are_numpys(shape: tuple[int, ...]) -> None:
+    """Fewer values than images, and more; 5 of them, and all that images of three kinds have."""
+    dice = np.random.default_rng(0)
+    images, others = (dice.integers(0, 256, shape, np.uint8) for _ in "ab")
+    found = components.fit(images, 5)
+    assert torch.allclose(found.directions @ found.directions.T, torch.eye(5, dtype=torch.float64), atol=1e-12)
+    assert found.errors(others).mean() == pytest.approx(pca_error(images, others, 5), rel=1e-9)
+    assert found.errors(others).shape == (len(others),)
+    alike = images[np.arange(shape[0]) % 3]
+    assert components.fit(alike, 5).errors(alike) == pytest.approx(np.zeros(shape[0]), abs=1e-12)
+    assert [components.most(size) for size in ((28, 28, 1), (64, 64, 3), (256, 256, 3))] == [10_000, 2_000, 170]
+
+
 def test_a_perfect_reconstruction_has_no_finite_psnr(vae: Path, features: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.Trained, "reconstruct", lambda self, images: (images.copy(), np.zeros(len(images), np.float32)))
     words = ["evaluate", vae, "--metrics", "reconstruction", "--features", features]
     found = document(*words)["metrics"]["reconstruction"]
+    assert found.pop("pca_mse") > 0
     assert found == {"mse": 0, "psnr": None, "ssim": pytest.approx(1), "fid": pytest.approx(0, abs=1e-9)}
     assert re.search(r" not finite +psnr", done(*words).stdout)
 
@@ -864,8 +972,8 @@ class Linear(nn.Module):
         return (noise @ self.weight.T).view(-1, 1, 3, 4)
 
 
-def path_of(model: nn.Module, **options: Any) -> dict[str, float]:
-    look: Any = SimpleNamespace(look=lambda images: images.flatten(1), recipe=lambda: {"precision": "fp32"})
+def path_of(model: nn.Module, see: Callable[[torch.Tensor], torch.Tensor] = lambda x: x, **options: Any) -> dict[str, float]:
+    look: Any = SimpleNamespace(look=lambda images: see(images.flatten(1)), recipe=lambda: {"precision": "fp32"})
     trained = SimpleNamespace(model=model, device=torch.device("cpu"), asked=lambda rows: None)
     return path_length.measure(Evidence(None, None, 7, trained, look), path_length.Config(**options))
 
@@ -888,6 +996,48 @@ def test_path_length_of_a_linear_generator_is_its_closed_form() -> None:
     assert path_of(model, pairs=100, trim=0.1)["ppl"] == pytest.approx(float(ordered[10:90].mean()), rel=5e-3)
     assert path_of(model, pairs=2)["ppl"] > 0
     assert path_of(Linear(0.0), pairs=4) == {"ppl": 0, "median": 0}
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """A notebook that allows itself the faster products."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("tf32")
+def test_path_length_is_measured_in_full_precision() -> None:
+    """A GPU's TF32 is off for generator and features, products and convolutions, and afterwards what it was."""
+    seen = []
+
+    def see(x: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return x
+
+    class Watched(Linear):
+        def sample(self, noise: torch.Tensor) -> torch.Tensor:
+            return super().sample(see(noise))
+
+    path_of(Watched(), see, pairs=2)
+    assert seen == [(False, False)] * 4
+    assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("tf32")
+def test_features_are_computed_in_full_precision(look: ClassifierFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, original = [], look.model.features
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return original(images)
+
+    monkeypatch.setattr(look.model, "features", features)
+    look.apply(look.prepare([np.zeros((16, 16, 1), np.uint8)]))
+    look.look(torch.zeros(1, 1, 16, 16))
+    assert seen == [(False, False)] * 2
+    assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
 
 
 def test_path_length_refuses_features_that_are_too_coarse() -> None:

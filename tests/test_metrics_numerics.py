@@ -495,12 +495,16 @@ def test_class_diversity_by_hand() -> None:
 
 
 def test_class_balance_by_hand() -> None:
-    """Of 40 samples 20, 19 and 1 are taken for three of four classes; real images are equally frequent."""
+    """Of 40 samples 20, 19 and 1 are taken for three of four classes, which are equally frequent among real images, or not."""
     taken = torch.tensor([0] * 20 + [1] * 19 + [3])
     found = class_balance.measure(evidence(torch.eye(4).repeat(3, 1), torch.eye(4)[taken] * 3), class_balance.Config())
-    assert found == {"classes_seen": 3.0, "total_variation": pytest.approx((0.25 + 0.225 + 0.25 + 0.225) / 2), "real_total_variation": 0.0}
+    apart = pytest.approx((0.25 + 0.225 + 0.25 + 0.225) / 2)
+    assert found == {"classes_seen": 3.0, "real_classes_seen": 4.0, "total_variation": apart}
     few = class_balance.measure(evidence(torch.eye(4), torch.eye(4)[[0] * 60 + [2]]), class_balance.Config())
     assert few["classes_seen"] == 1
+    rare = torch.eye(4)[torch.tensor([0] * 10 + [1] * 9 + [3])]  # nearly the samples' frequencies; no image of class 2
+    found = class_balance.measure(evidence(rare, torch.eye(4)[taken]), class_balance.Config())
+    assert found == {"classes_seen": 3.0, "real_classes_seen": 3.0, "total_variation": pytest.approx(0.025)}
 
 
 # ---- neighbours ----------------------------------------------------------------------------------------------------------------------

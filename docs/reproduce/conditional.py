@@ -35,7 +35,9 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         return common.cell([(100 if metric == "accuracy" else 1) * report[metric][value] for report in reports], 4) if value else ""
 
     some = next(iter(found.values()))[:1]
-    lines = [["real images", *(cell(some, metric, real) for metric, _, real in COLUMNS.values())]]
+    seen = "_seen" if "real_top1_seen" in some[0]["accuracy"] else ""
+    first = "real images, from which the classifier has learned" if seen else "real images"
+    lines = [[first, *(cell(some, metric, real + seen * (metric == "accuracy")) for metric, _, real in COLUMNS.values())]]
     lines += [[name, *(cell(reports, metric, value) for metric, value, _ in COLUMNS.values())] for name, reports in found.items()]
     return common.markdown(["", *COLUMNS], lines)
 

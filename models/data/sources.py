@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.data.dataset import DataRequest
+from models.data.dataset import DataRequest, ImageData
 from models.data.folder import LISTED, list_folder
 from models.data.images import BadImage, decode
 from models.errors import UserError, printable
@@ -23,6 +23,9 @@ class FolderSource:
     Args:
         request: its name, split, background and skip_bad count; size, fit and channels belong to training.
 
+    Attributes:
+        labels, classes: of the image files, as `ImageData` has them; the other kinds of labels no folder has.
+
     Raises UserError where the folder is missing or holds no image.
     """
 
@@ -32,6 +35,10 @@ class FolderSource:
         listing = list_folder(request)
         self.request, self.name = request, str(request)
         self.paths, self.notes = listing.paths(), listing.notes
+        self.labels, self.classes = listing.labels, listing.classes
+        self.attributes: np.ndarray | None = None
+        self.attribute_names: tuple[str, ...] = ()
+        self.identities: np.ndarray | None = None
         self._reasons: dict[int, str] = {}  # of files that were left out
         self._lock = threading.Lock()
 
@@ -83,14 +90,17 @@ class FolderSource:
 
 
 class ArraySource:
-    """A decoded data set, or samples that were drawn: `images` is uint8 (N, H, W, 1 or 3), in memory or memory-mapped."""
+    """A decoded data set, or samples that were drawn: `images` is uint8 (N, H, W, 1 or 3), in memory or memory-mapped.
+
+    `data` is the data set whose images they are, where its labels should be at hand.
+    """
 
     parallel = True
 
-    def __init__(self, name: str, images: np.ndarray) -> None:
+    def __init__(self, name: str, images: np.ndarray, data: ImageData | None = None) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
             raise ValueError(f"{name}: images must be uint8 (N, H, W, 1 or 3), not {images.dtype} {images.shape}")
-        self.name, self.images = name, images
+        self.name, self.images, self.data = name, images, data
 
     def __len__(self) -> int:
         return len(self.images)

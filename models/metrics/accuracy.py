@@ -2,7 +2,7 @@
 
 Top-1 for classes and identities; for binary attributes precision, recall and F1, each the mean over the attributes. The classifier is the
 one of `--features classifier:RUN`; `real_...` is the same on the real images, the ceiling that samples can reach, where these have such
-labels.
+labels. Where they are the very images that the classifier has learned from, this is no ceiling, and is called `real_..._seen`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.errors import printable
+from models.errors import UserError, printable
 from models.metrics.stats.evidence import Evidence
 
 NEEDS = frozenset({"real.logits", "real.labels", "generated.logits", "generated.labels"})
@@ -28,8 +28,6 @@ def lacks(e: Evidence) -> str:
     condition = e.trained.condition
     if condition is None:
         return "its samples cannot be asked to show something"
-    if condition == "attributes":  # samples that nobody asks for any show none
-        return "nobody says which attributes its samples should show"
     classifier: Any = e.features
     target = getattr(classifier, "target", None)
     if target is None:
@@ -46,10 +44,18 @@ def lacks(e: Evidence) -> str:
 
 
 def measure(e: Evidence, config: Config) -> dict[str, float]:
-    """{"top1"} or {"precision", "recall", "f1"}, from 0 to 1, and the same on real images under names that begin with `real_`."""
-    found = _judged(e.get("generated.logits"), e.get("generated.labels"))
+    """{"top1"} or {"precision", "recall", "f1"}, from 0 to 1, and the same on real images under names that begin with `real_`.
+
+    Raises UserError where no sample was asked for any attribute.
+    """
+    asked = e.get("generated.labels")
+    if asked.ndim == 2 and not asked.any():
+        fix = "compare with data that have the run's attributes (--data), or give more images (-n)"
+        raise UserError("no sample was asked for an attribute", "accuracy", fix)
+    found = _judged(e.get("generated.logits"), asked)
     if e.real is not None and e.real.labels is not None:
-        found |= {f"real_{name}": value for name, value in _judged(e.get("real.logits"), e.real.labels).items()}
+        ending = "_seen" if e.seen else ""
+        found |= {f"real_{name}{ending}": value for name, value in _judged(e.get("real.logits"), e.real.labels).items()}
     return found
 
 

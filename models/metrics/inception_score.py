@@ -30,6 +30,11 @@ class Config:
     shuffle: bool = True  # mix the images before they are split, so that a folder sorted by class does not score low
 
 
+def lacks(e: Evidence) -> str:
+    several = getattr(e.features, "target", None) == "attributes"
+    return "it needs classes that exclude one another, and this classifier tells attributes" if several else ""
+
+
 def measure(e: Evidence, config: Config) -> dict[str, float]:
     """{"inception_score", "inception_score_std"}, and where it can be told "real_inception_score": between 1 and the number of classes.
 

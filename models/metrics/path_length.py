@@ -14,6 +14,7 @@ import torch
 
 from models import generate
 from models.config import Range
+from models.device import full_precision
 from models.metrics.stats.evidence import Evidence
 from models.randomness import image_noise
 
@@ -45,7 +46,7 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         share = share.view(-1, *[1] * (a.ndim - 1))
         condition = e.trained.asked(rows)
         ends = []
-        with generate.evaluating(model):
+        with generate.evaluating(model), full_precision():  # a square of epsilon divides what rounding has moved
             for t in (share, share + config.epsilon):
                 images = generate.samples_of(model, great_circle(a, b, t), condition, device)
                 ends.append(e.features.look(images).double())

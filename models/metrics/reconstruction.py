@@ -2,8 +2,11 @@
 
 Pixels count from 0 (black) to 1 (white). PSNR is that of the mean error over all images. SSIM is Wang et al., Image Quality Assessment:
 From Error Visibility to Structural Similarity, 2004: Gaussian windows of 11 pixels and deviation 1.5, on each channel, then averaged; where
-a side of the image is shorter, the windows are as wide as that side. The images are those of `--data`, by default held-out ones; a
-conditional model is told what they show by their own labels.
+a side of the image is shorter, the windows are as wide as that side. The images are those of `--data`, by default held-out ones, chosen at
+random where there are more than `-n`; a conditional model is told what they show by their own labels.
+
+The least that can be asked of a code of K numbers is what the first K principal components of the training images do (`stats.components`):
+their error on the same images stands beside the model's, where the code is a vector shorter than the image and than their number.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from torch import Tensor
 from models.base import Encodes
 from models.data.sources import ArraySource
 from models.metrics.features.extract import extract
+from models.metrics.stats import components
 from models.metrics.stats.evidence import Evidence
 from models.metrics.stats.frechet import frechet_distance
 from models.metrics.stats.moments import Moments
+from models.randomness import some
 
-NEEDS = frozenset({"held_out", "features"})
+NEEDS = frozenset({"held_out", "training", "features"})
 _BATCH = 256
 _VALUES = 2**21  # of images whose similarity is computed at once; each takes 8 bytes a dozen times
 
@@ -38,16 +43,22 @@ def lacks(e: Evidence) -> str:
 
 
 def measure(e: Evidence, config: Config) -> dict[str, float]:
-    """{"mse", "psnr", "ssim", "fid"} of the first `e.count` held-out images; PSNR in dB, infinite where the error is 0."""
+    """{"mse", "pca_mse", "psnr", "ssim", "fid"} of `e.count` held-out images; PSNR in dB, infinite where the error is 0.
+
+    No "pca_mse" where principal components are no match for the code.
+    """
     assert e.features is not None
-    originals = e.held_out.images[: e.count]
+    chosen = some(e.count, len(e.held_out), e.seed, "reconstruction")
+    linear = _linear(e, chosen[:1])
     moments = (Moments(e.features.dimensions), Moments(e.features.dimensions))
-    errors, similarities = [], []
-    for start in range(0, len(originals), _BATCH):
-        part = originals[start : start + _BATCH]
-        told = e.trained.told_by(e.held_out, range(start, start + len(part)))
-        again, error = e.trained.reconstruct(part, **told)
+    errors, others, similarities = [], [], []
+    for start in range(0, len(chosen), _BATCH):
+        items = chosen[start : start + _BATCH]
+        part = e.held_out.images[items]
+        again, error = e.trained.reconstruct(part, **e.trained.told_by(e.held_out, items))
         errors.append(error)
+        if linear is not None:
+            others.append(linear.errors(part))
         similarities.append(ssim(part, again).numpy())
         for images, sums in zip((part, again), moments, strict=True):
             for block in extract(ArraySource("reconstructions", images), e.features):
@@ -55,10 +66,20 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     mse = float(np.concatenate(errors).mean())
     return {
         "mse": mse,
+        **({"pca_mse": float(np.concatenate(others).mean())} if others else {}),
         "psnr": 10 * math.log10(1 / mse) if mse else math.inf,
         "ssim": float(np.concatenate(similarities).mean()),
         "fid": frechet_distance(*moments),
     }
+
+
+def _linear(e: Evidence, item: np.ndarray) -> components.Components | None:
+    """As many principal components of training images as the code of an item has numbers, or None where they are no match for it."""
+    code, images = e.trained.encode(e.held_out.images[item], **e.trained.told_by(e.held_out, item))[0], e.training.images
+    chosen = some(components.most(images.shape[1:]), len(images), e.seed, "principal components")
+    if code.ndim != 1 or len(code) >= min(len(chosen), math.prod(images.shape[1:])):
+        return None
+    return components.fit(images[chosen], len(code))
 
 
 def ssim(images: np.ndarray, others: np.ndarray) -> Tensor:

@@ -75,7 +75,7 @@ def generate(count: int, split: str) -> ImageData:
     """
     sitting = describe(count, split)
     return ImageData(
-        name="faces",
+        name=str(DataRequest("faces", split)),
         images=render(sitting),
         attributes=sitting.attributes,
         attribute_names=ATTRIBUTES,

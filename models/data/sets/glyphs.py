@@ -54,4 +54,4 @@ def generate(count: int, split: str) -> ImageData:
         distance -= per_image(stroke[block]) + per_image(swell[block, 0]) * across + per_image(swell[block, 1]) * down
         ink = cover(distance, per_image(softness[block])) * per_image(brightness[block])
         images[block, :, :, 0] = to_bytes(ink)
-    return ImageData(name="glyphs", images=images, labels=labels, classes=DIGITS)
+    return ImageData(name=str(DataRequest("glyphs", split)), images=images, labels=labels, classes=DIGITS)

@@ -67,7 +67,7 @@ def generate(count: int, split: str) -> ImageData:
             ground += rim * p["rim opacity"] * (per_image(edge[block, channel]) - ground)
             ground += digit * (per_image(ink[block, channel]) + clutter * np.float32(0.3) - ground)
             images[block, :, :, channel] = to_bytes(ground * light + grain)
-    return ImageData(name="street", images=images, labels=labels, classes=DIGITS)
+    return ImageData(name=str(DataRequest("street", split)), images=images, labels=labels, classes=DIGITS)
 
 
 def _number(dice: Dice, labels: Array) -> dict[str, Array]:

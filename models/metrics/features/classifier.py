@@ -25,7 +25,9 @@ from torch import Tensor
 
 from models.base import Classifies, LatentModel
 from models.data.batches import to_float
+from models.data.dataset import ImageData
 from models.data.images import WHITE, BadImage, Colour, fit, to_channels
+from models.device import full_precision
 from models.errors import UserError
 from models.generate import require
 
@@ -38,13 +40,17 @@ class ClassifierFeatures:
         name: what messages and recipes call it, `classifier:RUN`.
         fit: how images of another aspect ratio are brought to the classifier's size: crop, pad or stretch.
         background: the colour of the bars of `pad`.
+        data, fingerprint: name and content of what it was trained on, as its checkpoint says.
 
     Raises UserError where the model cannot classify.
     """
 
-    def __init__(self, model: LatentModel, name: str, *, fit: str = "crop", background: Colour = WHITE) -> None:
+    def __init__(
+        self, model: LatentModel, name: str, *, fit: str = "crop", background: Colour = WHITE, data: str = "", fingerprint: str = ""
+    ) -> None:
         require(model, Classifies, "classify")
         self.name, self.fit, self.background = name, fit, background
+        self._data, self._fingerprint = data, fingerprint
         self.model, self.spec = model.eval(), model.spec
         self.device = next(model.parameters()).device
         self.target = str(model.target)  # the batch key that the logits tell: label, attributes or identity
@@ -65,6 +71,10 @@ class ClassifierFeatures:
             "precision": "fp32",
         }
 
+    def learned_from(self, data: ImageData) -> bool:
+        """Whether it was trained on these very images: data of that name, in whatever size, or of that content."""
+        return data.name == self._data or data.fingerprint() == self._fingerprint
+
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
         """uint8 (H, W, 1 or 3) images, of any sizes, as uint8 (B, height, width, channels) of the classifier's data.
 
@@ -80,7 +90,7 @@ class ClassifierFeatures:
     def apply(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D) and logits (B, K), float32, on the CPU."""
         model: Any = self.model
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with full_precision():
             features = model.features(to_float(batch.to(self.device)))
             logits = model.logits(features)
         return features.float().cpu(), logits.float().cpu()
@@ -95,7 +105,8 @@ class ClassifierFeatures:
             images = images.expand(-1, 3, -1, -1) if self.spec.channels == 3 else (images * luma).sum(1, keepdim=True)
         if tuple(images.shape[2:]) != self.spec.size:
             images = F.interpolate(images, self.spec.size, mode="bicubic", antialias=True)
-        return model.features(images.to(self.device)).float().cpu()
+        with full_precision():
+            return model.features(images.to(self.device)).float().cpu()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

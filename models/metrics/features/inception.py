@@ -14,7 +14,6 @@ Weights are tensors and nothing else: no file is ever unpickled beyond that.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import warnings
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.data.folder import cache_folder
+from models.device import full_precision
 from models.errors import UserError, nearest, printable
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -99,10 +99,10 @@ class InceptionFeatures:
     def apply(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, 2048) and logits (B, 1008), float32, on the CPU."""
         batch = batch.to(self.device, PRECISIONS[self.precision], memory_format=torch.channels_last)
-        with _exact(self.device):
-            maps = self._layers(batch)
-        features = maps.mean((2, 3), dtype=torch.float32)
-        return features.cpu(), (features @ self._classifier.T).cpu()
+        with full_precision():
+            features = self._layers(batch).mean((2, 3), dtype=torch.float32)
+            logits = features @ self._classifier.T
+        return features.cpu(), logits.cpu()
 
     def look(self, images: Tensor) -> Tensor:
         """Features (B, 2048) of float images (B, C, H, W) in [-1, 1], which are not rounded to bytes."""
@@ -183,13 +183,6 @@ def _layers() -> nn.Sequential:
     for name, layer in layers.items():
         network.add_module(name, layer)
     return network.eval().requires_grad_(False)
-
-
-def _exact(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """While it lasts, a GPU computes float32 convolutions in float32; the TF32 that it would take costs three digits."""
-    if device.type != "cuda":
-        return contextlib.nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 class _Convolution(nn.Module):
