@@ -777,7 +777,7 @@ def held_out(config: RunConfig, model: LatentModel, data: ImageData) -> ImageDat
     if request.split != "train":
         raise UserError("it trains on the test split itself", config.data)
     found = load_data(dataclasses.replace(request, split="test", size=spec.size, channels=str(spec.channels)))
-    if not set(found.files).isdisjoint(data.files):
+    if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
         raise UserError("the test images are among the training images", found.name)
     theirs = spec_of(found)
     if lacking := model.needs - theirs.provides:
@@ -786,6 +786,11 @@ def held_out(config: RunConfig, model: LatentModel, data: ImageData) -> ImageDat
     if other := [names[key] for key in sorted(model.needs & set(names)) if getattr(theirs, names[key]) != getattr(spec, names[key])]:
         raise UserError(f"the test images have other {', '.join(other)}", found.name)
     return found
+
+
+def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:
+    """What tells files apart whatever they are called: two links may lead to one image."""
+    return {(found.st_dev, found.st_ino) for found in map(os.stat, files)}
 
 
 def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]:

@@ -189,13 +189,12 @@ def _ignored(name: str) -> bool:
 def _walk(root: Path) -> tuple[list[str], list[str], Counter[str]]:
     """Relative paths of image files, sorted by bytes; reasons for skipped entries; how often each other suffix was seen.
 
-    Links to files inside the root are followed. Links to folders are not: inside the root they would repeat images or never end,
-    and what lies outside of it was not asked for.
+    Links to files are followed wherever they lead: whole data sets are made of links into a store. Links to folders are not: inside the
+    root they would repeat images or never end, and outside of it nobody knows where they end.
     """
     files: list[str] = []
     skipped: list[str] = []
     others: Counter[str] = Counter()
-    real_root = os.path.realpath(root)
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -210,7 +209,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], Counter[str]]:
             suffix = os.path.splitext(entry.name)[1].lower()
             if _ignored(entry.name):
                 continue
-            if reason := _skip_reason(entry, real_root, suffix):
+            if reason := _skip_reason(entry, suffix):
                 skipped.append(f"{reason}, skipped: {printable(name)}")
             elif entry.is_dir(follow_symlinks=False):
                 pending.append(name)
@@ -222,16 +221,13 @@ def _walk(root: Path) -> tuple[list[str], list[str], Counter[str]]:
     return files, skipped, others
 
 
-def _skip_reason(entry: os.DirEntry[str], real_root: str, suffix: str) -> str:
+def _skip_reason(entry: os.DirEntry[str], suffix: str) -> str:
     """Why an entry of a folder is left out, or an empty string. Opens nothing, so a FIFO or a device cannot block."""
     if entry.is_symlink():
-        target = os.path.realpath(entry.path)
-        if not os.path.exists(target):
+        if not os.path.exists(entry.path):
             return "dangling link"
-        if os.path.commonpath([real_root, target]) != real_root:
-            return f"link that leaves the folder (to {printable(target)})"
-        if os.path.isdir(target):
-            return "link to a folder"
+        if os.path.isdir(entry.path):
+            return f"link to a folder ({printable(os.path.realpath(entry.path))})"
     if suffix not in SUFFIXES:
         return ""
     try:
