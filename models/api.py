@@ -84,11 +84,13 @@ def stream(
     device = pick(settings.get("device"))
     settle(device)
     with process_group(device) as ranks:
-        with ranks.first_alone():
-            config, loaded = plan(model, data, **settings)
-        run = Path(ranks.from_first(str(out or _new_run(config))))
+        run = Path(ranks.from_first(str(out or _new_run(model, data))))
         if checkpoint.numbered(run / checkpoint.FOLDER):
             raise UserError("a run lies there already", run, f"go on with it: lgm train --resume {run}; or choose another --out")
+        with ranks.first_alone():
+            if ranks.writes:
+                loop.check_free(run)
+            config, loaded = plan(model, data, **settings)
         built = build(config, spec_of(loaded), device)
         if config.base is not None:
             _take_base(built, config, Path(config.base))
@@ -116,6 +118,8 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
         warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
         warnings += _inexact(start, config, loop.environment(device, ranks))
         with ranks.first_alone():
+            if ranks.writes:
+                loop.check_free(folder)
             loaded = load_data(data_request(config))
         built = build(config, start.spec, device)
         _fill(built, tensors, start)
@@ -670,7 +674,7 @@ def describe_plan(model: str, data: str, *, out: str | os.PathLike[str] | None =
     built = build(dataclasses.replace(config, compile=False), spec_of(loaded), torch.device("cpu"))
     stages = built.stages()
     return {
-        "run": str(out or _new_run(config)),
+        "run": str(out or _new_run(model, data)),
         "device": str(device),
         "configuration": dataclasses.asdict(config),
         "stages": [
@@ -744,10 +748,11 @@ def _preset(cls: type[LatentModel], name: str, model: str) -> Preset:
     return cls.presets[name]
 
 
-def _new_run(config: RunConfig) -> Path:
-    data = parse(config.data)
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(data.name).resolve().name if os.sep in data.name else data.name).strip("-") or "data"
-    stem = f"{config.model}-{name}" + ("" if data.split == "train" else f"-{data.split}")
+def _new_run(model: str, data: str) -> Path:
+    request = parse(_anywhere(data))
+    named = Path(request.name).resolve().name if os.sep in request.name else request.name
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", named).strip("-") or "data"
+    stem = f"{MODELS.find(model).name}-{name}" + ("" if request.split == "train" else f"-{request.split}")
     number = 1
     while (path := Path(RUNS) / (stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
