@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -85,11 +84,13 @@ def stream(
     device = pick(settings.get("device"))
     settle(device)
     with process_group(device) as ranks:
-        with ranks.first_alone():
-            config, loaded = plan(model, data, **settings)
-        run = Path(ranks.from_first(str(out or _new_run(config))))
+        run = Path(ranks.from_first(str(out or _new_run(model, data))))
         if checkpoint.numbered(run / checkpoint.FOLDER):
             raise UserError("a run lies there already", run, f"go on with it: lgm train --resume {run}; or choose another --out")
+        with ranks.first_alone():
+            if ranks.writes:
+                loop.check_free(run)
+            config, loaded = plan(model, data, **settings)
         built = build(config, spec_of(loaded), device)
         if config.base is not None:
             _take_base(built, config, Path(config.base))
@@ -101,13 +102,14 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
 
     Args:
         run: the run's folder.
-        accept_data: go on although the data are not what they were.
+        accept_data: go on although the data are not what they were. A named set that is another one is refused all the same.
         changes: fields of RunConfig that may differ (`RunConfig.FREE`); any other that does is a UserError.
     """
     folder = Path(run)
     if not folder.is_dir():
         raise UserError("no such run", folder, "give the folder that `lgm train` wrote")
     start, tensors, damaged = checkpoint.newest_valid(folder)
+    checkpoint.check_belongs(start, folder)
     config = changed(start.config, changes, folder)
     if config.images < max((end for end in start.borders if end < start.borders[-1]), default=0):
         raise UserError(f"the stages before the last take {start.borders[-2]:,} images", f"--images {config.images}", "give more than that")
@@ -117,22 +119,27 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
         warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
         warnings += _inexact(start, config, loop.environment(device, ranks))
         with ranks.first_alone():
+            if ranks.writes:
+                loop.check_free(folder)
             loaded = load_data(data_request(config))
+        now = spec_of(loaded)
+        if now.shape != start.spec.shape:
+            raise UserError(f"the images are {now.shape} now, the run's are {start.spec.shape}", config.data, "bring the data back")
         built = build(config, start.spec, device)
+        if other := _other_names(built, now):
+            raise UserError(f"the data have other {', '.join(other)} than the run's", config.data, "bring them back, or train anew")
         _fill(built, tensors, start)
         job = _job(config, built, loaded, folder, device, ranks, start=start, tensors=tensors, warnings=tuple(warnings), fused=fused)
         if job.fingerprint != start.fingerprint:
+            if config.data != start.config.data:
+                what, where = _other_data(start.config), f"--data {config.data}"
+                fix = "give the run's data where they lie now; if these are they, and have changed, add --accept-data"
+            else:
+                what, where = f"the data have changed since the run began ({len(loaded):,} images now)", config.data
+                fix = "bring them back, or give --accept-data"
             if not accept_data:
-                raise UserError(
-                    f"the data have changed since the run began ({len(loaded):,} images now)",
-                    config.data,
-                    "bring them back, or give --accept-data",
-                )
-            job = dataclasses.replace(job, warnings=(*job.warnings, "not bit-exact: the data have changed since the run began"))
-        if spec_of(loaded).shape != start.spec.shape:
-            raise UserError(
-                f"the images are {spec_of(loaded).shape} now, the run's are {start.spec.shape}", config.data, "bring the data back"
-            )
+                raise UserError(what, where, fix)
+            job = dataclasses.replace(job, warnings=(*job.warnings, f"not bit-exact: {what}: {printable(config.data)}"))
         yield from loop.train(job)
 
 
@@ -212,7 +219,8 @@ def data_request(config: RunConfig, download: bool = True) -> DataRequest:
 
 
 def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConfig:
-    """`config` with what a resumed run may change. Raises UserError listing `field: saved -> given` for anything else."""
+    """`config` with what a resumed run may change. Raises UserError listing `field: saved -> given` for anything else, and for other data:
+    a folder may have moved, which its content will tell; a named set cannot, so it is refused before it is read."""
     given = {key: value for key, value in changes.items() if value is not None}
     options = dict(given.pop("options", None) or {})
     refused = [f"{k}: {getattr(config, k)} -> {v}" for k, v in given.items() if k not in RunConfig.FREE and _differ(getattr(config, k), v)]
@@ -221,7 +229,14 @@ def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConf
         raise UserError(f"a resumed run keeps its configuration ({printable('; '.join(refused))})", run, "leave these out, or train anew")
     free = {key: value for key, value in given.items() if key in RunConfig.FREE}
     free |= _absolute(free) | ({"data": anywhere(free["data"])} if "data" in free else {})
+    now = free.get("data", config.data)
+    if now != config.data and not (os.path.isabs(now) and os.path.isabs(config.data)):
+        raise UserError(_other_data(config), f"--data {now}", "leave --data out, or train anew")
     return check(RunConfig, {**dataclasses.asdict(config), **free}, "--resume")
+
+
+def _other_data(config: RunConfig) -> str:
+    return f"these are other data than the run's ({printable(config.data)})"
 
 
 # --- a trained model ------------------------------------------------------------------------------------------------------------------
@@ -684,7 +699,7 @@ def describe_plan(model: str, data: str, *, out: str | os.PathLike[str] | None =
     built = build(dataclasses.replace(config, compile=False), spec_of(loaded), torch.device("cpu"))
     stages = built.stages()
     return {
-        "run": str(out or _new_run(config)),
+        "run": str(out or _new_run(model, data)),
         "device": str(device),
         "configuration": dataclasses.asdict(config),
         "stages": [
@@ -697,11 +712,14 @@ def describe_plan(model: str, data: str, *, out: str | os.PathLike[str] | None =
 
 
 def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a run or checkpoint says of itself; the tensors are not read."""
-    path = checkpoint.locate(run)
+    """What a run or checkpoint says of itself, once its digest was verified: a damaged file is not worth describing.
+
+    Raises UserError where the file is damaged or foreign.
+    """
+    path, folder = checkpoint.locate(run), Path(run)
     header = checkpoint.read_header(path)
-    found = checkpoint.shapes(path)
-    folder = Path(run)
+    checkpoint.check_belongs(header, folder)
+    weights = checkpoint.part(checkpoint.read_tensors(path), "model")
     kept = [str(p) for _, p in sorted(checkpoint.numbered(folder / checkpoint.FOLDER).items())] if folder.is_dir() else [str(path)]
     return {
         "checkpoint": str(path),
@@ -709,7 +727,7 @@ def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
         "stage": header.stage,
         "images": header.images,
         "of images": header.borders[-1],
-        "parameters": sum(math.prod(shape) for name, shape in found.items() if name.startswith("model/")),
+        "parameters": sum(tensor.numel() for tensor in weights.values()),
         "image shape": list(header.spec.shape),
         "classes": list(header.spec.classes),
         "configuration": dataclasses.asdict(header.config),
@@ -758,10 +776,11 @@ def _preset(cls: type[LatentModel], name: str, model: str) -> Preset:
     return cls.presets[name]
 
 
-def _new_run(config: RunConfig) -> Path:
-    data = parse(config.data)
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(data.name).resolve().name if os.sep in data.name else data.name).strip("-") or "data"
-    stem = f"{config.model}-{name}" + ("" if data.split == "train" else f"-{data.split}")
+def _new_run(model: str, data: str) -> Path:
+    request = parse(anywhere(data))
+    named = Path(request.name).resolve().name if os.sep in request.name else request.name
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", named).strip("-") or "data"
+    stem = f"{MODELS.find(model).name}-{name}" + ("" if request.split == "train" else f"-{request.split}")
     number = 1
     while (path := Path(RUNS) / (stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
@@ -791,15 +810,25 @@ def held_out(config: RunConfig, model: LatentModel, data: ImageData) -> ImageDat
     if request.split != "train":
         raise UserError("it trains on the test split itself", config.data)
     found = load_data(dataclasses.replace(request, split="test", size=spec.size, channels=str(spec.channels)))
-    if not set(found.files).isdisjoint(data.files):
+    if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
         raise UserError("the test images are among the training images", found.name)
     theirs = spec_of(found)
     if lacking := model.needs - theirs.provides:
         raise UserError(f"the test images have no {', '.join(sorted(lacking))}", found.name)
-    names = {"label": "classes", "attributes": "attributes", "factors": "factors"}
-    if other := [names[key] for key in sorted(model.needs & set(names)) if getattr(theirs, names[key]) != getattr(spec, names[key])]:
+    if other := _other_names(model, theirs):
         raise UserError(f"the test images have other {', '.join(other)}", found.name)
     return found
+
+
+def _other_names(model: LatentModel, found: DataSpec) -> list[str]:
+    """Which names of what the model needs are others in these data, so that their labels mean other things."""
+    names = {"label": "classes", "attributes": "attributes", "factors": "factors"}
+    return [names[key] for key in sorted(model.needs & set(names)) if getattr(found, names[key]) != getattr(model.spec, names[key])]
+
+
+def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:
+    """What tells files apart whatever they are called: two links may lead to one image."""
+    return {(found.st_dev, found.st_ino) for found in map(os.stat, files)}
 
 
 def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]:
@@ -808,6 +837,7 @@ def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]
         path = checkpoint.locate(run)
         try:
             header = checkpoint.read_header(path)
+            checkpoint.check_belongs(header, Path(run))
             cls = model_class(header.model)
             with torch.device("meta"):
                 bare = cls(check(cls.Config, header.config.options, f"{printable(path)}: config"), header.spec)

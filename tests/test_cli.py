@@ -1027,6 +1027,18 @@ def test_info_of_a_checkpoint_file(aegan: Path) -> None:
     assert shown["checkpoints"] == [str(first)]
 
 
+def test_info_of_a_damaged_file(aegan: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(aegan, tmp_path / "run"))
+    content = bytearray(newest(run).read_bytes())
+    content[-100] ^= 1
+    newest(run).write_bytes(content)
+    for asked in (run, newest(run)):
+        message = refused("info", asked)
+        assert "incomplete or damaged (its sha256 digest does not match its content)" in message
+        assert str(newest(run)) in message
+        assert "use images-000000072.safetensors" in message
+
+
 def test_version() -> None:
     from models.version import __version__
 

@@ -180,6 +180,81 @@ def test_asked_size_need_not_be_square(tmp_path: Path, mode: str) -> None:
         assert not (data.images[0, 8:12] == 9).all()
 
 
+def grey_in_colour(path: Path, seed: int = 0, height: int = 6, width: int = 8) -> np.ndarray:
+    """A grey image that is stored as RGB. Returns its one channel, (H, W, 1)."""
+    grey = np.random.default_rng(seed).integers(0, 256, (height, width, 1), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.repeat(grey, 3, axis=2)).save(path)
+    return grey
+
+
+def test_grey_images_stored_in_colour_get_one_channel(tmp_path: Path) -> None:
+    greys = [grey_in_colour(tmp_path / f"{i}.png", seed=i) for i in range(3)]
+    write(tmp_path / "3.png", channels=1, seed=3)
+    data = load(of(tmp_path))
+    assert data.images.shape == (4, 6, 8, 1)
+    assert data.images.flags.c_contiguous
+    assert np.array_equal(data.images[:3], greys)
+    [note] = data.notes
+    assert note == "all images are grey, some of them stored in colour (R = G = B): one channel is kept (--channels 3 keeps three)"
+    report = check(of(tmp_path))
+    assert (report.shape, report.notes) == ((6, 8, 1), (note,))
+    assert report.modes == {"RGB": 3, "L": 1}  # what the files are
+    for asked in ("1", "3"):
+        data = load(of(tmp_path, channels=asked))
+        assert data.images.shape == (4, 6, 8, int(asked))
+        assert np.array_equal(data.images[:3, :, :, :1], greys)
+        assert not data.notes
+    # one pixel of colour, and all is colour
+    pixels = np.repeat(greys[1], 3, axis=2)
+    pixels[2, 3, 1] ^= 1
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    data = load(of(tmp_path))
+    assert np.array_equal(data.images[1], pixels)
+    [note] = data.notes
+    assert note == "3 grey and 1 colour images: all become colour (--channels 1 makes all grey)"
+    assert check(of(tmp_path)).notes == (note,)
+    write(tmp_path / "other" / "colour.png")
+    assert not load(of(tmp_path / "other")).notes
+
+
+@pytest.mark.parametrize("format", ["jpg", "gif", "webp"])
+def test_grey_stored_in_colour_is_seen_in_every_format(tmp_path: Path, format: str) -> None:
+    for i in range(3):
+        ramp = np.add.outer(np.arange(20), np.arange(30)).astype(np.uint8) * (i + 1)
+        image = Image.fromarray(ramp).convert("P" if format == "gif" else "RGB")
+        image.save(tmp_path / f"{i}.{format}", lossless=True)
+    data = load(of(tmp_path, size=(12, 10)))
+    assert data.images.shape == (3, 12, 10, 1)
+    assert np.array_equal(data.images, load(of(tmp_path, size=(12, 10), channels="3")).images[..., :1])  # nothing is lost
+
+
+def test_grey_stored_in_colour_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(3):
+        grey_in_colour(tmp_path / f"{i}.png", seed=i)
+    decoded, original = [], folder.decode_with_info
+    monkeypatch.setattr(folder, "decode_with_info", lambda path, **how: decoded.append(path) or original(path, **how))
+    assert load(of(tmp_path)).images.shape == (3, 6, 8, 1)
+    assert len(decoded) == 3
+
+
+def test_bad_files_have_no_say_in_what_is_grey(tmp_path: Path) -> None:
+    """Neither one that looks like colour, nor one that looks like grey; what is left gives the same data as if they were not there."""
+    for channels in (1, 3):
+        root = tmp_path / f"{channels}"
+        for i in range(3):
+            write(root / f"{i}.png", channels=channels, seed=i)
+        good = load(of(root))
+        write(root / "bad.png", channels=4 - channels, seed=9)
+        (root / "bad.png").write_bytes((root / "bad.png").read_bytes()[:-40])
+        data = load(of(root, skip_bad=True))
+        assert len(data.bad) == 1
+        assert data.images.shape[3] == channels
+        assert data.fingerprint() == good.fingerprint()
+        assert [note for note in data.notes if "unreadable" not in note] == list(good.notes) == []
+        assert check(of(root)).notes == ()
+
+
 def test_result_does_not_depend_on_workers_or_repetition(tmp_path: Path) -> None:
     for i in range(70):
         write(tmp_path / f"{i % 3}" / f"{i}.png", 8 + i % 5, 9, 1 + 2 * (i % 2), seed=i)

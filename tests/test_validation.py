@@ -167,6 +167,17 @@ def test_test_images_among_the_training_images(tmp_path: Path) -> None:
     assert "the test images are among the training images" in held_out_warning(tmp_path / "data", tmp_path)
 
 
+def test_test_images_that_are_links_to_training_images(tmp_path: Path) -> None:
+    """Links into one store have names of their own, and still are the same images."""
+    store = support.write_pictures(tmp_path / "store", 20)
+    for number, path in enumerate(sorted(store.rglob("*.png"))):
+        for part in ("train", "test") if number == 7 else ("train",) if number % 3 else ("test",):
+            link = tmp_path / "data" / part / path.parent.name / f"{part}-{number}.png"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    assert "the test images are among the training images" in held_out_warning(tmp_path / "data", tmp_path)
+
+
 def test_test_images_of_other_classes(tmp_path: Path) -> None:
     support.write_pictures(tmp_path / "data" / "train", 20)
     (support.write_pictures(tmp_path / "data" / "test", 12) / "disc").rename(tmp_path / "data" / "test" / "sphere")

@@ -10,6 +10,7 @@ import importlib
 import os
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ def torchvision_set(dataset: str, root: Path, **options: Any) -> None:
     getattr(importlib.import_module("torchvision.datasets"), dataset)(str(root), download=True, **options)
 
 
+def torchvision_files(dataset: str, folder: Path) -> None:
+    """Fetch the files that torchvision's loader of that name lists on Google Drive into `folder`, checking hashes; unpacks nothing."""
+    files = getattr(importlib.import_module("torchvision.datasets"), dataset).file_list
+    fetch = importlib.import_module("torchvision.datasets.utils").download_file_from_google_drive
+    for identifier, md5, name in files:
+        fetch(identifier, str(folder), name, md5)
+
+
 def checked_file(url: str, root: Path, name: str, md5: str) -> Path:
     """Fetch one file to `root/name`, checking its md5. A file with another hash is removed."""
     path = root / name
@@ -94,11 +103,15 @@ def checked_file(url: str, root: Path, name: str, md5: str) -> Path:
 
 
 def unpack_folder(archive: Path, folder: str, root: Path) -> None:
-    """Unpack `folder` of a tar archive into `root`: through a temporary folder, so that it is there complete or not at all.
+    """Unpack `folder` of a zip or tar archive into `root`: through a temporary folder, so that it is there complete or not at all.
 
-    `filter="data"` refuses members that would land outside (`..`, links) and devices.
+    Nothing lands outside: `filter="data"` refuses `..`, links and devices; zipfile drops `..` and makes no links.
     """
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=root) as temporary:
-        with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter="data")
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(temporary)
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(temporary, filter="data")
         os.replace(Path(temporary) / folder, root / folder)

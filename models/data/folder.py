@@ -10,14 +10,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from models.data.dataset import DataRequest, ImageData
-from models.data.images import SUFFIXES, BadImage, Header, decode_with_info, fit, kind_of_file, read_header, to_channels
+from models.data.images import SUFFIXES, BadImage, Header, decode_with_info, fit, is_grey, kind_of_file, read_header, to_channels
 from models.errors import UserError, printable
 
 NATIVE_LIMIT = 256  # images of one common size are kept as they are up to this many pixels a side
@@ -53,6 +53,7 @@ class Outcome:
     mode: str = ""
     size: tuple[int, int] = (0, 0)  # (height, width) of the upright image in the file
     frames: int = 1
+    grey: bool = False  # once in shape, also in three channels
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,14 @@ def load_folder(request: DataRequest) -> ImageData:
     if request.skip_bad:
         # A damaged file may have a readable header. The result must be the same as if it had not been there, so it has no say.
         better = _replanned(plan, paths, outcomes, request)
-        if (better.size, better.channels) != (plan.size, plan.channels):
+        if better.size != plan.size:
             del images
             images, outcomes = _decode_planned(paths, better, request)
         plan = better
     images, kept, bad = without_bad(images, paths, outcomes, request)
+    plan = _settled(plan, outcomes, request)
+    if plan.channels < images.shape[3]:
+        images = _first_channel(images)
     return ImageData(
         name=str(request),
         images=images,
@@ -114,7 +118,7 @@ def check_folder(request: DataRequest) -> Report:
     paths = listing.paths()
     plan = make_plan(paths, request)
     outcomes = decode_all(paths, None, request, _finisher(plan, request))
-    plan = _replanned(plan, paths, outcomes, request)
+    plan = _settled(_replanned(plan, paths, outcomes, request), outcomes, request)
     good = [o for o in outcomes if not o.bad]
     return Report(
         name=str(request),
@@ -189,13 +193,12 @@ def _ignored(name: str) -> bool:
 def _walk(root: Path) -> tuple[list[str], list[str], Counter[str]]:
     """Relative paths of image files, sorted by bytes; reasons for skipped entries; how often each other suffix was seen.
 
-    Links to files inside the root are followed. Links to folders are not: inside the root they would repeat images or never end,
-    and what lies outside of it was not asked for.
+    Links to files are followed wherever they lead: whole data sets are made of links into a store. Links to folders are not: inside the
+    root they would repeat images or never end, and outside of it nobody knows where they end.
     """
     files: list[str] = []
     skipped: list[str] = []
     others: Counter[str] = Counter()
-    real_root = os.path.realpath(root)
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -210,7 +213,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], Counter[str]]:
             suffix = os.path.splitext(entry.name)[1].lower()
             if _ignored(entry.name):
                 continue
-            if reason := _skip_reason(entry, real_root, suffix):
+            if reason := _skip_reason(entry, suffix):
                 skipped.append(f"{reason}, skipped: {printable(name)}")
             elif entry.is_dir(follow_symlinks=False):
                 pending.append(name)
@@ -222,16 +225,13 @@ def _walk(root: Path) -> tuple[list[str], list[str], Counter[str]]:
     return files, skipped, others
 
 
-def _skip_reason(entry: os.DirEntry[str], real_root: str, suffix: str) -> str:
+def _skip_reason(entry: os.DirEntry[str], suffix: str) -> str:
     """Why an entry of a folder is left out, or an empty string. Opens nothing, so a FIFO or a device cannot block."""
     if entry.is_symlink():
-        target = os.path.realpath(entry.path)
-        if not os.path.exists(target):
+        if not os.path.exists(entry.path):
             return "dangling link"
-        if os.path.commonpath([real_root, target]) != real_root:
-            return f"link that leaves the folder (to {printable(target)})"
-        if os.path.isdir(target):
-            return "link to a folder"
+        if os.path.isdir(entry.path):
+            return f"link to a folder ({printable(os.path.realpath(entry.path))})"
     if suffix not in SUFFIXES:
         return ""
     try:
@@ -249,7 +249,7 @@ def _shortened(lines: Sequence[str], rest: str, limit: int = 5) -> list[str]:
 
 
 def make_plan(paths: Sequence[str], request: DataRequest) -> Plan:
-    """Choose size and channels: as requested, else from the headers of all images that have a readable one."""
+    """Choose size and channels: as requested, else from the headers of all images that have a readable one. See `_settled`."""
     size, channels = request.size, None if request.channels == "auto" else int(request.channels)
     if size and channels:
         return Plan(size, channels)
@@ -263,10 +263,7 @@ def make_plan(paths: Sequence[str], request: DataRequest) -> Plan:
     headers = [h for h in _in_threads(header, paths, request.workers) if h]
     notes = []
     if channels is None:
-        kinds = Counter(h.channels for h in headers)
-        channels = 1 if set(kinds) == {1} else 3
-        if len(kinds) == 2:
-            notes.append(f"{kinds[1]:,} grey and {kinds[3]:,} colour images: all become colour (--channels 1 makes all grey)")
+        channels = 1 if {h.channels for h in headers} == {1} else 3
     if size is None:
         sizes = Counter((h.height, h.width) for h in headers)
         size = next(iter(sizes)) if len(sizes) == 1 and max(next(iter(sizes))) <= NATIVE_LIMIT else DEFAULT_SIZE
@@ -281,6 +278,25 @@ def _replanned(plan: Plan, paths: Sequence[str], outcomes: Sequence[Outcome], re
     """The plan without the bad files, which are known after decoding."""
     good = [path for path, o in zip(paths, outcomes) if not o.bad]
     return make_plan(good, request) if 0 < len(good) < len(paths) else plan
+
+
+def _settled(plan: Plan, outcomes: Sequence[Outcome], request: DataRequest) -> Plan:
+    """The plan with the channels that the pixels ask for: a header does not tell grey that is stored in colour (R = G = B)."""
+    grey = [o.grey for o in outcomes if not o.bad]
+    if request.channels != "auto" or plan.channels == 1 or not any(grey):
+        return plan
+    if all(grey):
+        note = "all images are grey, some of them stored in colour (R = G = B): one channel is kept (--channels 3 keeps three)"
+        return replace(plan, channels=1, notes=(note, *plan.notes))
+    note = f"{sum(grey):,} grey and {len(grey) - sum(grey):,} colour images: all become colour (--channels 1 makes all grey)"
+    return replace(plan, notes=(note, *plan.notes))
+
+
+def _first_channel(images: np.ndarray) -> np.ndarray:
+    """Images (N, H, W, 1) of grey ones with three equal channels."""
+    out = allocate((*images.shape[:3], 1))
+    np.copyto(out, images[..., :1])
+    return out
 
 
 def _decode_planned(paths: Sequence[str], plan: Plan, request: DataRequest) -> tuple[np.ndarray, list[Outcome]]:
@@ -308,7 +324,7 @@ def decode_all(
             return Outcome(bad=str(error))
         if out is not None:
             out[index] = ready
-        return Outcome("", decoded.mode, decoded.array.shape[:2], decoded.frames)
+        return Outcome("", decoded.mode, decoded.array.shape[:2], decoded.frames, is_grey(ready))
 
     return _in_threads(one, range(len(paths)), request.workers)
 

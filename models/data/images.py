@@ -368,6 +368,11 @@ def to_channels(array: np.ndarray, channels: int) -> np.ndarray:
     return ((weighted + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
+def is_grey(array: np.ndarray) -> bool:
+    """Whether an image (H, W, 1 or 3) has one channel, or three that are equal, of which `to_channels` loses nothing."""
+    return array.shape[2] == 1 or bool((array[..., 0] == array[..., 1]).all() and (array[..., 1] == array[..., 2]).all())
+
+
 # ---- writing -------------------------------------------------------------------------------------------------------------------------
 
 

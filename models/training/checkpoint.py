@@ -201,6 +201,28 @@ def read_header(path: Path) -> Header:
     )
 
 
+def check_belongs(header: Header, run: Path) -> None:
+    """Raises UserError where a checkpoint is of another model than the run in whose folder it was found, as the run's config.json says.
+
+    Where `run` is no folder or its config.json cannot be read, nothing speaks against the checkpoint.
+    """
+    try:
+        recorded = json.loads((run / "config.json").read_text())
+        name, options = recorded["model"], dict(recorded["options"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    mine = json.loads(to_json(header.config))["options"]
+    differ = [key for key in sorted(mine.keys() & options.keys()) if mine[key] != options[key]]
+    if name != header.model:
+        what = f"a checkpoint of {printable(header.model, 80)} in a run of {printable(name, 80)}"
+    elif differ:
+        here, there = (", ".join(f"{key} {values[key]}" for key in differ) for values in (mine, options))
+        what = f"a checkpoint of {header.model} with {printable(here)} in a run with {printable(there)}"
+    else:
+        return
+    raise UserError(what, header.path or "", f"move it out of the run; if it was {run / 'config.json'} that was edited, delete that")
+
+
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor, from the file's header alone."""
     file = _open(path)

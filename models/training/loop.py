@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -451,31 +451,60 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def check_free(run: Path) -> None:
+    """Look whether a run may be trained in this folder, and leave nothing behind. Data take long to load: ask before, `train` makes sure.
+
+    Raises UserError where the folder cannot be written, and where another process trains in it.
+    """
+    lock = run / "run.lock"
+    try:
+        _probe(next(place for place in (run / checkpoint.FOLDER, run, *run.parents) if place.exists()))
+        held = open(lock) if lock.exists() else None
+    except OSError as error:
+        raise _unwritable(run, error) from error
+    if held is not None:
+        with held:
+            _lock(held, run, exclusive=False)
+
+
 @contextlib.contextmanager
 def _claimed(run: Path) -> Iterator[None]:
     """Create the run's folder, prove that it can be written, and lock it against a second trainer.
 
     The lock is the kernel's: it goes with the process, however that ends.
     """
-    import fcntl
-
     try:
         (run / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=run / checkpoint.FOLDER) as probe:
-            probe.write(b"lgm")
+        _probe(run / checkpoint.FOLDER)
         lock = open(run / "run.lock", "a+")
     except OSError as error:
-        raise UserError(f"cannot write there ({error.strerror})", run, "choose another folder with --out") from error
+        raise _unwritable(run, error) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise UserError(f"another process trains here ({lock.read().strip()})", run, "wait for it, or choose another --out") from error
+        _lock(lock, run, exclusive=True)
         lock.truncate(0)
         lock.write(f"host {socket.gethostname()}, pid {os.getpid()}\n")
         lock.flush()
         yield
 
 
-__all__ = ["Job", "borders", "environment", "train"]
+def _probe(folder: Path) -> None:
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"lgm")
+
+
+def _unwritable(run: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write there ({error.strerror})", run, "choose another folder with --out")
+
+
+def _lock(file: TextIO, run: Path, exclusive: bool) -> None:
+    """Take the lock until the file is closed. Raises UserError, which says who has it, where another process does."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        raise UserError(f"another process trains here ({file.read().strip()})", run, "wait for it, or choose another --out") from error
+
+
+__all__ = ["Job", "borders", "check_free", "environment", "train"]

@@ -9,6 +9,7 @@ import struct
 import tarfile
 import tracemalloc
 import urllib.error
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -323,8 +324,10 @@ WANTED = {
 
 def patched_download(monkeypatch: pytest.MonkeyPatch, action: Callable[..., None]) -> None:
     """Replace torchvision (which need not be installed) by an `action`."""
-    sets = {name: action for name in ("MNIST", "FashionMNIST", "KMNIST", "SVHN", "CelebA")}
-    modules = {"torchvision.datasets": SimpleNamespace(**sets), "torchvision.datasets.utils": SimpleNamespace(download_url=action)}
+    sets: dict[str, Any] = {name: action for name in ("MNIST", "FashionMNIST", "KMNIST", "SVHN")}
+    sets["CelebA"] = SimpleNamespace(file_list=[("id", "md5", name) for name in ("img_align_celeba.zip", "list_eval_partition.txt")])
+    utils = SimpleNamespace(download_url=action, download_file_from_google_drive=action)
+    modules = {"torchvision.datasets": SimpleNamespace(**sets), "torchvision.datasets.utils": utils}
     monkeypatch.setattr(download.importlib, "import_module", modules.__getitem__)
 
 
@@ -404,3 +407,53 @@ def test_F8_archive_is_unpacked_whole_or_not_at_all(tmp_path: Path, monkeypatch:
         assert not (root / "cifar-10-batches-bin").exists()
         assert not (tmp_path / "evil.bin").exists()
         assert not [p for p in root.iterdir() if p.name.startswith(".tmp-")]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
+def test_F8_celeba_is_unpacked_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]) -> None:
+    """Interrupted in the middle of its images it looks as if they had never been there; the next call unpacks what was fetched."""
+    root, fetched, unpacked = tmp_path / "root", [], []
+    face = badfiles.jpeg(picture(109, 89))
+
+    def fetch(identifier: str, folder: str, name: str, md5: str) -> None:
+        path = Path(folder) / name
+        path.parent.mkdir(exist_ok=True)
+        if path.exists():  # its hash is right
+            return
+        fetched.append(name)
+        if name.endswith(".txt"):
+            path.write_text("".join(f"{i:06d}.jpg 0\n" for i in range(1, 6)))
+            return
+        with zipfile.ZipFile(path, "w") as archive:
+            for inside in [f"img_align_celeba/{i:06d}.jpg" for i in range(1, 6)]:
+                archive.writestr(inside, face)
+
+    def interrupted(source: Any, target: Any, *size: Any) -> None:
+        unpacked.append(target.name)
+        target.write(source.read(100))
+        if len(unpacked) == 3:
+            raise stop("in the middle")
+
+    from models.data.sets import celeba as celeba_set
+
+    patched_download(monkeypatch, fetch)
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.shutil, "copyfileobj", interrupted)
+        with pytest.raises(UserError if stop is OSError else stop, match="in the middle"):
+            celeba_set.load(request("celeba", root, download=True))
+    assert len(unpacked) == 3
+    assert sorted(p.name for p in (root / "celeba").iterdir()) == ["img_align_celeba.zip", "list_eval_partition.txt"]
+    assert len(celeba_set.load(request("celeba", root, download=True))) == 5
+    assert fetched == ["img_align_celeba.zip", "list_eval_partition.txt"]
+    assert len(celeba_set.load(request("celeba", root))) == 5  # and stays
+
+
+@pytest.mark.parametrize("member", ["../../evil.bin", "/evil.bin"])
+def test_F8_zip_members_stay_inside(tmp_path: Path, member: str) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("images/1.jpg", b"1")
+        archive.writestr(member, b"evil")
+    (tmp_path / "root").mkdir()
+    download.unpack_folder(tmp_path / "images.zip", "images", tmp_path / "root")
+    assert [p.name for p in (tmp_path / "root").rglob("*")] == ["images", "1.jpg"]
+    assert not list(tmp_path.rglob("evil.bin"))

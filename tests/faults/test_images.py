@@ -22,7 +22,7 @@ from PIL import EpsImagePlugin, Image, ImageFile
 
 from models.data import images
 from models.data.dataset import DataRequest
-from models.data.folder import check_folder, load_folder
+from models.data.folder import check_folder, list_folder, load_folder
 from models.data.images import BadImage, decode, decode_with_info, fit, read_header, to_channels
 from models.errors import UserError
 
@@ -355,25 +355,54 @@ def test_E16_directories_fifos_and_sockets_are_never_opened(tmp_path: Path, monk
         decode(tmp_path / "dir.png")
 
 
-def test_E17_links_neither_loop_nor_leave_the_folder(tmp_path: Path) -> None:
+def test_E17_links_to_files_are_followed_anywhere_and_links_to_folders_nowhere(tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "sub").mkdir(parents=True)
     outside.mkdir()
     (root / "a.png").write_bytes(badfiles.png(picture(8, 8)))
-    (outside / "secret.png").write_bytes(badfiles.png(picture(8, 8, seed=1)))
+    (outside / "1f00").write_bytes(badfiles.png(picture(8, 8, seed=1)))  # a store of files by their hashes: the link has the suffix
+    os.mkfifo(outside / "fifo.png")
     (root / "sub" / "loop").symlink_to(root)
     (root / "self.png").symlink_to(root / "self.png")
     (root / "dangling.png").symlink_to(root / "nothing.png")
-    (root / "escape.png").symlink_to(outside / "secret.png")
+    (root / "device.png").symlink_to("/dev/zero")
+    (root / "fifo.png").symlink_to(outside / "fifo.png")
     (root / "folder").symlink_to(outside)
+    (root / "folder.png").symlink_to(outside)
+    (root / "stored.png").symlink_to(outside / "1f00")
+    (root / "again.png").symlink_to("stored.png")
     (root / "twin.png").symlink_to("a.png")
     data = load_folder(request(root))
-    assert [Path(f).name for f in data.files] == ["a.png", "twin.png"]
-    notes = " | ".join(data.notes)
-    for words in ("dangling.png", "self.png", "escape.png", str(outside / "secret.png"), "link to a folder"):
-        assert words in notes
+    assert [Path(f).name for f in data.files] == ["a.png", "again.png", "stored.png", "twin.png"]
+    assert np.array_equal(data.images[2], picture(8, 8, seed=1))
+    assert list_folder(request(root)).notes == (
+        "dangling link, skipped: dangling.png",
+        "a device named like an image, skipped: device.png",
+        "a FIFO named like an image, skipped: fifo.png",
+        f"link to a folder ({outside}), skipped: folder",
+        f"link to a folder ({outside}), skipped: folder.png",
+        "2 more entries skipped",  # self.png and sub/loop
+    )
     (tmp_path / "link").symlink_to(root)  # the root itself may be a link
-    assert len(load_folder(request(tmp_path / "link"))) == 2
+    assert len(load_folder(request(tmp_path / "link"))) == 4
+
+
+def test_E17_a_folder_of_nothing_but_links(tmp_path: Path) -> None:
+    """As a store of files leaves it, also with classes; a link that leads nowhere is named where no image remains."""
+    (tmp_path / "store").mkdir()
+    for number, name in enumerate(("cat/1.png", "cat/2.png", "dog/1.png")):
+        (tmp_path / "store" / f"{number}").write_bytes(badfiles.png(picture(8, 8, seed=number)))
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).symlink_to(Path("../../store") / f"{number}")
+    data = load_folder(request(tmp_path / "data"))
+    assert (data.classes, len(data)) == (("cat", "dog"), 3)
+    assert not data.notes
+    assert check_folder(request(tmp_path / "data")).count == 3
+    for path in (tmp_path / "store").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no images in this folder") as error:
+        load_folder(request(tmp_path / "data"))
+    assert f"dangling link, skipped: {Path('cat/1.png')}" in str(error.value)
 
 
 def test_E18_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -197,6 +198,20 @@ def test_J8_ranks_with_different_data(pictures: Path, tmp_path: Path) -> None:
     for code, text in two(tmp_path, run, support.cli, *each):
         assert code == 2, text
         assert "the ranks see different data" in text
+
+
+def test_J9_folder_in_which_another_process_trains(pictures: Path, tmp_path: Path) -> None:
+    """The rank that looks says so; the other does not wait for it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    with open(run / "run.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        first, second = two(tmp_path, run, support.cli, (support.arguments("vae", pictures, run),))
+    assert first[0] == 2, first[1]
+    assert "another process trains here" in first[1]
+    assert second[0] == 1, second[1]
+    assert "another rank has stopped" in second[1]
+    assert [p.name for p in run.iterdir()] == ["run.lock"]
 
 
 LISTED = """

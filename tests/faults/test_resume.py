@@ -289,6 +289,86 @@ def test_B11_data_have_changed(change: str, pictures: Path, tmp_path: Path) -> N
     assert happened[-1].images == 96
 
 
+@pytest.mark.parametrize("accept", [False, True])
+def test_B11_another_folder_is_no_change_of_the_data(accept: bool, pictures: Path, straight: Straight, tmp_path: Path) -> None:
+    """A folder may have moved, and changed on the way: that is accepted when asked for, and said by both names."""
+    run, other = copy(straight("vae"), tmp_path / "run", 72), support.write_pictures(tmp_path / "other", seed=1)
+    before = support.contents(run)
+    if accept:
+        [warning] = warnings(resumed(run, data=str(other), accept_data=True))
+        assert warning == f"not bit-exact: these are other data than the run's ({pictures}): {other}"
+        assert 96 in support.checkpoints(run)
+        return
+    with pytest.raises(UserError, match="these are other data than the run's") as error:
+        list(api.resume(run, data=str(other)))
+    assert str(pictures) in str(error.value)
+    assert error.value.where == f"--data {other}"
+    assert "--accept-data" in error.value.fix
+    assert support.contents(run) == before
+
+
+def test_B11_data_that_have_moved_are_the_same(pictures: Path, straight: Straight, tmp_path: Path) -> None:
+    run = copy(straight("vae"), tmp_path / "run", 72)
+    shutil.copytree(pictures, tmp_path / "moved")
+    assert not warnings(resumed(run, data=str(tmp_path / "moved")))
+    support.assert_same_run(straight("vae"), run)
+
+
+@pytest.mark.parametrize("accept", [False, True])
+@pytest.mark.parametrize(("was", "now"), [(None, "glyphs"), ("glyphs", None), ("glyphs", "street"), ("glyphs", "glyphs:test")])
+def test_B11_a_named_set_is_never_another_one(
+    was: str | None, now: str | None, accept: bool, pictures: Path, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot have moved, so nothing is read to find that out."""
+    run = copy(straight("vae"), tmp_path / "run", 72)
+    path, was, now = support.newest(run), was or str(pictures), now or str(pictures)
+    header, tensors = checkpoint.read_header(path), checkpoint.read_tensors(path)
+    checkpoint.write(path, dataclasses.replace(header, config=dataclasses.replace(header.config, data=was)), tensors)
+    monkeypatch.setattr(api, "load_data", lambda request: pytest.fail("the data were read"))
+    with pytest.raises(UserError, match="these are other data than the run's") as error:
+        list(api.resume(run, data=now, accept_data=accept))
+    assert was in str(error.value)
+    assert error.value.where == f"--data {now}"
+    assert "--accept-data" not in error.value.fix
+
+
+@pytest.mark.parametrize("change", ["a class more", "another class"])
+def test_B11_changed_data_must_still_be_what_the_model_was_made_for(change: str, tmp_path: Path) -> None:
+    data, run = support.write_pictures(tmp_path / "data"), tmp_path / "run"
+    support.call(support.train, "cvae", str(data), str(run), support.tiny("cvae"))
+    if change == "a class more":
+        support.write_pictures(tmp_path / "more")
+        shutil.copytree(tmp_path / "more" / "disc", data / "square")
+    else:
+        (data / "disc").rename(data / "square")
+    before = support.contents(run)
+    with pytest.raises(UserError, match="the data have other classes than the run's") as error:
+        list(api.resume(run, images=192, accept_data=True))
+    assert str(data) in error.value.where
+    assert support.contents(run) == before
+
+
+@pytest.mark.parametrize("other", ["another model", "another size"])
+def test_B18_checkpoint_of_another_model_is_refused(other: str, straight: Straight, pictures: Path, tmp_path: Path) -> None:
+    """Going on with it would make the run that model's, and delete the run's own checkpoints."""
+    run = copy(straight("vae"), tmp_path / "run", 48, 72)
+    if other == "another model":
+        stranger, said = support.newest(straight("aegan")), "a checkpoint of aegan in a run of vae"
+    else:
+        size = support.tiny("vae", {"latent": 8})
+        support.call(support.train, "vae", str(pictures), str(tmp_path / "larger"), size)
+        stranger, said = support.newest(tmp_path / "larger"), "a checkpoint of vae with latent 8 in a run with latent 4"
+    shutil.copy(stranger, run / "checkpoints")
+    before = support.contents(run)
+    for read in (lambda: list(api.resume(run)), lambda: api.load(run, device="cpu"), lambda: api.describe_run(run)):
+        with pytest.raises(UserError, match=said) as error:
+            read()
+        assert error.value.where == str(run / "checkpoints" / stranger.name)
+        assert "move it out of the run" in error.value.fix
+    assert support.contents(run) == before
+    assert api.load(run / "checkpoints" / stranger.name, device="cpu").header.images == 96  # asked for by its name, it is what it is
+
+
 @pytest.mark.parametrize(
     "change", ["lacks a slot", "lacks a parameter's slots", "has another slot", "has another parameter", "wrong shape"]
 )

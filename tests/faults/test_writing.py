@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import random
 import resource
@@ -12,6 +14,7 @@ import socket
 import tempfile
 import time
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -276,10 +279,7 @@ def test_A7_output_is_not_writable(mode: int, exists: bool) -> None:
 
 
 def test_A7_probe_comes_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: Any, **options: Any) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse_to_write)
     happening = loop.train(toy.job(tmp_path / "run"))
     with pytest.raises(UserError, match="Read-only file system"):
         next(happening)
@@ -456,6 +456,63 @@ def test_A15_second_trainer_is_refused(tmp_path: Path) -> None:
     assert support.exit_code(child) == 1  # its Interrupted, which nothing here turns into 143
     assert Interrupted.__name__ in (tmp_path / "output").read_text()
     checkpoint.newest_valid(run)
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the data fails: that takes seconds, and what is wrong can be known before."""
+    monkeypatch.setattr(api, "load_data", lambda request: pytest.fail("the data were read"))
+
+
+@pytest.mark.usefixtures("no_data")
+@pytest.mark.parametrize("how", ["a run lies there already", "another process trains here", "Not a directory", "Read-only file system"])
+def test_A15_output_is_looked_at_before_the_data(
+    how: str, straight: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "folder" / "run"
+    with contextlib.ExitStack() as stack:
+        if how == "a run lies there already":
+            shutil.copytree(straight("vae"), run)
+        elif how == "another process trains here":
+            run.mkdir(parents=True)
+            stack.enter_context(locked(run))
+        elif how == "Not a directory":
+            (tmp_path / "folder").write_text("mine")
+        else:
+            monkeypatch.setattr(tempfile, "TemporaryFile", refuse_to_write)
+        before = support.contents(tmp_path)
+        with pytest.raises(UserError, match=how) as error:
+            next(api.stream("vae", str(pictures), out=run, **support.tiny("vae")))
+    assert str(run) in error.value.where
+    assert support.contents(tmp_path) == before
+
+
+@pytest.mark.usefixtures("no_data")
+@pytest.mark.parametrize("how", ["another process trains here", "Read-only file system"])
+def test_A15_run_is_looked_at_before_its_data(how: str, straight: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = shutil.copytree(straight("vae"), tmp_path / "run")
+    with contextlib.ExitStack() as stack:
+        if how == "another process trains here":
+            stack.enter_context(locked(run))
+        else:
+            monkeypatch.setattr(tempfile, "TemporaryFile", refuse_to_write)
+        before = support.contents(run)
+        with pytest.raises(UserError, match=how) as error:
+            next(api.resume(run))
+    assert str(run) in error.value.where
+    assert support.contents(run) == before
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """As if another process trained in `run`."""
+    with open(run / "run.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def refuse_to_write(*args: Any, **options: Any) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
 
 
 def test_A17_lock_of_a_killed_run_does_not_block(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.data.dataset import DataRequest, ImageData
-from models.data.download import absent, data_root, get, torchvision_set
+from models.data.download import absent, data_root, get, torchvision_files, unpack_folder
 from models.data.folder import allocate, decode_all, skipped_note, without_bad
 from models.data.images import fit, to_channels
 from models.errors import UserError
@@ -68,11 +68,18 @@ def _folder(request: DataRequest) -> Path:
     candidates = [data_root(request) / "celeba", data_root(request)]
     here = next((c for c in candidates if (c / IMAGES).is_dir()), None)
     if here is None:
-        get(request, lambda root: torchvision_set("CelebA", root, split="all"), wanted)
+        get(request, _fetch, wanted)
         here = candidates[0]
         if not (here / IMAGES).is_dir():
             raise absent(request, "the download ended, but the images are still not there", wanted)
     return here
+
+
+def _fetch(root: Path) -> None:
+    """The images come last and all at once: where their folder is, everything is."""
+    folder = root / "celeba"
+    torchvision_files("CelebA", folder)
+    unpack_folder(folder / f"{IMAGES}.zip", IMAGES, folder)
 
 
 def _names(folder: Path, request: DataRequest) -> list[str]:
