@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from formulas import COUNT, SPEC, agree, batch, close, items, made, minus_log, minus_log_of_not, mirrored, seen, share_right, turns
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.base import DataSpec
+from models.config import check
+from models.nets.mlp import Maxout
+from models.registry import model_class
 
 SMALLEST = 1e-4  # of a difference that shows
 
@@ -35,6 +38,41 @@ def test_gan_plays_the_game(saturating: bool, augment: str, monkeypatch: pytest.
     assert next(step, None) is None
     model.eval()
     close(model.sample(noise), torch.tanh(model.generator(noise)))
+
+
+def test_the_first_gan_starts_from_its_recipe_s_weights() -> None:
+    """goodfeli/adversarial: uniform within 0.05 in the generator of ReLUs and within 0.005 in the discriminator of maxout units."""
+    torch.manual_seed(0)
+    model = model_class("gan")(check(model_class("gan").Config, {"discriminator": "maxout", "norm": "none"}, "test"), SPEC)
+    for network, kind, reach in ((model.generator, nn.ReLU, 0.05), (model.discriminator, Maxout, 0.005)):
+        assert any(isinstance(layer, kind) for layer in network.modules())
+        largest = max(float(parameter.detach().abs().max()) for parameter in network.parameters())
+        assert 0.99 * reach < largest <= reach
+        assert (
+            max(float(parameter.detach().mean().abs()) for parameter in network.parameters() if parameter.numel() > 10_000) < 0.02 * reach
+        )
+    assert not any(isinstance(layer, nn.LeakyReLU | nn.BatchNorm1d) for layer in model.modules())
+
+
+def test_the_modern_gan_has_leaky_units_and_norms_only_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = made("gan", monkeypatch)
+    assert {layer.negative_slope for layer in model.modules() if isinstance(layer, nn.LeakyReLU)} == {0.2}
+    assert any(isinstance(layer, nn.BatchNorm1d) for layer in model.generator.modules())
+    assert not any(isinstance(layer, nn.BatchNorm1d | nn.Tanh | nn.ReLU) for layer in model.discriminator.modules())
+
+
+@pytest.mark.parametrize("name", ["dcgan", "cgan", "wgan", "cvae-gan"])
+def test_networks_start_small_where_the_paper_s_do(name: str) -> None:
+    """N(0, 0.02) in every layer of DCGAN's networks; spectral norm fixes the scale itself."""
+    torch.manual_seed(0)
+    model = model_class(name)(model_class(name).Config(), SPEC)
+    for network in (model.generator, model.critic if name == "wgan" else model.discriminator):
+        layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and m.weight.numel() > 10_000]
+        assert layers
+        assert all(abs(float(layer.weight.std()) - 0.02) < 0.001 for layer in layers)
+    if name == "dcgan":
+        constrained = model_class(name)(check(model_class(name).Config, {"norm": "spectral"}, "test"), SPEC)
+        assert next(p for p in constrained.discriminator.parameters() if p.ndim == 4).std() > 0.1
 
 
 @pytest.mark.parametrize("augment", ["none", "shift"])

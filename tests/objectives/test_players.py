@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from formulas import made
 
-from models.base import Player
+from models.base import Player, Stage
 
 GAN = {"optimizer": "adam", "betas": (0.5, 0.999)}
 WAE = GAN
@@ -116,3 +116,27 @@ def test_what_generates_is_averaged(name: str, generating: str, monkeypatch: pyt
     assert list(model.averaged) == generating.split()
     if name != "classifier":
         assert model.noise_shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "players"),
+    [
+        ("vae", "variational auto-encoder", "autoencoder"),
+        ("cvae", "conditional variational auto-encoder", "autoencoder"),
+        ("wae", "Wasserstein auto-encoder", "encoder decoder code_critic"),
+        ("gan", "adversarial", "discriminator generator"),
+        ("dcgan", "adversarial", "discriminator generator"),
+        ("cgan", "adversarial", "discriminator generator"),
+        ("wgan", "adversarial", "critic generator"),
+        ("wgan-gp", "adversarial", "critic generator"),
+        ("cvae-gan", "four players", "classifier discriminator generator encoder"),
+        ("classifier", "classification", "classifier"),
+    ],
+)
+def test_the_main_stage_trains_all_players_and_needs_no_preparation(
+    name: str, title: str, players: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = made(name, monkeypatch)
+    stage = model.stages()[-1]
+    assert stage == Stage(title, model.turns, tuple(players.split()), share=1 - getattr(model.config, "pretrain", 0))
+    assert set(stage.players) == set(model.players())
