@@ -33,7 +33,7 @@ class Draws:
         self.normal: list[Tensor] = []  # other normal numbers
         self.uniform: list[Tensor] = []
         for name, kept in (("randn", self.normal), ("randn_like", self.normal), ("rand", self.uniform), ("rand_like", self.uniform)):
-            monkeypatch.setattr(torch, name, _kept_in(kept, getattr(torch, name)))
+            monkeypatch.setattr(torch, name, kept_in(kept, getattr(torch, name)))
         noise = model.noise
 
         def prior(batch: Batch) -> Tensor:
@@ -44,7 +44,9 @@ class Draws:
         monkeypatch.setattr(model, "noise", prior)
 
 
-def _kept_in(kept: list[Tensor], draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def kept_in(kept: list[Tensor], draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same draws, which can be read again."""
+
     def drawn(*shape: Any, **more: Any) -> Tensor:
         kept.append(draw(*shape, **more))
         return kept[-1]

@@ -1,4 +1,4 @@
-"""The networks, layer by layer, and what residual blocks compute, written out."""
+"""The networks, layer by layer; what residual blocks and augmentation compute, written out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import kept_in
 from torch import nn
 
 from models.base import DataSpec
+from models.nets.augment import augment, differentiable, shift_and_flip
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, depth_for, halvings
 from models.nets.mlp import MaxoutDiscriminator, MlpDecoder, MlpEncoder, ResidualMlp
@@ -261,3 +263,69 @@ def test_whitened_codes_have_the_identity_s_covariance_and_come_back(full: bool)
     constant = whiten(torch.ones(4, 2), full)
     assert torch.isfinite(torch.cat([t.flatten() for t in constant])).all()
     assert float(constant[1].diag().min()) == pytest.approx(1e-3 if full else 1e-6)
+
+
+# ---- augmentation ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """What torch draws in a test, in order."""
+    kept: list[torch.Tensor] = []
+    for name in ("rand", "randint"):
+        monkeypatch.setattr(torch, name, kept_in(kept, getattr(torch, name)))
+    torch.manual_seed(0)
+    return kept
+
+
+def test_what_a_discriminator_sees_by_hand(drawn: list[torch.Tensor]) -> None:
+    """Brightness within a half, saturation up to double, contrast from a half to three halves; then moved, then a hole of half the side."""
+    image = torch.empty(500, 3, 24, 17).uniform_(-1, 1)
+    found = differentiable(image, "full")
+    share, down, across, y, x = drawn
+    assert {int(down.max()), int(across.max())} == {6, 4}
+    assert {int(t.min()) for t in (down, across, y, x)} == {0}
+    assert (int(y.max()), int(x.max())) == (23, 16)
+    for n, one in enumerate(image[:8]):
+        brightness, saturation, contrast = share[:, n].flatten()
+        one = one + brightness - 0.5
+        grey = (one[0] + one[1] + one[2]) / 3
+        one = torch.stack([grey + 2 * saturation * (colour - grey) for colour in one])
+        level = one.sum() / one.numel()
+        one = level + (contrast + 0.5) * (one - level)
+        wanted = torch.zeros_like(one)
+        for row in range(24):
+            for column in range(17):
+                a, b = row + int(down[n]) - 3, column + int(across[n]) - 2
+                hole = abs(row - int(y[n])) <= 6 and abs(column - int(x[n])) <= 4
+                if 0 <= a < 24 and 0 <= b < 17 and not hole:
+                    wanted[:, row, column] = one[:, a, b]
+        torch.testing.assert_close(found[n], wanted)
+
+
+def test_small_images_move_by_a_pixel_at_least(drawn: list[torch.Tensor]) -> None:
+    differentiable(torch.zeros(100, 1, 5, 7), "shift")
+    assert [set(by.flatten().tolist()) for by in drawn] == [{0, 1, 2}] * 2
+    augment(torch.zeros(100, 1, 5, 39), "flip")
+    down, across, mirrored = drawn[2:]
+    assert set(down.flatten().tolist()) == {-1, 0, 1}
+    assert set(across.flatten().tolist()) == {-3, -2, -1, 0, 1, 2, 3}
+    assert mirrored.shape == (100, 1)
+
+
+def test_training_images_are_shifted_with_their_edges_repeated_and_every_other_one_mirrored(drawn: list[torch.Tensor]) -> None:
+    image = torch.empty(100, 2, 6, 9).uniform_(-1, 1)
+    found = shift_and_flip(image, (2, 3), flip=True)
+    down, across, mirrored = drawn
+    assert (int(down.min()), int(down.max()), int(across.min()), int(across.max())) == (-2, 2, -3, 3)
+    for n, one in enumerate(image[:20]):
+        for row in range(6):
+            for column in range(9):
+                a, b = min(max(row + int(down[n]), 0), 5), min(max(column + int(across[n]), 0), 8)
+                assert torch.equal(found[n, :, row, column], one[:, a, b if mirrored[n] < 0.5 else 8 - b])
+
+
+def test_augmentation_stays_on_the_image_s_device() -> None:
+    image = torch.zeros(2, 3, 8, 8, device="meta")
+    assert differentiable(image, "full").device == image.device
+    assert augment(image, "flip").device == image.device

@@ -69,7 +69,7 @@ def test_networks_start_small_where_the_paper_s_do(name: str) -> None:
     for network in (model.generator, model.critic if name == "wgan" else model.discriminator):
         layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and m.weight.numel() > 10_000]
         assert layers
-        assert all(abs(float(layer.weight.std()) - 0.02) < 0.001 for layer in layers)
+        assert all(abs(float(layer.weight.detach().std()) - 0.02) < 0.001 for layer in layers)
     if name == "dcgan":
         constrained = model_class(name)(check(model_class(name).Config, {"norm": "spectral"}, "test"), SPEC)
         assert next(p for p in constrained.discriminator.parameters() if p.ndim == 4).std() > 0.1
@@ -192,6 +192,22 @@ def test_the_classifier_learns_labels_or_attributes_without_them(
     model, _ = made("classifier", monkeypatch, spec)
     assert (model.target, model.head.out_features) == (target, outputs)
     assert model.needs == {"image", target}
+
+
+@pytest.mark.parametrize("target", ["label", "attributes"])
+def test_the_classifier_counts_its_right_answers_over_all_batches(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = made("classifier", monkeypatch, target=target)
+    model.eval()
+    data = items(20)
+    found = model.validate([batch(data, list(range(first, min(first + 8, 20)))) for first in (0, 8, 16)])
+    answers = model.head(model.encoder(data["image"]))
+    said = answers.argmax(1) if target == "label" else (answers > 0).float()
+    assert found["accuracy"] == pytest.approx(float((said == data[target]).float().mean()))
+    if target == "label":
+        assert set(found) == {"accuracy"}
+        return
+    hits, claims, positives = ((said * data[target]).sum(0), said.sum(0), data[target].sum(0))
+    assert found["macro F1"] == pytest.approx(sum(2 * float(h / (c + p)) for h, c, p in zip(hits, claims, positives, strict=True)) / 2)
 
 
 # ---- all -------------------------------------------------------------------------------------------------------------------------------

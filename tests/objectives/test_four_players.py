@@ -115,17 +115,19 @@ def test_four_players_each_on_its_own_loss(options: dict[str, Any], monkeypatch:
     assert len(draws.prior) == 3 * c.discriminator_steps
 
 
-def test_codes_are_posterior_means_and_every_class_has_the_same_prior(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, draws = made("cvae-gan", monkeypatch)
+@pytest.mark.parametrize("condition", ["label", "identity"])
+def test_codes_are_posterior_means_and_every_class_has_the_same_prior(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("cvae-gan", monkeypatch, condition=condition)
     model.eval()
     data, noise = items(), torch.linspace(-2, 2, 24).view(6, 4)
-    shown = torch.eye(len(SPEC.classes))[data["label"]]
+    told = {condition: data[condition]}
+    shown = torch.eye(len(SPEC.classes) if condition == "label" else SPEC.identities)[data[condition]]
     features = torch.nn.functional.leaky_relu(model.encoder(data["image"]), 0.2)
     heads = model.heads(torch.cat([features, math.sqrt(features.shape[1]) * shown], 1))
-    close(model.encode(data["image"], data["label"]), heads[:, :4])
+    close(model.encode(data["image"], **told), heads[:, :4])
     painted = torch.tanh(model.generator(torch.cat([noise, 2 * shown], 1)))
-    close(model.decode(noise, data["label"]), painted)
-    close(model.sample(noise, data["label"]), painted)
+    close(model.decode(noise, **told), painted)
+    close(model.sample(noise, **told), painted)
     hidden = torch.nn.functional.leaky_relu(model.classifier(data["image"]), 0.2)
     close(model.features(data["image"]), hidden)
     close(model.classify(data["image"]), model.class_logits(hidden))
