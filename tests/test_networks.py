@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from formulas import kept_in
+from formulas import SPEC, kept_in, made
 from torch import nn
 
 from models.base import DataSpec
@@ -16,7 +16,7 @@ from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, depth_for, halvings
 from models.nets.mlp import MaxoutDiscriminator, MlpDecoder, MlpEncoder, ResidualMlp
 from models.nets.residual import ResidualBlock, ResidualEncoder
-from models.nets.residual_gan import DownBlock, ResidualCritic, ResidualGenerator, UpBlock
+from models.nets.residual_gan import ClassBatchNorm, DownBlock, ResidualCritic, ResidualGenerator, UpBlock
 from models.nets.wae import WaeDecoder, WaeEncoder
 from models.nets.whitening import whiten
 
@@ -329,3 +329,89 @@ def test_augmentation_stays_on_the_image_s_device() -> None:
     image = torch.zeros(2, 3, 8, 8, device="meta")
     assert differentiable(image, "full").device == image.device
     assert augment(image, "flip").device == image.device
+
+
+# ---- the models' networks --------------------------------------------------------------------------------------------------------------
+
+NARROW, LATENT, CODE_NET = (4, 8), 4, "linear 4>16, {0}, linear 16>1"
+UNITS = "linear 4>512, relu, linear 512>512, relu, linear 512>512, relu, linear 512>256, unflatten"
+
+
+def up(inputs: int = LATENT, **more: Any) -> str:
+    return words(ConvDecoder(SPEC, NARROW, inputs, **more))
+
+
+def down(outputs: int = 1, **more: Any) -> str:
+    return words(ConvDiscriminator(SPEC, NARROW, outputs=outputs, **more))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("vae", {}, {"encoder": words(ConvEncoder(SPEC, NARROW, LATENT)), "log_variance": "linear 128>4", "decoder": up()}),
+        ("vae", {"network": "mlp"}, {"encoder": words(MlpEncoder(SPEC, NARROW, 4)), "decoder": words(MlpDecoder(SPEC, NARROW, 4))}),
+        ("wae", {"network": "wae"}, {"encoder": words(WaeEncoder(SPEC, NARROW, 4)), "decoder": words(WaeDecoder(SPEC, NARROW, 4))}),
+        ("wae", {}, {"encoder": words(ConvEncoder(SPEC, NARROW, 4)), "decoder": up(), "code_critic": CODE_NET.format("relu")}),
+        ("aegan", {}, {"encoder": words(ConvEncoder(SPEC, NARROW, 4)), "decoder": up(), "code_critic": CODE_NET.format("leaky 0.2")}),
+        ("aegan", {"image_weight": 1.0}, {"generator": words(ResidualMlp(4, (16,))), "image_critic": down()}),
+        ("gan", {}, {"generator": words(MlpDecoder(SPEC, NARROW, 4, lambda: nn.LeakyReLU(0.2), "batch"))}),
+        ("gan", {"norm": "none"}, {"generator": words(MlpDecoder(SPEC, NARROW, 4, lambda: nn.LeakyReLU(0.2)))}),
+        ("gan", {}, {"discriminator": words(MlpEncoder(SPEC, NARROW, 1, lambda: nn.LeakyReLU(0.2)))}),
+        ("gan", {"discriminator": "maxout"}, {"discriminator": words(MaxoutDiscriminator(SPEC, NARROW))}),
+        ("dcgan", {}, {"generator": up(), "discriminator": down()}),
+        ("dcgan", {"kernel": 5, "norm": "layer"}, {"generator": up(kernel=5), "discriminator": down(kernel=5, norm="layer")}),
+        ("dcgan", {"generator_norm": "none", "norm": "none"}, {"generator": up(norm="none"), "discriminator": down(norm="none")}),
+        ("cgan", {}, {"generator": up(7), "discriminator": down(4), "logit": "linear 4>1", "projection": "linear 3>4 -"}),
+        ("cgan", {"condition": "attributes"}, {"generator": up(6), "projection": "linear 2>4 -"}),
+        ("cvae", {}, {"encoder": words(ConvEncoder(SPEC, NARROW, 16)), "heads": "linear 19>8", "decoder": up(7)}),
+        ("cvae", {"condition": "identity"}, {"heads": "linear 20>8", "decoder": up(8)}),
+        ("wgan", {}, {"generator": up(), "critic": down()}),
+        ("wgan", {"network": "mlp", "norm": "none"}, {"generator": UNITS, "critic": down(norm="none")}),
+        ("wgan", {"norm": "layer", "generator_norm": "none"}, {"generator": up(norm="none"), "critic": down(norm="layer")}),
+        ("wgan-gp", {}, {"generator": up(), "critic": down(norm="none")}),
+        ("wgan-gp", {"norm": "layer", "generator_norm": "none"}, {"generator": up(norm="none"), "critic": down(norm="layer")}),
+        ("wgan-gp", {"classes": True}, {"generator": up(7), "critic": down(4, norm="none")}),
+        (
+            "wgan-gp",
+            {"network": "residual", "classes": True, "norm": "layer"},
+            {
+                "generator": words(ResidualGenerator(SPEC, 4, 7, classes=3)),
+                "critic": words(ResidualCritic(SPEC, 4, outputs=4, norm="layer")),
+            },
+        ),
+        (
+            "wgan-gp",
+            {"network": "residual", "classes": True, "generator_norm": "none"},
+            {"generator": words(ResidualGenerator(SPEC, 4, 7, norm="none")), "critic": words(ResidualCritic(SPEC, 4, outputs=4))},
+        ),
+        (
+            "cvae-gan",
+            {},
+            {
+                "encoder": words(ConvEncoder(SPEC, NARROW, 16)),
+                "heads": "linear 19>8",
+                "generator": up(7),
+                "discriminator": down(4),
+                "logit": "linear 4>1",
+                "classifier": down(4),
+                "class_logits": "linear 4>3",
+            },
+        ),
+        ("classifier", {}, {"encoder": words(ResidualEncoder(SPEC, NARROW, (0, 1, 1))), "head": "linear 8>3"}),
+    ],
+    ids=str,
+)
+def test_options_reach_the_networks(name: str, options: dict[str, Any], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = made(name, monkeypatch, **options)
+    assert {part: words(model.get_submodule(part)) for part in expected} == expected
+
+
+def test_the_norm_of_several_classes_is_their_mixture() -> None:
+    norm = ClassBatchNorm(2, 3).eval()
+    with torch.no_grad():
+        norm.gain.copy_(torch.tensor([[1.0, 2], [3, 4], [5, 6]]))
+        norm.bias.copy_(torch.tensor([[0.0, 1], [2, 3], [4, 5]]))
+    maps = torch.randn(2, 2, 3, 3)
+    expected = maps / (1 + 1e-5) ** 0.5 * torch.tensor([2.0, 3]).view(2, 1, 1) + torch.tensor([1.0, 2]).view(2, 1, 1)
+    torch.testing.assert_close(norm(maps, torch.tensor([[0.5, 0.5, 0]] * 2)), expected)
+    torch.testing.assert_close(norm(maps, torch.tensor([2, 0])), norm(maps, torch.tensor([[0.0, 0, 1], [1, 0, 0]])))

@@ -10,6 +10,8 @@ import torch
 from formulas import Draws, agree, batch, close, items, made, minus_log, minus_log_of_not, slopes, turns
 from torch import Tensor
 
+from models.base import Stage
+
 DATA = items(40)
 CHOSEN = [7, 31, 2, 39, 16, 0]  # a batch in no order
 
@@ -37,16 +39,14 @@ def white(model: Any, codes: np.ndarray) -> Tensor:
 def test_stage_one_minimises_the_mean_squared_error(monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws = made("aegan", monkeypatch)
     first, second = model.stages()
-    assert (first.players, second.players) == (("autoencoder",), ("code_critic", "generator"))
-    assert (first.share, second.share) == (0.5, 0.5)
+    assert first == Stage("auto-encoder", model.autoencoder_turns, ("autoencoder",), share=0.5, samples=False)
+    game = ("code_critic", "generator")
+    assert second == Stage("latent GAN", model.latent_turns, game, share=0.5, prepare=model.prepare_codes, needs=frozenset())
     shown = batch()
     (turn,) = first.turns(shown, 0)
     again = torch.tanh(model.decoder(model.encoder(shown.image)))
     agree(model, turn, {"autoencoder": ((again - shown.image) ** 2).sum() / shown.image.numel()}, untouched=("generator", "code_critic"))
     assert not draws.normal
-    assert not first.samples
-    assert second.samples
-    assert second.needs == frozenset()
 
 
 @pytest.mark.parametrize("step_number", [0, 1])
@@ -129,8 +129,7 @@ def test_codes_are_read_without_images_unless_the_second_critic_wants_them(monke
 def test_a_fitted_gaussian_has_the_codes_moments(prior: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = prepared(monkeypatch, prior=prior)
     codes = codes_of(model)
-    stage = model.stages()[1]
-    assert (stage.players, stage.share) == ((), 0)
+    assert model.stages()[1] == Stage("fitted Gaussian", model.latent_turns, (), share=0, prepare=model.prepare_codes)
     assert set(model.players()) == {"autoencoder"}
     assert not model.averaged
     assert not hasattr(model, "generator")

@@ -12,6 +12,8 @@ from formulas import SPEC, agree, batch, close, half_kl, items, made, minus_log,
 from torch import Tensor
 from torch.distributions import Normal
 
+from models.base import Stage
+
 
 def gaussian(raw: Tensor, image: Tensor, sigma: float) -> Tensor:
     return squared_distance(torch.tanh(raw), image) / (2 * sigma**2)
@@ -176,9 +178,8 @@ def test_wae_minimises_the_error_and_draws_the_codes_to_the_prior(options: dict[
 def test_wae_first_teaches_the_encoder_the_prior_s_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws = made("wae", monkeypatch, sigma=2.0, pretrain=0.25)
     moments, main = model.stages()
-    assert (moments.players, moments.share, main.players, main.share) == (("encoder",), 0.25, ("encoder", "decoder", "code_critic"), 0.75)
-    assert not moments.samples
-    assert main.samples
+    assert moments == Stage("codes to the prior's moments", model.moment_turns, ("encoder",), share=0.25, samples=False)
+    assert main == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder", "code_critic"), share=0.75)
     shown = batch()
     (turn,) = moments.turns(shown, 0)
     codes, prior = model.encoder(shown.image + 0.01 * draws.normal[0].clamp(-2, 2)), 2 * draws.prior[0]
@@ -195,7 +196,7 @@ def test_wae_first_teaches_the_encoder_the_prior_s_moments(monkeypatch: pytest.M
 def test_wae_without_pretraining_has_one_stage_and_without_adversary_two_players(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = made("wae", monkeypatch, pretrain=0.0, penalty="mmd")
     (stage,) = model.stages()
-    assert (stage.players, stage.share) == (("encoder", "decoder"), 1)
+    assert stage == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder"))
 
 
 def test_wae_samples_with_the_prior_s_deviation(monkeypatch: pytest.MonkeyPatch) -> None:
