@@ -1,10 +1,12 @@
-# make demo: set up, train AEGAN on a built-in data set, and show what it makes. make test: set up and run the tests.
+# make demo: set up, train AEGAN on a built-in data set, and show what it makes. make test: set up and run the tests. make mutants: whether
+# the tests notice small faults, see docs/reliability.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+MUTANTS ?= '*__mutmut_*3' '*__mutmut_*7'  # a fifth of them; make mutants MUTANTS= tries all
 
-.PHONY: setup demo test lint benchmark clean
+.PHONY: setup demo test lint mutants benchmark clean
 
 setup: $(READY)
 
@@ -29,6 +31,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: setup
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[mutants]"
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m mutmut run --max-children 2 $(MUTANTS)
+	$(BIN)/python -m mutmut results
 
 benchmark: setup
 	$(BIN)/python tests/benchmarks/speed.py

@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-pytest.register_assert_rewrite("support", "painter")
+pytest.register_assert_rewrite("support", "painter", "formulas")
 
 import support  # noqa: E402
 

@@ -1,0 +1,142 @@
+"""AEGAN: a plain auto-encoder, whitened codes that belong to their images, and the latent game, against formulas written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from formulas import Draws, agree, batch, close, items, made, minus_log, minus_log_of_not, slopes, turns
+from torch import Tensor
+
+from models.base import Stage
+
+DATA = items(40)
+CHOSEN = [7, 31, 2, 39, 16, 0]  # a batch in no order
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, Draws]:
+    """A model whose auto-encoder is done: frozen, in eval mode, all codes taken."""
+    model, draws = made("aegan", monkeypatch, **options)
+    model.encoder.eval(), model.decoder.eval()
+    with torch.no_grad():
+        model.prepare_codes(batch(DATA, list(range(n, min(n + 16, 40)))) for n in (0, 16, 32))
+    return model, draws
+
+
+def codes_of(model: Any) -> np.ndarray:
+    with torch.no_grad():
+        return np.concatenate([model.encoder(image.unsqueeze(0)).numpy() for image in DATA["image"]]).astype(np.float64)
+
+
+def white(model: Any, codes: np.ndarray) -> Tensor:
+    """Centred, and freed of the covariance of all codes: L^-1 (h - mean), where L L^T is the covariance."""
+    factor = np.linalg.cholesky(np.cov(codes.T, bias=True) + 1e-6 * np.eye(codes.shape[1]))
+    return torch.from_numpy(np.linalg.solve(factor, (codes - codes.mean(0)).T).T).float()
+
+
+def test_stage_one_minimises_the_mean_squared_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("aegan", monkeypatch)
+    first, second = model.stages()
+    assert first == Stage("auto-encoder", model.autoencoder_turns, ("autoencoder",), share=0.5, samples=False)
+    game = ("code_critic", "generator")
+    assert second == Stage("latent GAN", model.latent_turns, game, share=0.5, prepare=model.prepare_codes, needs=frozenset())
+    shown = batch()
+    (turn,) = first.turns(shown, 0)
+    again = torch.tanh(model.decoder(model.encoder(shown.image)))
+    agree(model, turn, {"autoencoder": ((again - shown.image) ** 2).sum() / shown.image.numel()}, untouched=("generator", "code_critic"))
+    assert not draws.normal
+
+
+@pytest.mark.parametrize("step_number", [0, 1])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"penalty_every": 2, "penalty_weight": 5.0},
+        {"penalty": "gradient", "penalty_every": 3, "penalty_weight": 0.5},
+        {"penalty": "none"},
+        {"penalty_every": 1, "image_weight": 0.5},
+        {"penalty": "none", "image_weight": 2.0, "image_real": "data"},
+        {"network": "mlp", "penalty_every": 4, "image_weight": 1.0},
+    ],
+    ids=str,
+)
+def test_stage_two_plays_for_the_codes_of_the_batch_s_images(
+    options: dict[str, Any], step_number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D1 tells codes from G1's, D2 images decoded from them from real ones; G1 minimises -log D1 - weight log D2, through the decoder."""
+    model, draws = prepared(monkeypatch, **options)
+    c, codes = model.config, codes_of(model)
+    assert model._codes.shape == (40, 4)
+    real = white(model, codes)[CHOSEN]
+    step = turns(model, model.latent_turns(batch(DATA, CHOSEN), step_number))
+    turn = next(step)
+    (noise,) = draws.prior
+    frozen = ("autoencoder",)
+
+    def made_code() -> Tensor:
+        return model.generator(noise)
+
+    def decoded(code: Tensor) -> Tensor:
+        factor = torch.from_numpy(np.linalg.cholesky(np.cov(codes.T, bias=True) + 1e-6 * np.eye(4))).float()
+        return torch.tanh(model.decoder(torch.from_numpy(codes.mean(0)).float() + torch.stack([factor @ row for row in code])))
+
+    fake = made_code().detach()
+    loss = minus_log(model.code_critic(real)) + minus_log_of_not(model.code_critic(fake))
+    if c.penalty == "none" or step_number % c.penalty_every:
+        assert not turn.logs
+    else:
+        if c.penalty == "r1":
+            penalty = (slopes(model.code_critic, real) ** 2).mean() / 2
+        else:
+            (share,) = draws.uniform
+            assert share.shape == (6, 1)
+            penalty = ((slopes(model.code_critic, real + share * (fake - real)) - 1) ** 2).mean()
+        loss = loss + c.penalty_weight * c.penalty_every * penalty
+        close(turn.logs["penalty"], penalty)
+    agree(model, turn, {"code_critic": loss}, untouched=("generator", *frozen))
+
+    if c.image_weight:
+        turn = next(step)
+        true = DATA["image"][CHOSEN] if c.image_real == "data" else decoded(real).detach()
+        judged = minus_log(model.image_critic(true)) + minus_log_of_not(model.image_critic(decoded(fake).detach()))
+        agree(model, turn, {"image_critic": judged}, untouched=("generator", *frozen))
+
+    turn = next(step)
+    loss = minus_log(model.code_critic(made_code()))
+    if c.image_weight:
+        loss = loss + c.image_weight * minus_log(model.image_critic(decoded(made_code())))
+    agree(model, turn, {"generator": loss})
+    assert next(step, None) is None
+
+    model.eval()
+    close(model.sample(noise), decoded(made_code()))
+    close(model.decode(fake), torch.tanh(model.decoder(fake)))
+    close(model.encode(DATA["image"][:3]), torch.from_numpy(codes[:3]).float())
+
+
+def test_codes_are_read_without_images_unless_the_second_critic_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    players = ("code_critic", "generator", "image_critic")
+    for real, needs in (("reconstruction", frozenset()), ("data", frozenset({"image"}))):
+        model, _ = made("aegan", monkeypatch, image_weight=1.0, image_real=real, share=0.25)
+        stage = model.stages()[1]
+        assert (stage.needs, stage.players, stage.share) == (needs, players, 0.75)
+        assert set(model.players()) == {"autoencoder", *players}
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "diagonal"])
+def test_a_fitted_gaussian_has_the_codes_moments(prior: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = prepared(monkeypatch, prior=prior)
+    codes = codes_of(model)
+    assert model.stages()[1] == Stage("fitted Gaussian", model.latent_turns, (), share=0, prepare=model.prepare_codes)
+    assert set(model.players()) == {"autoencoder"}
+    assert not model.averaged
+    assert not hasattr(model, "generator")
+    noise = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0))
+    drawn = model.code_from(model.prior_code(noise)).double().numpy()
+    covariance = np.cov(codes.T, bias=True) * (np.eye(4) if prior == "diagonal" else 1)
+    scale = model.code_scale.double().numpy()
+    np.testing.assert_allclose(scale @ scale.T, covariance, atol=1e-4)
+    np.testing.assert_allclose(drawn, codes.mean(0) + noise.double().numpy() @ scale.T, atol=1e-4)
+    close(model.sample(noise[:2]), torch.tanh(model.decoder(torch.from_numpy(drawn[:2]).float())))

@@ -1,0 +1,222 @@
+"""VAE, CVAE and WAE: what is minimised, against the papers' formulas written out."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from formulas import SPEC, agree, batch, close, half_kl, items, made, minus_log, minus_log_of_not, share_right, squared_distance, turns
+from torch import Tensor
+from torch.distributions import Normal
+
+from models.base import Stage
+
+
+def gaussian(raw: Tensor, image: Tensor, sigma: float) -> Tensor:
+    return squared_distance(torch.tanh(raw), image) / (2 * sigma**2)
+
+
+def bernoulli(raw: Tensor, image: Tensor) -> Tensor:
+    on, share = (image + 1).double() / 2, (torch.tanh(raw.double()) + 1) / 2
+    return -(on * share.log() + (1 - on) * (1 - share).log()).sum() / len(image)
+
+
+# ---- VAE -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"sigma": 0.3, "beta": 4.0}, {"likelihood": "bernoulli", "beta": 0.5}, {"network": "mlp"}, {"network": "wae", "sigma": 2.0}],
+    ids=str,
+)
+def test_vae_minimises_the_bound(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("vae", monkeypatch, **options)
+    shown = batch()
+    (turn,) = model.turns(shown, 0)
+    features = model.encoder.trunk(shown.image)
+    mean, log_variance = model.encoder.head(features), model.log_variance(features)
+    assert log_variance.abs().max() < 5  # nothing is cut off
+    (noise,) = draws.normal
+    raw = model.decoder(mean + torch.exp(log_variance / 2) * noise)
+    kl = half_kl(mean, log_variance)
+    c = model.config
+    reconstruction = bernoulli(raw, shown.image) if c.likelihood == "bernoulli" else gaussian(raw, shown.image, c.sigma)
+    agree(model, turn, {"autoencoder": reconstruction + c.beta * kl})
+    close(turn.logs["KL"], kl)
+    close(turn.logs["reconstruction"], reconstruction)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_vae_s_codes_are_means_and_its_samples_pixels_means(likelihood: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("vae", monkeypatch, likelihood=likelihood)
+    model.eval()
+    image, noise = items()["image"], torch.linspace(-2, 2, 24).view(6, 4)
+    close(model.encode(image), model.encoder.head(model.encoder.trunk(image)))
+    close(model.decode(noise), torch.tanh(model.decoder(noise)))
+    close(model.sample(noise), model.decode(noise))
+    assert not draws.normal
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("name", ["vae", "cvae"])
+def test_an_extreme_variance_overflows_nothing(name: str, sign: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = made(name, monkeypatch)
+    head = model.log_variance if name == "vae" else model.heads
+    with torch.no_grad():
+        head.bias[-model.config.latent :] = sign * 1e4
+    (turn,) = model.turns(batch(), 0)
+    assert torch.isfinite(turn.losses["autoencoder"])
+
+
+# ---- CVAE ------------------------------------------------------------------------------------------------------------------------------
+
+
+def told(data: dict[str, Tensor], condition: str, length: float) -> Tensor:
+    """A condition as a vector of this length: classes one by one, attributes by signs."""
+    rows = []
+    for truth in data[condition]:
+        if condition == "attributes":
+            row = torch.tensor([1.0 if on else -1.0 for on in truth])
+        else:
+            row = torch.zeros(len(SPEC.classes) if condition == "label" else SPEC.identities)
+            row[truth] = 1
+        rows.append(row / row.norm() * length)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("condition", ["label", "identity", "attributes"])
+def test_cvae_minimises_the_conditional_bound(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("cvae", monkeypatch, condition=condition, beta=3.0, sigma=0.7)
+    data = items()
+    (turn,) = model.turns(batch(data), 0)
+    features = torch.nn.functional.leaky_relu(model.encoder(data["image"]), 0.2)
+    heads = model.heads(torch.cat([features, told(data, condition, math.sqrt(features.shape[1]))], 1))
+    mean, log_variance = heads[:, : model.config.latent], heads[:, model.config.latent :]
+    assert log_variance.abs().max() < 5
+    (noise,) = draws.normal
+    code = mean + torch.exp(log_variance / 2) * noise
+    raw = model.decoder(torch.cat([code, told(data, condition, math.sqrt(code.shape[1]))], 1))
+    reconstruction, kl = gaussian(raw, data["image"], 0.7), half_kl(mean, log_variance)
+    agree(model, turn, {"autoencoder": reconstruction + 3 * kl})
+    close(turn.logs["KL"], kl)
+    close(turn.logs["reconstruction"], reconstruction)
+    model.eval()
+    shown = {condition: data[condition]}
+    features = torch.nn.functional.leaky_relu(model.encoder(data["image"]), 0.2)
+    heads = model.heads(torch.cat([features, told(data, condition, math.sqrt(features.shape[1]))], 1))
+    close(model.encode(data["image"], **shown), heads[:, : model.config.latent])
+    painted = torch.tanh(model.decoder(torch.cat([noise, told(data, condition, math.sqrt(code.shape[1]))], 1)))
+    close(model.decode(noise, **shown), painted)
+    close(model.sample(noise, **shown), painted)
+
+
+# ---- WAE -------------------------------------------------------------------------------------------------------------------------------
+
+
+def imq_mmd(codes: Tensor, prior: Tensor, variance: float) -> Tensor:
+    """Algorithm 2 of the paper, as its code has it: the kernel C / (C + |a - b|^2), summed over scales; no code is compared with itself."""
+    n, d = codes.shape
+    total = torch.zeros((), dtype=torch.float64)
+    for scale in (0.1, 0.2, 0.5, 1, 2, 5, 10):
+        c = 2 * d * variance * scale
+        for i in range(n):
+            for j in range(n):
+                for points in (codes, prior):
+                    if i != j:
+                        total = total + c / (c + ((points[i] - points[j]).double() ** 2).sum()) / (n * (n - 1))
+                total = total - 2 * c / (c + ((codes[i] - prior[j]).double() ** 2).sum()) / n**2
+    return total
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"density_trick": False},
+        {"density_trick": True, "sigma": 1.5, "penalty_weight": 3.0},
+        {"density_trick": True, "reconstruction_weight": 0.05, "network": "wae"},
+        {"penalty": "mmd", "penalty_weight": 1000.0},
+        {"penalty": "mmd", "penalty_weight": 50.0, "sigma": 2.0, "input_noise": 0.0, "network": "mlp"},
+    ],
+    ids=str,
+)
+def test_wae_minimises_the_error_and_draws_the_codes_to_the_prior(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("wae", monkeypatch, **options)
+    c, shown = model.config, batch()
+    step = turns(model, model.turns(shown, 0))
+    turn = next(step)
+
+    def logits(codes: Tensor) -> Tensor:
+        added = 0.0
+        if c.density_trick:  # log-density, less its mean over the prior: minus the prior's entropy
+            prior = Normal(torch.zeros(c.latent), c.sigma)
+            added = (prior.log_prob(codes) + prior.entropy()).sum(1, keepdim=True)
+        return model.code_critic(codes) + added
+
+    noise = draws.normal[0].clamp(-2, 2) * c.input_noise if c.input_noise else 0
+    codes, prior = model.encoder(shown.image + noise), c.sigma * draws.prior[0]
+    error = squared_distance(torch.tanh(model.decoder(codes)), shown.image)
+    penalty = imq_mmd(codes, prior, c.sigma**2) if c.penalty == "mmd" else minus_log(logits(codes))
+    loss = c.reconstruction_weight * error + c.penalty_weight * penalty
+    agree(model, turn, {"encoder": loss, "decoder": loss})
+    close(turn.logs["squared error"], error)
+    close(turn.logs["penalty"], penalty)
+    assert len(draws.prior) == 1
+    assert len(draws.normal) == bool(c.input_noise)
+    if c.penalty == "mmd":
+        assert next(step, None) is None
+        return
+    turn = next(step)  # with the codes that the encoder gave before it moved
+    on_prior, on_codes = logits(prior), logits(codes.detach())
+    agree(model, turn, {"code_critic": minus_log(on_prior) + minus_log_of_not(on_codes)}, untouched=("encoder", "decoder"))
+    close(turn.logs["right"], share_right(on_prior, on_codes))
+    assert next(step, None) is None
+
+
+def test_wae_first_teaches_the_encoder_the_prior_s_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("wae", monkeypatch, sigma=2.0, pretrain=0.25)
+    moments, main = model.stages()
+    assert moments == Stage("codes to the prior's moments", model.moment_turns, ("encoder",), share=0.25, samples=False)
+    assert main == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder", "code_critic"), share=0.75)
+    shown = batch()
+    (turn,) = moments.turns(shown, 0)
+    codes, prior = model.encoder(shown.image + 0.01 * draws.normal[0].clamp(-2, 2)), 2 * draws.prior[0]
+
+    def covariance(points: Tensor) -> Tensor:
+        centred = points - points.mean(0)
+        return sum(torch.outer(row, row) for row in centred) / (len(points) - 1)
+
+    first = ((codes.mean(0) - prior.mean(0)) ** 2).mean()
+    second = ((covariance(codes) - covariance(prior)) ** 2).mean()
+    agree(model, turn, {"encoder": first + second}, untouched=("decoder", "code_critic"))
+
+
+def test_wae_without_pretraining_has_one_stage_and_without_adversary_two_players(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = made("wae", monkeypatch, pretrain=0.0, penalty="mmd")
+    (stage,) = model.stages()
+    assert stage == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder"))
+
+
+def test_wae_samples_with_the_prior_s_deviation(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("wae", monkeypatch, sigma=3.0)
+    model.eval()
+    image, noise = items()["image"], torch.linspace(-2, 2, 24).view(6, 4)
+    close(model.sample(noise), torch.tanh(model.decoder(3 * noise)))
+    close(model.decode(noise), torch.tanh(model.decoder(noise)))
+    close(model.encode(image), model.encoder(image))  # without noise
+    assert not draws.normal
+
+
+# ---- all three -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vae", "cvae", "wae"])
+def test_every_step_draws_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made(name, monkeypatch)
+    for step in range(2):
+        list(model.turns(batch(), step))
+    for drawn in (draws.normal, draws.prior):
+        assert all(not torch.equal(before, after) for before, after in pairwise(drawn))
+    assert len(draws.normal) == 2

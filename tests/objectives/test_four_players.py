@@ -1,0 +1,135 @@
+"""CVAE-GAN: what its four players minimise, against the paper's formulas written out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from formulas import COUNT, SPEC, agree, batch, close, half_kl, items, made, minus_log, minus_log_of_not, share_right, turns
+from torch import Tensor
+
+Means = dict[int, Tensor]  # moving averages by class
+
+
+def half_length(difference: Tensor) -> Tensor:
+    """Half the squared length of what differs, the mean over the items."""
+    return (difference**2).sum() / (2 * len(difference))
+
+
+def moved_average(old: Tensor | None, new: Tensor, seen: int, decay: float) -> Tensor:
+    """A plain mean of the batches at first; from where its share would fall below 1 - decay on, that share."""
+    share = max(1 / (seen + 1), 1 - decay)
+    return new if old is None else (1 - share) * old + share * new
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kl_weight": 3.0, "mean_weight": 0.5, "class_weight": 2.0},
+        {"decay": 0.25, "reconstruction_weight": 0.5, "kl_weight": 0.1},
+        {"game": "ordinary", "class_weight": 0.3},
+        {"discriminator_steps": 3, "condition": "identity"},
+    ],
+    ids=str,
+)
+def test_four_players_each_on_its_own_loss(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("cvae-gan", monkeypatch, **options)
+    c = model.config
+    classes = len(SPEC.classes) if c.condition == "label" else SPEC.identities
+    mean_of_real: Tensor | None = None
+    real_centres: Means = {}
+    fake_centres: Means = {}
+    times: dict[int, int] = {}
+
+    for number in range(3):
+        data = items(seed=number)
+        image, label = data["image"], data[c.condition].clone()
+        if number == 1:
+            label[label == 1] = 2  # a class that the batch lacks
+        shown = torch.eye(classes)[label]
+        step = turns(model, model.turns(batch({**data, c.condition: label}), number))
+
+        def asked(vector: Tensor, shown: Tensor = shown) -> Tensor:
+            return torch.cat([vector, math.sqrt(vector.shape[1]) * shown], 1)
+
+        def painted(vector: Tensor) -> Tensor:
+            return torch.tanh(model.generator(asked(vector)))
+
+        for _ in range(c.discriminator_steps - 1):
+            turn = next(step)
+            on_real, on_fake = (model.logit(model.seen(x)) for x in (image, painted(draws.prior[-1]).detach()))
+            agree(model, turn, {"discriminator": minus_log(on_real) + minus_log_of_not(on_fake)}, untouched=("generator",))
+
+        turn = next(step)
+        heads = model.heads(asked(torch.nn.functional.leaky_relu(model.encoder(image), 0.2)))
+        mean, log_variance = heads[:, : c.latent], heads[:, c.latent :]
+        assert log_variance.abs().max() < 5
+        again, fake = painted(mean + torch.exp(log_variance / 2) * draws.normal[-1]), painted(draws.prior[-1])
+
+        seen_real, seen_again, seen_fake = (model.seen(x) for x in (image, again, fake))
+        on_real, on_again, on_fake = (model.logit(x) for x in (seen_real, seen_again, seen_fake))
+        discriminator = minus_log(on_real) + 0.5 * minus_log_of_not(on_again) + 0.5 * minus_log_of_not(on_fake)
+
+        named_real, named_again, named_fake = (model.features(x) for x in (image, again, fake))
+        logits = model.class_logits(named_real)
+        classifier = -sum(torch.log(row.exp()[n] / row.exp().sum()) for row, n in zip(logits, label, strict=True)) / COUNT
+
+        pixels = half_length((again - image).flatten(1))
+        features = half_length(seen_again - seen_real.detach()) + half_length(named_again - named_real.detach())
+        pairwise = pixels + features
+
+        mean_of_real = moved_average(mean_of_real, seen_real.detach().mean(0), number, c.decay)
+        matched = ((seen_fake.mean(0) - mean_of_real) ** 2).sum() / 2
+        game = c.mean_weight * matched if c.game == "means" else minus_log(on_fake)
+
+        centres, value = torch.zeros(()), torch.zeros(())
+        for k in sorted(set(label.tolist())):
+            now = named_fake[label == k].mean(0)
+            for kept, new in ((real_centres, named_real[label == k].mean(0)), (fake_centres, now)):
+                kept[k] = moved_average(kept.get(k), new.detach(), times.get(k, 0), c.decay)
+            times[k] = times.get(k, 0) + 1
+            apart = fake_centres[k] - real_centres[k]  # between moving averages, with the slope of the batch's own centre
+            centres, value = centres + (apart * now).sum(), value + (apart**2).sum() / 2
+        centres = centres - centres.detach() + value
+
+        kl = half_kl(mean, log_variance)
+        agree(
+            model,
+            turn,
+            {
+                "classifier": classifier,
+                "discriminator": discriminator,
+                "generator": c.reconstruction_weight * pairwise + game + c.class_weight * centres,
+                "encoder": c.kl_weight * kl + c.reconstruction_weight * pairwise,
+            },
+        )
+        for name, wanted in {"KL": kl, "pixels": pixels, "features": features, "centres": centres}.items():
+            close(turn.logs[name], wanted)
+        close(turn.logs["right"], share_right(on_real, on_fake))
+        close(turn.logs["real images named right"], (logits.argmax(1) == label).float().mean())
+        assert next(step, None) is None
+
+    assert len(draws.normal) == 3
+    assert len(draws.prior) == 3 * c.discriminator_steps
+
+
+@pytest.mark.parametrize("condition", ["label", "identity"])
+def test_codes_are_posterior_means_and_every_class_has_the_same_prior(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("cvae-gan", monkeypatch, condition=condition)
+    model.eval()
+    data, noise = items(), torch.linspace(-2, 2, 24).view(6, 4)
+    told = {condition: data[condition]}
+    shown = torch.eye(len(SPEC.classes) if condition == "label" else SPEC.identities)[data[condition]]
+    features = torch.nn.functional.leaky_relu(model.encoder(data["image"]), 0.2)
+    heads = model.heads(torch.cat([features, math.sqrt(features.shape[1]) * shown], 1))
+    close(model.encode(data["image"], **told), heads[:, :4])
+    painted = torch.tanh(model.generator(torch.cat([noise, 2 * shown], 1)))
+    close(model.decode(noise, **told), painted)
+    close(model.sample(noise, **told), painted)
+    hidden = torch.nn.functional.leaky_relu(model.classifier(data["image"]), 0.2)
+    close(model.features(data["image"]), hidden)
+    close(model.classify(data["image"]), model.class_logits(hidden))
+    close(model.seen(data["image"]), torch.nn.functional.leaky_relu(model.discriminator(data["image"]), 0.2))
+    assert not draws.normal
