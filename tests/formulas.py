@@ -158,6 +158,11 @@ def slopes(critic: Any, places: Tensor) -> Tensor:
     return torch.stack(found)
 
 
+def bounded(log_variance: Tensor) -> Tensor:
+    """Bent so that it stays within -10 and 10."""
+    return 10 * log_variance / torch.sqrt(100 + log_variance**2)
+
+
 def half_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, variance) || N(0, I)), the mean over the items of the sum over the dimensions."""
     total = 0.0

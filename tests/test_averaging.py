@@ -81,7 +81,6 @@ def test_only_modules_that_moved_are_followed() -> None:
     assert not [key for key in found if key.startswith("third")]
 
 
-@pytest.mark.xfail(strict=True, reason="a module that moves every n-th step decays by the last step's images only")
 def test_a_module_that_moves_seldom_forgets_by_all_the_images_since_it_moved() -> None:
     """A generator that moves after every fifth step of 8 images decays by 40 images, not by 8."""
     model, averages = start(20)

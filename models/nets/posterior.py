@@ -12,11 +12,12 @@ LIMIT = 10.0  # of a log-variance; unbounded, exp() overflows sooner or later
 
 
 def bounded(log_variance: Tensor) -> Tensor:
-    """A log-variance kept within `LIMIT`, any shape, in float32: nearly itself where it is small, and with a slope everywhere.
+    """A log-variance kept within `LIMIT`, any shape, in float32: nearly itself where it is small, with a slope that falls slowly beyond.
 
-    Cut off hard, one that lies beyond the limit would have no gradient, and so no way back.
+    Cut off hard, one that has gone beyond the limit would have no gradient, and so no way back.
     """
-    return LIMIT * torch.tanh(log_variance.float() / LIMIT)
+    log_variance = log_variance.float()
+    return log_variance * torch.rsqrt(1 + (log_variance / LIMIT).square())
 
 
 def drawn(mean: Tensor, log_variance: Tensor) -> Tensor:

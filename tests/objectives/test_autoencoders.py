@@ -8,11 +8,26 @@ from typing import Any
 
 import pytest
 import torch
-from formulas import SPEC, agree, batch, close, half_kl, items, made, minus_log, minus_log_of_not, share_right, squared_distance, turns
+from formulas import (
+    SPEC,
+    agree,
+    batch,
+    bounded,
+    close,
+    half_kl,
+    items,
+    made,
+    minus_log,
+    minus_log_of_not,
+    share_right,
+    squared_distance,
+    turns,
+)
 from torch import Tensor
 from torch.distributions import Normal
 
 from models.base import Stage
+from models.nets import posterior
 
 
 def gaussian(raw: Tensor, image: Tensor, sigma: float) -> Tensor:
@@ -37,8 +52,7 @@ def test_vae_minimises_the_bound(options: dict[str, Any], monkeypatch: pytest.Mo
     shown = batch()
     (turn,) = model.turns(shown, 0)
     features = model.encoder.trunk(shown.image)
-    mean, log_variance = model.encoder.head(features), model.log_variance(features)
-    assert log_variance.abs().max() < 5  # nothing is cut off
+    mean, log_variance = model.encoder.head(features), bounded(model.log_variance(features))
     (noise,) = draws.normal
     raw = model.decoder(mean + torch.exp(log_variance / 2) * noise)
     kl = half_kl(mean, log_variance)
@@ -58,6 +72,15 @@ def test_vae_s_codes_are_means_and_its_samples_pixels_means(likelihood: str, mon
     close(model.decode(noise), torch.tanh(model.decoder(noise)))
     close(model.sample(noise), model.decode(noise))
     assert not draws.normal
+
+
+@pytest.mark.parametrize("value", [-300.0, -20.0, 20.0, 300.0])
+def test_a_log_variance_beyond_the_limit_finds_back(value: float) -> None:
+    """Cut off hard, it had no gradient."""
+    log_variance = torch.tensor([value], requires_grad=True)
+    posterior.bounded(log_variance).sum().backward()
+    assert log_variance.grad is not None
+    assert float(log_variance.grad) > 1e-5
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -94,8 +117,7 @@ def test_cvae_minimises_the_conditional_bound(condition: str, monkeypatch: pytes
     (turn,) = model.turns(batch(data), 0)
     features = torch.nn.functional.leaky_relu(model.encoder(data["image"]), 0.2)
     heads = model.heads(torch.cat([features, told(data, condition, math.sqrt(features.shape[1]))], 1))
-    mean, log_variance = heads[:, : model.config.latent], heads[:, model.config.latent :]
-    assert log_variance.abs().max() < 5
+    mean, log_variance = heads[:, : model.config.latent], bounded(heads[:, model.config.latent :])
     (noise,) = draws.normal
     code = mean + torch.exp(log_variance / 2) * noise
     raw = model.decoder(torch.cat([code, told(data, condition, math.sqrt(code.shape[1]))], 1))
