@@ -196,7 +196,7 @@ def test_grey_images_stored_in_colour_get_one_channel(tmp_path: Path) -> None:
     assert data.images.flags.c_contiguous
     assert np.array_equal(data.images[:3], greys)
     [note] = data.notes
-    assert note == "all images are grey, some of them stored in colour (R = G = B): one channel is kept (--channels 3 keeps three)"
+    assert note == "all images are grey, also those stored in colour (R = G = B): one channel is kept (--channels 3 keeps three)"
     report = check(of(tmp_path))
     assert (report.shape, report.notes) == ((6, 8, 1), (note,))
     assert report.modes == {"RGB": 3, "L": 1}  # what the files are

@@ -286,7 +286,7 @@ def _settled(plan: Plan, outcomes: Sequence[Outcome], request: DataRequest) -> P
     if request.channels != "auto" or plan.channels == 1 or not any(grey):
         return plan
     if all(grey):
-        note = "all images are grey, some of them stored in colour (R = G = B): one channel is kept (--channels 3 keeps three)"
+        note = "all images are grey, also those stored in colour (R = G = B): one channel is kept (--channels 3 keeps three)"
         return replace(plan, channels=1, notes=(note, *plan.notes))
     note = f"{sum(grey):,} grey and {len(grey) - sum(grey):,} colour images: all become colour (--channels 1 makes all grey)"
     return replace(plan, notes=(note, *plan.notes))
