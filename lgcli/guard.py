@@ -56,6 +56,6 @@ def _leave(message: str, code: int) -> NoReturn:
 def _saved() -> Path:
     """The traceback of the exception that is being handled, in a file. (LGM_DEBUG=1 shows it at once.)"""
     descriptor, name = tempfile.mkstemp(prefix="lgm-traceback-", suffix=".txt")
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(traceback.format_exc())
     return Path(name)

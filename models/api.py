@@ -2,14 +2,14 @@
 
 ::
 
-    import models
+    import lgcli as lgm
 
-    trained = models.train("aegan", data="glyphs", images=200_000, options={"latent": 32})
+    trained = lgm.train("aegan", data="glyphs", images=200_000, options={"latent": 32})
     images = trained.sample(16, seed=1)              # uint8 (16, 32, 32, 1)
     again, error = trained.reconstruct(images)       # the same images through encoder and decoder
     strip = trained.interpolate("seed:1", "seed:2")  # uint8 (10, 32, 32, 1)
 
-    trained = models.load("runs/aegan-glyphs")       # later, or elsewhere
+    trained = lgm.load("runs/aegan-glyphs")          # later, or elsewhere
 """
 
 from __future__ import annotations

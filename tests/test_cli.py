@@ -627,6 +627,44 @@ def test_H14_a_folder_with_its_own_models(tmp_path: Path, kind: str) -> None:
         assert "fix: " in made.stderr
 
 
+@pytest.mark.parametrize("code", ["import lgcli as lgm; lgm.load", "from lgcli import train", "import lgcli; lgcli.__version__"])
+def test_H14_python_names_another_package_models_and_does_not_run_it(tmp_path: Path, code: str) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("print('it was imported')\n")
+    made = python(code, tmp_path)
+    assert made.returncode == 1
+    assert f"ImportError: another package named models hides lgm's own: {tmp_path / 'models' / '__init__.py'}" in made.stderr
+    assert made.stdout == ""
+
+
+# ---- encodings -----------------------------------------------------------------------------------------------------------------------
+
+
+def in_ascii(*words: object) -> subprocess.CompletedProcess[str]:
+    """`lgm WORDS` in a process of its own, whose output takes nothing but ASCII."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "lgcli", *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_output_that_cannot_be_encoded_is_escaped() -> None:
+    made = in_ascii("fid", "--help")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "The Fr\\xe9chet distance" in made.stdout
+    made = in_ascii("models", "vaé")
+    assert made.returncode == 2
+    assert made.stderr.startswith("error: unknown model: va\\xe9\n  fix: did you mean 'vae'?")
+
+
+def test_a_file_s_name_that_cannot_be_encoded_is_escaped() -> None:
+    write_pictures(Path("data"), 4)
+    (Path("data") / "cross" / "\N{GRINNING FACE}.png").write_bytes(b"no image")
+    made = in_ascii("data", "check", "data")
+    assert made.returncode == 1
+    assert "  bad: data/cross/\\U0001f600.png: " in made.stdout
+    assert made.stderr == ""
+
+
 def test_H15_an_unexpected_exception_becomes_a_line_and_a_file(vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def boom(run: str) -> None:
         raise ZeroDivisionError("boom\n\x1b[31mred")
