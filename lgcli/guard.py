@@ -27,8 +27,8 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*arguments, **options)
         except LgmError as error:
             _leave(f"error: {error}", error.exit_code)
-        except KeyboardInterrupt:
-            _leave("interrupted", 130)
+        except KeyboardInterrupt as stop:
+            _leave(f"interrupted: {printable(stop)}" if str(stop) else "interrupted", 130)
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # nobody reads any more; do not stumble again while Python shuts down
             raise SystemExit(1) from None

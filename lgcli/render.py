@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from models.training import events
 
 _PLAIN_SECONDS = 10.0  # between two plain lines of losses when nobody watches a terminal
+_TITLE = 20  # characters of what a bar is for: beside them a narrow terminal has room for the time left
 
 
 def result(values: Mapping[str, Any], text: str, json: bool) -> None:
@@ -144,18 +145,6 @@ def inpainting(
     print("\n".join(made["files"]))
 
 
-@contextlib.contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, on a terminal only; yields the function that moves it on."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda amount: None
-        return
-    with Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda amount: bar.advance(task, amount)
-
-
 def speaks() -> bool:
     """Whether this process prints and writes: of several ranks, the first does."""
     return os.environ.get("RANK", "0") == "0"
@@ -177,21 +166,27 @@ def note_if_guessed(trained: Trained, told: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for every source that is read; yields the function that moves it: (source, images done, images in all)."""
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar with the time left on stderr, on a terminal only, for everything that is done; yields the function that moves it.
+
+    It takes what is done ("sampling", the source that is read), how much of it is done, and how much there is in all.
+    """
+    from models.errors import printable
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda what, done, total: None
         return
+    what_is_done = TextColumn("{task.description}", markup=False)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
-    ) as bar:
+        what_is_done, BarColumn(), MofNCompleteColumn(table_column=_whole()), _time_left(), console=console, transient=True
+    ) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
+                tasks[what] = bars.add_task(printable(what, _TITLE), total=total)
+            bars.update(tasks[what], completed=done)
 
         yield advance
 
@@ -309,20 +304,20 @@ class _Lines(_Silent):
 
 
 class _Display(_Silent):
-    """The live display of a terminal: a bar for the run, the losses, and the newest pictures under it."""
+    """The live display of a terminal: a bar for the run, under it the stage and the losses, and the newest pictures."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
+            SpinnerColumn("line"),  # of ASCII alone
+            BarColumn(),  # on a narrow terminal the bar shrinks; what the other columns say stays
             TextColumn("{task.fields[count]} images"),
             TextColumn("{task.fields[rate]}/s"),
-            TimeRemainingColumn(),
+            _time_left(),
             console=self.console,
         )
-        self.task = self.bar.add_task("starting", total=None, count="0", rate="-")
+        self.task = self.bar.add_task("", total=None, count="0", rate="-")
+        self.stage = "starting"
         self.losses: Mapping[str, float] = {}
         self.measures = ""
         self.pictures: dict[str, str] = {}
@@ -344,7 +339,7 @@ class _Display(_Silent):
             self.total = event.total
             self.bar.update(self.task, total=event.total)
         elif isinstance(event, e.StageStarted):
-            self.bar.update(self.task, description=f"{event.number}/{event.stages} {event.stage}")
+            self.stage = f"{event.number}/{event.stages} {event.stage}"
         elif isinstance(event, (e.Progressed, e.Logged)):
             rate = f"{event.rate:,.0f}"
             self.bar.update(self.task, completed=event.images, count=f"{event.images:,} of {self.total:,}", rate=rate)
@@ -359,7 +354,7 @@ class _Display(_Silent):
         self.live.update(self._picture())
 
     def _picture(self) -> Group:
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        losses = "  ".join([self.stage, *(f"{name} {value:.4g}" for name, value in self.losses.items())])
         pictures = [Text(f"newest {kind}: {path}", overflow="fold") for kind, path in self.pictures.items()]
         measures = [Text(self.measures)] if self.measures else []
         return Group(self.bar, Text(losses), *measures, *pictures)
@@ -399,6 +394,15 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _time_left() -> TimeRemainingColumn:
+    return TimeRemainingColumn(table_column=_whole())
+
+
+def _whole() -> Column:
+    """A column that is shown whole on a narrow terminal, where others shrink."""
+    return Column(no_wrap=True)
 
 
 def _out() -> Console:

@@ -59,7 +59,7 @@ def evaluate(
     if output is not None:
         o.free_path(output, force, "-o")
     target = evaluation.report_path(run, output)  # before the work begins
-    with render.reading() as advance:
+    with render.progress() as advance:
         found = evaluation.evaluate(
             run,
             data=data,

@@ -42,7 +42,7 @@ def fid(
         if save_stats.suffix != evaluation.STATISTICS:
             raise UserError("statistics are written as safetensors", f"--save-stats {save_stats}", "give a name that ends in .safetensors")
         o.free_path(save_stats, force, "--save-stats")
-    with render.reading() as advance:
+    with render.progress() as advance:
         found = evaluation.fid(
             a,
             b,

@@ -65,10 +65,12 @@ def inpaint(
         raise UserError(f"iteration {shown[-1]} of {iterations}", "--show", "give numbers up to --iterations")
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
+    if out is None:
+        results.check_grid(2 + len(shown), trained.model.spec.size, 2 + len(shown), lists=len(originals), singles=True)
     holes = masks.gather(mask, names, seed, trained.model.spec.size)
     told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth, trusting=False)
     path = o.picture_path(output, f"{api.name_of(run)}-inpainted", force) if out is None else o.free_path(out, force, "--out")
-    with render.reading() as advance:
+    with render.progress() as advance:
         search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": lambda done, total: advance("inpainting", done, total)}
         found = trained.inpaint(originals, holes, iterations=iterations, seed=seed, **told, **search)
     if out is None:

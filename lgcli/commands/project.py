@@ -43,10 +43,12 @@ def project(
     o.check_single_output(output, out)
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
+    if out is None:
+        results.check_grid(len(originals), trained.model.spec.size, results.PAIRS, lists=2, singles=True)
     told: dict[str, Any] = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-projections", force) if out is None else o.free_path(out, force, "--out")
     render.note_if_guessed(trained, told)
-    with render.reading() as advance:
+    with render.progress() as advance:
         told |= {"steps": steps, "restarts": restarts, "seed": seed}
         found = trained.project(originals, **told, progress=lambda done, total: advance("projecting", done, total))
     if out is None:

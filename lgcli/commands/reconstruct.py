@@ -35,6 +35,7 @@ def reconstruct(
 
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
+    results.check_grid(len(originals), trained.model.spec.size, results.PAIRS, lists=2)
     told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
     again, errors = trained.reconstruct(originals, **told)
