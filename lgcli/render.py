@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from models.training import events
 
 _PLAIN_SECONDS = 10.0  # between two plain lines of losses when nobody watches a terminal
+_LISTED = 20  # items of a list that people are shown
 _TITLE = 20  # characters of what a bar is for: beside them a narrow terminal has room for the time left
 
 
@@ -56,13 +57,23 @@ def listing(title: str, entries: Mapping[str, str], json: bool, footer: str = ""
 
 
 def model(entry: Entry, json: bool) -> None:
-    """A model's docstring and options."""
+    """A model's docstring, presets and options."""
     if json:
+        presets = {name: dataclasses.asdict(preset) for name, preset in entry.presets().items()}
         options = [dataclasses.asdict(option) for option in entry.options()]
-        print(json_module.dumps({"name": entry.name, "about": entry.docstring, "options": options}))
+        print(json_module.dumps({"name": entry.name, "about": entry.docstring, "presets": presets, "options": options}))
         return
+    from models.config import as_assignments
+
     out = _out()
     out.print(Text(f"{entry.name}: {entry.docstring}\n"))
+    table = Table(box=None, pad_edge=False, title="presets (--preset NAME)", title_justify="left")
+    for column in ("name", "images", "batch", "about", "options"):
+        table.add_column(column, overflow="fold")
+    for name, preset in entry.presets().items():
+        table.add_row(name, f"{preset.images:,}", str(preset.batch), Text(preset.about), Text(" ".join(as_assignments(preset.options))))
+    out.print(table)
+    out.print()
     table = Table(box=None, pad_edge=False, title="options (--set KEY=VALUE)", title_justify="left")
     for column in ("key", "default", "takes", "what it is"):
         table.add_column(column, overflow="fold")
@@ -91,7 +102,7 @@ def report(found: Report, json: bool) -> bool:
         print(f"  note: {printable(note)}")
     for path, reason in found.bad:
         print(f"  bad: {printable(path)}: {printable(reason)}")
-    print(f"{len(found.bad)} bad files" if found.bad else "no bad files")
+    print(f"{len(found.bad) or 'no'} bad file{'' if len(found.bad) == 1 else 's'}")
     return not found.bad
 
 
@@ -417,15 +428,20 @@ def _tree(values: Any, indent: int = 0) -> Text:
             lines.append(f"{pad}{name}:\n").append_text(_tree(value, indent + 1))
         elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
             lines.append(f"{pad}{name}:\n")
-            for item in value:
+            for item in value[:_LISTED]:
                 lines.append(f"{pad}  {', '.join(f'{k} {_number(v)}' for k, v in item.items())}\n")
+            if len(value) > _LISTED:
+                lines.append(f"{pad}  {_others(value)}\n")
         elif value not in (None, [], (), {}, ""):
-            shown = ", ".join(map(_number, value)) if isinstance(value, (list, tuple)) else _number(value)
-            lines.append(f"{pad}{name}: {shown}\n")
+            lines.append(f"{pad}{name}: {_number(value)}\n")
     return lines
 
 
 def _number(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_number, value))
+        return ", ".join([*map(_number, value[:_LISTED]), *([_others(value)] if len(value) > _LISTED else [])])
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _others(values: Sequence[Any]) -> str:
+    return f"and {len(values) - _LISTED:,} more (--json lists them all)"

@@ -29,8 +29,10 @@ import models.zoo
 from lgcli import render
 from lgcli.app import app
 from models import api, results
-from models.registry import MODELS, Entry
-from models.training import events
+from models.config import as_assignments, check, parse_assignments
+from models.errors import ContractError
+from models.registry import MODELS, Entry, model_class
+from models.training import checkpoint, events
 
 Runs = Callable[[str], Path]
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy")
@@ -300,6 +302,9 @@ def test_H4_an_empty_list_of_widths(pictures: Path) -> None:
         ("--seed", "²", "'²' is not a seed"),
         ("--size", "0", "'0' is no size"),
         ("--size", "64x9999", "'64x9999' is no size"),
+        ("--size", "64x", "'64x' is no size"),
+        ("--size", "x64", "'x64' is no size"),
+        ("--size", "64x48x3", "'64x48x3' is no size"),
         ("--background", "blue", "'blue' is no colour"),
         ("--epochs", "many", "number"),
     ],
@@ -319,6 +324,7 @@ def test_H5_numbers_out_of_range_found_by_the_parser(flag: str, value: str, expe
         ("--workers", "-1", "workers takes int, 0 to 256"),
         ("--average", "-1", "average_images takes int, 0 to 1e+12"),
         ("--epochs", "0", "above 0"),
+        ("--epochs", "1e9", "above 0, up to 1,000,000"),
         ("--epochs", "nan", "above 0"),
         ("--epochs", "-2", "above 0"),
     ],
@@ -471,7 +477,18 @@ def test_H13_data_that_lack_what_the_model_needs(toy: Callable[..., str], pictur
     message = refused("train", toy("needy", ("image", "label", "identity")), "--data", pictures, "--batch", 8, "--out", tmp_path / "run")
     assert "needy needs identity, these data have image, label" in message
     assert str(pictures) in message
+    assert "identity: --data faces" in message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model", ["cvae", "cgan", "cvae-gan", "classifier"])
+def test_H13_a_missing_label_is_all_that_is_said(model: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """One line and how to get labels; no layer for 0 classes is complained of."""
+    folder = write_pictures(tmp_path / "data", 8) / "cross"
+    message = refused("train", model, "--data", folder, "--batch", 4)
+    assert "needs label, these data have image" in message
+    assert "label: --data glyphs, or a folder with a sub-folder for each class" in message
+    assert [str(w.message) for w in recwarn] == []
 
 
 # ---- H8, H9: outputs -----------------------------------------------------------------------------------------------------------------
@@ -819,6 +836,25 @@ def test_sampling_a_grid_shows_its_progress(vae: Path, terminal: Callable[[int],
     assert re.search(r"sampling .* 20/20 ", shown.getvalue())
 
 
+def test_a_second_run_says_where_it_goes(pictures: Path) -> None:
+    words = [word for word in arguments("vae", pictures, Path("run"), images=8) if word not in ("--out", "run")]
+    assert "lies there already" not in lgm(*words).stderr
+    result = lgm(*words)
+    assert result.stdout == "runs/vae-pictures0-2\n"
+    assert "warning: runs/vae-pictures0 lies there already, this run goes to runs/vae-pictures0-2\n" in result.stderr.splitlines(True)[:3]
+    assert "lies there already" not in lgm(*words, "--out", "elsewhere").stderr
+
+
+def test_resume_reads_the_newest_checkpoint_once(vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = Path(shutil.copytree(vae, tmp_path / "run")), []
+    real = checkpoint.read_tensors
+    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: seen.append(path) or real(path))
+    assert "latent: 4 -> 5" in refused("train", "--resume", run, "--set", "latent=5")
+    assert "unknown option 'nosuch'" in refused("train", "--resume", run, "--set", "nosuch=5")
+    done("train", "--resume", run, "--set", "latent=4")
+    assert seen == [newest(run)] * 3
+
+
 def test_train_with_json_lines(pictures: Path) -> None:
     result = lgm(*arguments("aegan", pictures, Path("run")), "--json")
     assert result.exit_code == 0, result.output
@@ -1085,7 +1121,14 @@ def test_models_describes_one() -> None:
     assert "Kingma and Welling" in shown["about"]
     latent = next(option for option in shown["options"] if option["name"] == "latent")
     assert latent == {"name": "latent", "takes": "int, 1 to 8192", "default": "64", "help": "dimensions of the code"}
+    assert shown["presets"]["quick"] == {
+        "images": 80_000,
+        "batch": 128,
+        "options": {"widths": [32, 64, 128, 256]},
+        "about": "a look within a few minutes",
+    }
     text = done("models", "vae")
+    assert re.search(r"quick +80,000 +128 +a look within a few minutes +widths=32,64,128,256", text)
     assert "Kingma and Welling" in text
     assert "int, 1 to 8192" in text
 
@@ -1094,6 +1137,38 @@ def test_data_lists_every_file_of_the_sets() -> None:
     listed = document("data", "--json")
     assert set(listed) == {p.stem.replace("_", "-") for p in (REPOSITORY / "models" / "data" / "sets").glob("*.py") if p.stem[0] != "_"}
     assert "any folder of images" in done("data")
+
+
+def test_the_presets_that_are_read_from_the_source_are_the_model_s() -> None:
+    for name, entry in MODELS.entries().items():
+        cls = model_class(name)
+        assert entry.presets() == dict(cls.presets)
+        for preset in entry.presets().values():  # and as they are shown, they can be given
+            assert check(cls.Config, parse_assignments(cls.Config, as_assignments(preset.options)), "") == cls.Config(**preset.options)
+
+
+@pytest.mark.parametrize("presets", ["make()", "{**OTHERS}", "{'quick': Preset(80 * HUNDRED)}", "{'quick': Preset(imges=3)}"])
+def test_presets_that_are_not_written_out_are_named(presets: str, tmp_path: Path) -> None:
+    path = tmp_path / "computed.py"
+    path.write_text(f"class Model:\n    presets = {presets}\n")
+    with pytest.raises(ContractError, match="its presets cannot be read"):
+        Entry("computed", path, "models.zoo").presets()
+
+
+def test_data_info_shows_people_some_of_many_classes(tmp_path: Path) -> None:
+    image = write_pictures(tmp_path / "one", 1) / "cross" / "000.png"
+    for number in range(30):
+        (tmp_path / "many" / f"c{number:02}").mkdir(parents=True)
+        shutil.copy(image, tmp_path / "many" / f"c{number:02}")
+    text = done("data", "info", tmp_path / "many")
+    assert "name c19, count 1\n  and 10 more (--json lists them all)\n" in text
+    assert "c20" not in text
+    assert len(document("data", "info", tmp_path / "many", "--json")["classes"]) == 30
+
+
+def test_info_shows_people_some_of_a_long_list(capsys: pytest.CaptureFixture[str]) -> None:
+    render.mapping({"classes": [f"c{number:02}" for number in range(30)]}, False)
+    assert capsys.readouterr().out.endswith("c18, c19, and 10 more (--json lists them all)\n\n")
 
 
 def test_data_info(pictures: Path) -> None:
@@ -1117,7 +1192,7 @@ def test_data_check_lists_bad_files_and_exits_with_1(pictures: Path, tmp_path: P
     result = lgm("data", "check", folder)
     assert result.exit_code == 1
     assert f"  bad: {bad}: " in result.stdout
-    assert result.stdout.endswith("1 bad files\n")
+    assert result.stdout.endswith("\n1 bad file\n")
     assert result.stderr == ""
     result = lgm("data", "check", folder, "--json")
     assert result.exit_code == 1
@@ -1131,7 +1206,7 @@ def test_data_check_lists_bad_files_and_exits_with_1(pictures: Path, tmp_path: P
 def test_info_of_a_run(aegan: Path) -> None:
     shown = document("info", aegan, "--json")
     assert (shown["model"], shown["images"], shown["of images"], shown["stage"]) == ("aegan", 96, 96, "latent GAN")
-    assert shown["image shape"] == [1, 16, 16]
+    assert (shown["height"], shown["width"], shown["channels"]) == (16, 16, 1)
     assert shown["checkpoint"] == str(newest(aegan))
     assert shown["checkpoints"] == [str(p) for p in sorted((aegan / "checkpoints").glob("images-*"))]
     assert shown["configuration"]["options"]["hidden"] == [16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,12 +33,10 @@ def interpolate(
             metavar="NAME=0|1,...", help="The same for models asked by attributes; give it twice for from and to.", show_default=False
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="The strip's file.", show_default="RUN's name-interpolation.png")
-    ] = None,
+    output: o.Picture = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the strip.")] = False,
     data_root: o.DataRoot = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,

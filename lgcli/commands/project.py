@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from lgcli import options as o
 
@@ -19,15 +16,10 @@ def project(
     seed: o.Seed = 0,
     label: o.Shown = None,
     attributes: o.Attributes = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-projections.png")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Write single images and noise.safetensors here instead.", show_default=False),
-    ] = None,
+    output: o.Picture = None,
+    out: o.Singles = None,
     data_root: o.DataRoot = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -36,6 +28,7 @@ def project(
 
     It needs no encoder. A conditional model is told what each image shows: by the data's own labels, or by --label or --attributes,
     one for all images or one for each. Where nobody says, its own classifier does, if it has one.
+    --out writes the projections, and noise.safetensors.
     """
     from lgcli import render
     from models import api, conditions, results

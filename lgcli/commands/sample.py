@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,15 +29,13 @@ def sample(
         float | None,
         typer.Option(metavar="T", help="Cut the noise off at plus and minus T: less variety, fewer failures.", show_default="none"),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-samples.png")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write single images here instead.", show_default=False)] = None,
+    output: o.Picture = None,
+    out: o.Singles = None,
     batch: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Images held in memory at a time; changes no image.")] = 256,
     columns: Annotated[
         int | None, typer.Option(parser=o.count, metavar="N", help="Columns of the grid.", show_default="square, or a row a class")
     ] = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
