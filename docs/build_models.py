@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from models.config import as_assignments  # noqa: E402
 from models.registry import MODELS  # noqa: E402
 
 
 def page() -> str:
     lines = ["# Models", "", "Written by `docs/build_models.py` from the files in `models/zoo/`; `lgm models NAME` shows the same.", ""]
     for name, entry in MODELS.entries().items():
-        lines += [f"## {name}", "", entry.docstring, "", "| option | default | takes | what it is |", "|---|---|---|---|"]
-        for option in entry.options():
-            cells = (f"`{option.name}`", f"`{option.default}`", option.takes, option.help)
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
+        presets = [
+            (f"`{preset}`", f"{p.images:,}", f"{p.batch}", p.about, " ".join(f"`{o}`" for o in as_assignments(p.options)))
+            for preset, p in entry.presets().items()
+        ]
+        options = [(f"`{o.name}`", f"`{o.default}`", o.takes, o.help) for o in entry.options()]
+        lines += [f"## {name}", "", entry.docstring, ""]
+        lines += table(("preset", "images", "batch", "about", "options"), presets)
+        lines += table(("option", "default", "takes", "what it is"), options)
     return "\n".join(lines)
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    cells = [titles, *rows]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    return [lines[0], "|" + "---|" * len(titles), *lines[1:], ""]
 
 
 if __name__ == "__main__":

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import typer
 
-import models
+import lgcli
 
+if (_other := lgcli.shadow()) is not None:  # before anything of ours imports it
+    print(f"error: another package named models hides lgm's own: {_other}\n  fix: start lgm from another folder", file=sys.stderr)
+    raise SystemExit(2)
 
-def _refuse_a_shadow() -> None:
-    """Started with `python -m lgcli` from a folder that has a package `models` of its own, Python would take that one for ours."""
-    ours = Path(__file__).resolve().parent.parent / "models"
-    found = getattr(models, "__file__", None)
-    if found is None or Path(found).resolve().parent != ours:
-        where = found or next(iter(getattr(models, "__path__", ["?"])))
-        print(f"error: another package named models hides lgm's own: {where}\n  fix: start lgm from another folder", file=sys.stderr)
-        raise SystemExit(2)
-
-
-_refuse_a_shadow()
-
-from lgcli.commands import data, evaluate, fid, info, inpaint, interpolate, project, reconstruct, sample, train, zoo  # noqa: E402
-from lgcli.guard import guarded  # noqa: E402
-from models.version import __version__  # noqa: E402
+from lgcli.commands import data, evaluate, fid, info, inpaint, interpolate, project, reconstruct, sample, train, zoo
+from lgcli.guard import guarded
+from models.version import __version__
 
 app = typer.Typer(
     name="lgm",
@@ -66,6 +57,9 @@ app.add_typer(data.app, name="data")
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the encoding lacks (an accent, a file's name) is escaped, and no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -27,8 +27,8 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*arguments, **options)
         except LgmError as error:
             _leave(f"error: {error}", error.exit_code)
-        except KeyboardInterrupt:
-            _leave("interrupted", 130)
+        except KeyboardInterrupt as stop:
+            _leave(f"interrupted: {printable(stop)}" if str(stop) else "interrupted", 130)
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # nobody reads any more; do not stumble again while Python shuts down
             raise SystemExit(1) from None
@@ -56,6 +56,6 @@ def _leave(message: str, code: int) -> NoReturn:
 def _saved() -> Path:
     """The traceback of the exception that is being handled, in a file. (LGM_DEBUG=1 shows it at once.)"""
     descriptor, name = tempfile.mkstemp(prefix="lgm-traceback-", suffix=".txt")
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(traceback.format_exc())
     return Path(name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,13 +29,10 @@ def seed(text: str | int) -> int:
 
 def size(text: str) -> tuple[int, int]:
     """`64` or `64x48` (width x height) as (height, width). Options say `Any`: for a tuple Typer would take two words from the line."""
-    width, _, height = text.lower().partition("x")
-    try:
-        sides = (int(height or width), int(width))
-    except ValueError:
-        sides = (0, 0)
+    found = re.fullmatch(r"([0-9]{1,4})(?:x([0-9]{1,4}))?", text.lower())
+    sides = (int(found[2] or found[1]), int(found[1])) if found else (0, 0)
     if not all(1 <= side <= 4096 for side in sides):
-        raise typer.BadParameter(f"{text!r} is no size: write 64, or WIDTHxHEIGHT such as 64x48")
+        raise typer.BadParameter(f"{text!r} is no size: write 64, or WIDTHxHEIGHT such as 64x48, up to 4096")
     return sides
 
 
@@ -57,7 +55,7 @@ Images = Annotated[
 ImageCount = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N", help="How many images of a data set.")]
 Count = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N", help="How many.")]
 Seed = Annotated[int, typer.Option(parser=seed, metavar="N", help="Same seed, same result.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")]
 DataRoot = Annotated[
     Path | None,
     typer.Option(envvar="LGM_DATA", metavar="DIR", help="Where named data sets lie, and are downloaded to.", show_default=False),
@@ -85,6 +83,14 @@ Attributes = Annotated[
 ]
 Steps = Annotated[int, typer.Option(parser=count, metavar="N", help="Steps of the projection's gradient search.")]
 Restarts = Annotated[int, typer.Option(parser=count, metavar="N", help="Starts of the search for each image; the best is kept.")]
+Size = Annotated[Any, typer.Option(parser=size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out.")]
+Picture = Annotated[
+    Path | None, typer.Option("-o", metavar="FILE", help="The picture's file, .png.", show_default="a new one, named after RUN")
+]
+Singles = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write single images here instead of a grid.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the weights as trained, not their moving average.")]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from models.training import events
 
 _PLAIN_SECONDS = 10.0  # between two plain lines of losses when nobody watches a terminal
+_LISTED = 20  # items of a list that people are shown
+_TITLE = 20  # characters of what a bar is for: beside them a narrow terminal has room for the time left
 
 
 def result(values: Mapping[str, Any], text: str, json: bool) -> None:
@@ -55,13 +57,23 @@ def listing(title: str, entries: Mapping[str, str], json: bool, footer: str = ""
 
 
 def model(entry: Entry, json: bool) -> None:
-    """A model's docstring and options."""
+    """A model's docstring, presets and options."""
     if json:
+        presets = {name: dataclasses.asdict(preset) for name, preset in entry.presets().items()}
         options = [dataclasses.asdict(option) for option in entry.options()]
-        print(json_module.dumps({"name": entry.name, "about": entry.docstring, "options": options}))
+        print(json_module.dumps({"name": entry.name, "about": entry.docstring, "presets": presets, "options": options}))
         return
+    from models.config import as_assignments
+
     out = _out()
     out.print(Text(f"{entry.name}: {entry.docstring}\n"))
+    table = Table(box=None, pad_edge=False, title="presets (--preset NAME)", title_justify="left")
+    for column in ("name", "images", "batch", "about", "options"):
+        table.add_column(column, overflow="fold")
+    for name, preset in entry.presets().items():
+        table.add_row(name, f"{preset.images:,}", str(preset.batch), Text(preset.about), Text(" ".join(as_assignments(preset.options))))
+    out.print(table)
+    out.print()
     table = Table(box=None, pad_edge=False, title="options (--set KEY=VALUE)", title_justify="left")
     for column in ("key", "default", "takes", "what it is"):
         table.add_column(column, overflow="fold")
@@ -90,7 +102,7 @@ def report(found: Report, json: bool) -> bool:
         print(f"  note: {printable(note)}")
     for path, reason in found.bad:
         print(f"  bad: {printable(path)}: {printable(reason)}")
-    print(f"{len(found.bad)} bad files" if found.bad else "no bad files")
+    print(f"{len(found.bad) or 'no'} bad file{'' if len(found.bad) == 1 else 's'}")
     return not found.bad
 
 
@@ -144,18 +156,6 @@ def inpainting(
     print("\n".join(made["files"]))
 
 
-@contextlib.contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, on a terminal only; yields the function that moves it on."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda amount: None
-        return
-    with Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda amount: bar.advance(task, amount)
-
-
 def speaks() -> bool:
     """Whether this process prints and writes: of several ranks, the first does."""
     return os.environ.get("RANK", "0") == "0"
@@ -177,21 +177,27 @@ def note_if_guessed(trained: Trained, told: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for every source that is read; yields the function that moves it: (source, images done, images in all)."""
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar with the time left on stderr, on a terminal only, for everything that is done; yields the function that moves it.
+
+    It takes what is done ("sampling", the source that is read), how much of it is done, and how much there is in all.
+    """
+    from models.errors import printable
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda what, done, total: None
         return
+    what_is_done = TextColumn("{task.description}", markup=False)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
-    ) as bar:
+        what_is_done, BarColumn(), MofNCompleteColumn(table_column=_whole()), _time_left(), console=console, transient=True
+    ) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
+                tasks[what] = bars.add_task(printable(what, _TITLE), total=total)
+            bars.update(tasks[what], completed=done)
 
         yield advance
 
@@ -309,20 +315,20 @@ class _Lines(_Silent):
 
 
 class _Display(_Silent):
-    """The live display of a terminal: a bar for the run, the losses, and the newest pictures under it."""
+    """The live display of a terminal: a bar for the run, under it the stage and the losses, and the newest pictures."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
+            SpinnerColumn("line"),  # of ASCII alone
+            BarColumn(),  # on a narrow terminal the bar shrinks; what the other columns say stays
             TextColumn("{task.fields[count]} images"),
             TextColumn("{task.fields[rate]}/s"),
-            TimeRemainingColumn(),
+            _time_left(),
             console=self.console,
         )
-        self.task = self.bar.add_task("starting", total=None, count="0", rate="-")
+        self.task = self.bar.add_task("", total=None, count="0", rate="-")
+        self.stage = "starting"
         self.losses: Mapping[str, float] = {}
         self.measures = ""
         self.pictures: dict[str, str] = {}
@@ -344,7 +350,7 @@ class _Display(_Silent):
             self.total = event.total
             self.bar.update(self.task, total=event.total)
         elif isinstance(event, e.StageStarted):
-            self.bar.update(self.task, description=f"{event.number}/{event.stages} {event.stage}")
+            self.stage = f"{event.number}/{event.stages} {event.stage}"
         elif isinstance(event, (e.Progressed, e.Logged)):
             rate = f"{event.rate:,.0f}"
             self.bar.update(self.task, completed=event.images, count=f"{event.images:,} of {self.total:,}", rate=rate)
@@ -359,7 +365,7 @@ class _Display(_Silent):
         self.live.update(self._picture())
 
     def _picture(self) -> Group:
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        losses = "  ".join([self.stage, *(f"{name} {value:.4g}" for name, value in self.losses.items())])
         pictures = [Text(f"newest {kind}: {path}", overflow="fold") for kind, path in self.pictures.items()]
         measures = [Text(self.measures)] if self.measures else []
         return Group(self.bar, Text(losses), *measures, *pictures)
@@ -401,6 +407,15 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
+def _time_left() -> TimeRemainingColumn:
+    return TimeRemainingColumn(table_column=_whole())
+
+
+def _whole() -> Column:
+    """A column that is shown whole on a narrow terminal, where others shrink."""
+    return Column(no_wrap=True)
+
+
 def _out() -> Console:
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
@@ -413,15 +428,20 @@ def _tree(values: Any, indent: int = 0) -> Text:
             lines.append(f"{pad}{name}:\n").append_text(_tree(value, indent + 1))
         elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
             lines.append(f"{pad}{name}:\n")
-            for item in value:
+            for item in value[:_LISTED]:
                 lines.append(f"{pad}  {', '.join(f'{k} {_number(v)}' for k, v in item.items())}\n")
+            if len(value) > _LISTED:
+                lines.append(f"{pad}  {_others(value)}\n")
         elif value not in (None, [], (), {}, ""):
-            shown = ", ".join(map(_number, value)) if isinstance(value, (list, tuple)) else _number(value)
-            lines.append(f"{pad}{name}: {shown}\n")
+            lines.append(f"{pad}{name}: {_number(value)}\n")
     return lines
 
 
 def _number(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_number, value))
+        return ", ".join([*map(_number, value[:_LISTED]), *([_others(value)] if len(value) > _LISTED else [])])
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _others(values: Sequence[Any]) -> str:
+    return f"and {len(values) - _LISTED:,} more (--json lists them all)"

@@ -1,4 +1,7 @@
-"""lgm: latent generative models of images. `models.train`, `models.load` and `models.stream` are the API; importing this is light."""
+"""lgm: latent generative models of images. `train`, `load` and `stream` are the API; importing this is light.
+
+Other projects have a package of this name as well, so `import lgcli as lgm` gives the same under a name that cannot be mistaken.
+"""
 
 from __future__ import annotations
 

@@ -2,20 +2,21 @@
 
 ::
 
-    import models
+    import lgcli as lgm
 
-    trained = models.train("aegan", data="glyphs", images=200_000, options={"latent": 32})
+    trained = lgm.train("aegan", data="glyphs", images=200_000, options={"latent": 32})
     images = trained.sample(16, seed=1)              # uint8 (16, 32, 32, 1)
     again, error = trained.reconstruct(images)       # the same images through encoder and decoder
     strip = trained.interpolate("seed:1", "seed:2")  # uint8 (10, 32, 32, 1)
 
-    trained = models.load("runs/aegan-glyphs")       # later, or elsewhere
+    trained = lgm.load("runs/aegan-glyphs")          # later, or elsewhere
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,12 +24,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 import torch
 
 from models import conditions, generate, inpainting, masks
-from models.base import DataSpec, Encodes, LatentModel, Samples, Validates
+from models.base import DataSpec, Encodes, LatentModel, Samples, Stage, Validates
 from models.config import Preset, RunConfig, check
 from models.data import images as pictures
 from models.data.batches import Batches, spec_of, to_float
@@ -46,6 +48,14 @@ from models.training.checkpoint import Header
 from models.training.distributed import Ranks, process_group
 
 RUNS = "runs"
+HAVING = {  # batch key -> data that have it, for someone whose data do not
+    "label": "--data glyphs, or a folder with a sub-folder for each class",
+    "attributes": "--data faces",
+    "factors": "--data faces",
+    "identity": "--data faces",
+}
+FEW = 200  # steps of a stage: with Adam a weight moves by about the learning rate a step, so by 0.2 at 1e-3, hardly more than it began with
+SHORT = 0.1  # of the longest stage's share: a stage below is meant to be short
 
 
 # --- training -------------------------------------------------------------------------------------------------------------------------
@@ -94,7 +104,10 @@ def stream(
         built = build(config, spec_of(loaded), device)
         if config.base is not None:
             _take_base(built, config, Path(config.base))
-        yield from loop.train(_job(config, built, loaded, run, device, ranks, fused=fused))
+        first = _first_run(config.model, data)
+        taken = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
+        told = (*taken, *_short(config, built.stages()))
+        yield from loop.train(_job(config, built, loaded, run, device, ranks, warnings=told, fused=fused))
 
 
 def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: bool = True, **changes: Any) -> Iterator[events.Event]:
@@ -103,13 +116,16 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
     Args:
         run: the run's folder.
         accept_data: go on although the data are not what they were. A named set that is another one is refused all the same.
-        changes: fields of RunConfig that may differ (`RunConfig.FREE`); any other that does is a UserError.
+        changes: fields of RunConfig that may differ (`RunConfig.FREE`); any other that does is a UserError. `options` may be a function
+            that takes the model's Config class, for a caller who does not know yet what is trained.
     """
     folder = Path(run)
     if not folder.is_dir():
         raise UserError("no such run", folder, "give the folder that `lgm train` wrote")
     start, tensors, damaged = checkpoint.newest_valid(folder)
     checkpoint.check_belongs(start, folder)
+    if callable(changes.get("options")):
+        changes["options"] = changes["options"](model_class(start.model).Config)
     config = changed(start.config, changes, folder)
     if config.images < max((end for end in start.borders if end < start.borders[-1]), default=0):
         raise UserError(f"the stages before the last take {start.borders[-2]:,} images", f"--images {config.images}", "give more than that")
@@ -176,16 +192,18 @@ def plan(
         raise UserError(f"{len(loaded)} images, batch {config.batch}", data, f"use --batch {len(loaded)} or less")
     if epochs is not None:
         if not 0 < epochs <= 1e6:
-            raise UserError(f"{epochs} epochs", "--epochs", "give a number above 0")
+            raise UserError(f"{epochs:g} epochs", "--epochs", "give a number above 0, up to 1,000,000")
         values["images"] = max(1, round(epochs * len(loaded)))
     for cadence, parts in (("log_every", 500), ("sample_every", 20), ("save_every", 10)):
         values.setdefault(cadence, max(config.batch, values["images"] // parts))
-    with torch.device("meta"):  # what a model needs may depend on its options and on the data
+    with torch.device("meta"), catch_warnings():  # what a model needs may depend on its options and on the data
+        filterwarnings("ignore", "Initializing zero-element tensors")  # a layer for 0 classes: the message below says it
         bare: LatentModel = cls(check(cls.Config, complete, "--set"), spec_of(loaded))
     lacking = bare.needs.union(*(stage.needs for stage in bare.stages() if stage.needs)) - spec_of(loaded).provides
     if lacking:
         have = ", ".join(sorted(spec_of(loaded).provides))
-        raise UserError(f"{model} needs {', '.join(sorted(lacking))}, these data have {have}", data, "choose labelled data")
+        fix = f"choose data that have them ({'; '.join(f'{key}: {HAVING.get(key, key)}' for key in sorted(lacking))})"
+        raise UserError(f"{model} needs {', '.join(sorted(lacking))}, these data have {have}", data, fix)
     return check(RunConfig, values | {"options": complete}, "train"), loaded
 
 
@@ -728,7 +746,9 @@ def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
         "images": header.images,
         "of images": header.borders[-1],
         "parameters": sum(tensor.numel() for tensor in weights.values()),
-        "image shape": list(header.spec.shape),
+        "height": header.spec.height,
+        "width": header.spec.width,
+        "channels": header.spec.channels,
         "classes": list(header.spec.classes),
         "configuration": dataclasses.asdict(header.config),
         "environment": dict(header.environment),
@@ -776,15 +796,35 @@ def _preset(cls: type[LatentModel], name: str, model: str) -> Preset:
     return cls.presets[name]
 
 
-def _new_run(model: str, data: str) -> Path:
+def _first_run(model: str, data: str) -> Path:
+    """The folder of a first run of this model on these data."""
     request = parse(anywhere(data))
     named = Path(request.name).resolve().name if os.sep in request.name else request.name
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", named).strip("-") or "data"
-    stem = f"{MODELS.find(model).name}-{name}" + ("" if request.split == "train" else f"-{request.split}")
+    return Path(RUNS) / (f"{MODELS.find(model).name}-{name}" + ("" if request.split == "train" else f"-{request.split}"))
+
+
+def _new_run(model: str, data: str) -> Path:
+    """The same, numbered where that is taken."""
+    path = first = _first_run(model, data)
     number = 1
-    while (path := Path(RUNS) / (stem if number == 1 else f"{stem}-{number}")).exists():
+    while path.exists():
         number += 1
+        path = first.with_name(f"{first.name}-{number}")
     return path
+
+
+def _short(config: RunConfig, stages: Sequence[Stage]) -> tuple[str, ...]:
+    """A warning where a stage that is not meant to be short is too short to show anything, with the number of images that it takes."""
+    ends = loop.borders(config, tuple(stages))
+    steps = [(end - begin) // config.batch for begin, end in zip((0, *ends), ends)]
+    longest = max(stage.share for stage in stages)
+    meant = [(count, stage.name) for count, stage in zip(steps, stages) if count and stage.share >= SHORT * longest]
+    count, name = min(meant, default=(FEW, ""))
+    if count >= FEW:
+        return ()
+    thousands = math.ceil(ends[-1] * FEW / count / 1000)
+    return (f"the stage {name!r} has {count} steps, too few to learn much: give --images {thousands}k for {FEW}, or a smaller --batch",)
 
 
 def _job(config: RunConfig, model: LatentModel, data: ImageData, run: Path, device: torch.device, ranks: Ranks, **more: Any) -> loop.Job:

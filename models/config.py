@@ -107,6 +107,17 @@ def parse_assignments(cls: type, assignments: Sequence[str], where: str = "--set
     return values
 
 
+def as_assignments(options: Mapping[str, Any]) -> list[str]:
+    """Options as `parse_assignments` takes them: ``{"lr": 1e-3, "widths": (64, 128)}`` -> ``["lr=0.001", "widths=64,128"]``."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return ",".join(map(text, value))
+        return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+    return [f"{name}={text(value)}" for name, value in options.items()]
+
+
 def to_json(config: Any) -> str:
     """One line of JSON with sorted keys; `check(cls, json.loads(text), ...)` gives back an equal object."""
     return json.dumps(dataclasses.asdict(config), sort_keys=True, allow_nan=False)

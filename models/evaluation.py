@@ -2,11 +2,11 @@
 
 ::
 
-    from models import evaluation
+    import lgcli as lgm
 
-    found = evaluation.fid("runs/aegan-mnist", "mnist:test", number=10_000, features="classifier:runs/classifier")
+    found = lgm.evaluation.fid("runs/aegan-mnist", "mnist:test", number=10_000, features="classifier:runs/classifier")
     print(found["fid"], found["recipe"])
-    found = evaluation.evaluate("runs/aegan-mnist", metrics=["kid", "prdc"], features="classifier:runs/classifier")
+    found = lgm.evaluation.evaluate("runs/aegan-mnist", metrics=["kid", "prdc"], features="classifier:runs/classifier")
 
 Every number comes with its recipe, because a FID without one means nothing: the features and their digest, how images were resized, how
 many images there were on either side, the seed, the version of lgm.

@@ -23,6 +23,7 @@ from models.errors import UserError
 from models.randomness import image_noise
 
 BLOCK = 16
+GAP = 2  # pixels between the images of a grid, and around them
 
 
 @contextmanager
@@ -325,16 +326,23 @@ def images_from(model: LatentModel, points: Tensor, space: Literal["code", "nois
         return to_uint8(ask_in_blocks(model, "sample" if space == "noise" else "decode", points, condition, device)).numpy()
 
 
-def grid(images: np.ndarray | Sequence[np.ndarray], columns: int, gap: int = 2, background: int = 255) -> np.ndarray:
-    """Lay uint8 images (N, H, W, C) out in rows of `columns`: one picture, uint8 (height, width, C)."""
+def grid(images: np.ndarray | Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Lay uint8 images (N, H, W, C) out in rows of `columns`, or of all where they are fewer: one picture, uint8 (height, width, C)."""
     images = np.asarray(images)
     count, height, width, channels = images.shape
-    rows = -(-count // columns)
-    picture = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), background, dtype=np.uint8)
+    columns = min(columns, count)
+    picture = np.full((*grid_size(count, columns, (height, width)), channels), 255, dtype=np.uint8)
     for n, image in enumerate(images):
-        top, left = gap + (n // columns) * (height + gap), gap + (n % columns) * (width + gap)
+        top, left = GAP + (n // columns) * (height + GAP), GAP + (n % columns) * (width + GAP)
         picture[top : top + height, left : left + width] = image
     return picture
+
+
+def grid_size(count: int, columns: int, size: tuple[int, int], lists: int = 1) -> tuple[int, int]:
+    """Height and width of the grid of `lists` lists of `count` images of `size` (height, width), each list beginning a row of its own."""
+    columns = min(columns, count)
+    rows = lists * -(-count // columns)
+    return rows * (size[0] + GAP) + GAP, columns * (size[1] + GAP) + GAP
 
 
 def columns_for(count: int) -> int:
@@ -352,6 +360,7 @@ def pairs(above: np.ndarray, below: np.ndarray, columns: int) -> np.ndarray:
 
 def rows(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     """A grid in which every list of images (N, H, W, C) begins a row of its own."""
+    columns = min(columns, max(map(len, images)))
     blank = np.full_like(images[0][:1], 255)
     filled = [np.concatenate([part, np.repeat(blank, -len(part) % columns, 0)]) for part in images]
     return grid(np.concatenate(filled), columns)

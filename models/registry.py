@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from models.errors import UserError, nearest
+from models.config import Preset
+from models.errors import ContractError, UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ class Entry:
             for f in fields
         ]
 
+    def presets(self) -> dict[str, Preset]:
+        """The presets of the file's model, which are written out: `presets = {"quick": Preset(80_000, ...), ...}`. Raises ContractError."""
+        classes = [n for n in self._tree.body if isinstance(n, ast.ClassDef)]
+        tables = [n.value for c in classes for n in c.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "presets"]
+        try:
+            return {name: preset for table in tables for name, preset in _presets(table).items()}
+        except (TypeError, ValueError) as error:
+            fix = 'write them out, as in {"quick": Preset(80_000, options={"latent": 32})}'
+            raise ContractError(f"its presets cannot be read without running it ({error})", self.path, fix) from error
+
     def module(self) -> ModuleType:
         return importlib.import_module(f"{self.package}.{self.path.stem}")
 
@@ -75,6 +86,16 @@ class Entry:
     @cached_property
     def _tree(self) -> ast.Module:
         return ast.parse(self._source)
+
+
+def _presets(table: ast.expr) -> dict[str, Preset]:
+    """`{"quick": Preset(80_000, about="a look")}` as its values."""
+    found, read = {}, ast.literal_eval
+    for name, call in zip(table.keys, table.values) if isinstance(table, ast.Dict) else ((None, table),):
+        if name is None or not isinstance(call, ast.Call):
+            raise ValueError(ast.unparse(call))
+        found[read(name)] = Preset(*map(read, call.args), **{str(word.arg): read(word.value) for word in call.keywords})
+    return found
 
 
 def _in_words(annotation: ast.expr) -> str:
@@ -121,7 +142,5 @@ def model_class(name: str) -> Any:
     module = entry.module()
     found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, LatentModel) and c.__module__ == module.__name__]
     if len(found) != 1:
-        from models.errors import ContractError
-
         raise ContractError(f"a zoo file defines exactly one LatentModel, this one defines {len(found)}", entry.path)
     return found[0]

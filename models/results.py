@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,26 @@ from PIL import Image
 from safetensors.torch import save as to_bytes
 
 from models import generate
-from models.data.images import atomic_file, save_png
+from models.data.images import MAX_PIXELS, atomic_file, save_png
 from models.errors import UserError
 
+PAIRS = 8  # columns of a picture of pairs
 _SINGLE = re.compile(r"(\d+(-[^/]+)?-)?\d{6}\.png")  # the names that `write_singles` gives
+
+
+def check_grid(count: int, size: tuple[int, int], columns: int | None = None, lists: int = 1, singles: bool = False) -> None:
+    """Raise UserError where a grid would have more than `MAX_PIXELS`, the limit of the pictures that lgm itself reads.
+
+    Args:
+        count, columns: images, and in how many columns; None: about square.
+        size: (height, width) of each.
+        lists: how many lists of so many images there are, each beginning a row of its own.
+        singles: whether there are single images to be had instead (--out).
+    """
+    height, width = generate.grid_size(count, columns or generate.columns_for(count), size, lists)
+    if height * width > MAX_PIXELS:
+        what = f"a grid of {count * lists:,} images would have {width:,} x {height:,} pixels, more than the limit of {MAX_PIXELS:,}"
+        raise UserError(what, "-n", f"ask for fewer images{', or for single ones with --out DIR' if singles else ''}")
 
 
 def write_grid(images: np.ndarray, path: Path, columns: int | None = None) -> Path:
@@ -26,7 +42,7 @@ def write_grid(images: np.ndarray, path: Path, columns: int | None = None) -> Pa
 
 def write_pairs(above: np.ndarray, below: np.ndarray, path: Path) -> Path:
     """Two lists of images as one picture, each row of the first above the matching row of the second."""
-    save_png(generate.pairs(above, below, min(8, len(above))), path)
+    save_png(generate.pairs(above, below, min(PAIRS, len(above))), path)
     return path
 
 
@@ -47,23 +63,35 @@ def write_inpainting(originals: np.ndarray, holes: np.ndarray, completed: Sequen
 def write_singles(
     blocks: Iterable[np.ndarray],
     folder: Path,
-    advance: Callable[[int], None] = lambda n: None,
     stems: Sequence[str] = (),
     each: int = 0,
 ) -> int:
     """Every image of every block as a PNG of its own, numbered from 000000. Returns how many.
 
     With `stems`, which begin the names, the first `each` images get the first stem, and so on, each numbered from 000000.
+    A KeyboardInterrupt goes on as one that says how many files are there.
     """
     make_folder(folder)
     written = 0
-    for block in blocks:
-        for image in block:
-            name = f"{stems[written // each]}-{written % each:06d}" if stems else f"{written:06d}"
-            save_png(image, folder / f"{name}.png")
-            written += 1
-        advance(len(block))
+    try:
+        for block in blocks:
+            for image in block:
+                name = f"{stems[written // each]}-{written % each:06d}" if stems else f"{written:06d}"
+                save_png(image, folder / f"{name}.png")
+                written += 1
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"images written to {folder}: {written:,}") from None
     return written
+
+
+def counted(blocks: Iterable[np.ndarray], advance: Callable[[int], None]) -> Iterator[np.ndarray]:
+    """The same blocks; `advance` is called with the number of images in those that were taken and are done with, at first with 0."""
+    done = 0
+    advance(done)
+    for block in blocks:
+        yield block
+        done += len(block)
+        advance(done)
 
 
 def make_folder(folder: Path) -> Path:

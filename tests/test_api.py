@@ -14,8 +14,10 @@ from forgery import blobs, contents, write_images
 from support import newest, tiny
 
 import models
-from models import api
+from models import api, registry
 from models.api import Trained
+from models.base import DataSpec
+from models.config import RunConfig
 from models.data.batches import to_float
 from models.errors import UserError
 from models.randomness import image_noise
@@ -468,3 +470,44 @@ def test_resume_with_another_batch_twice_across_a_border(pictures: Path, tmp_pat
             leg.close()
             break
     assert isinstance(list(api.resume(run))[-1], events.Finished)
+
+
+# ---- runs too short to show anything -------------------------------------------------------------------------------------------------
+
+
+def short(model: str, images: int, batch: int = 128, **options: Any) -> tuple[str, ...]:
+    """What is said at the start of such a run."""
+    cls = registry.model_class(model)
+    spec = DataSpec(1, 32, 32, classes=("one", "two"), attributes=("left",), identities=3)
+    with torch.device("meta"):
+        stages = cls(cls.Config(**options), spec).stages()
+    return api._short(RunConfig(model=model, data="glyphs", images=images, batch=batch), stages)
+
+
+def test_a_run_too_short_to_show_anything_says_what_to_give() -> None:
+    assert short("vae", 12_000) == (
+        "the stage 'variational auto-encoder' has 94 steps, too few to learn much: give --images 26k for 200, or a smaller --batch",
+    )
+    assert short("vae", 26_000) == short("vae", 12_000, batch=32) == ()
+    assert "'auto-encoder' has 117 steps" in short("aegan", 50_000, share=0.3)[0]
+    assert short("aegan", 86_000, share=0.3) == ()
+
+
+def test_a_stage_that_is_meant_to_be_short_counts_for_nothing() -> None:
+    assert short("wae", 30_000) == ()  # its pre-training takes 2 of 235 steps
+    assert "has 100 steps" in short("wae", 200 * 128, pretrain=0.5)[0]
+    assert "'auto-encoder' has 100 steps" in short("aegan", 100 * 128, prior="gaussian")[0]  # and the second stage only prepares
+
+
+@pytest.mark.parametrize("model", list(registry.MODELS.entries()))
+def test_no_preset_is_too_short(model: str) -> None:
+    for preset in registry.MODELS.find(model).presets().values():
+        assert short(model, preset.images, preset.batch, **preset.options) == ()
+
+
+def test_the_warning_comes_at_the_start_and_not_again_on_resume(pictures: Path, tmp_path: Path) -> None:
+    happened = list(models.stream("vae", str(pictures), out=tmp_path / "run", **tiny("vae")))
+    assert isinstance(happened[0], events.Started)
+    assert isinstance(happened[1], events.Warned)
+    assert "has 12 steps" in happened[1].message
+    assert not any("steps" in e.message for e in api.resume(tmp_path / "run", images=120) if isinstance(e, events.Warned))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,13 +21,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from support import REPOSITORY, arguments, assert_same_tensors, newest, write_pictures
 from typer.testing import CliRunner, Result
 
 import models.zoo
+from lgcli import render
 from lgcli.app import app
 from models import api, results
-from models.registry import MODELS, Entry
+from models.config import as_assignments, check, parse_assignments
+from models.errors import ContractError
+from models.registry import MODELS, Entry, model_class
+from models.training import checkpoint, events
 
 Runs = Callable[[str], Path]
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy")
@@ -296,6 +302,9 @@ def test_H4_an_empty_list_of_widths(pictures: Path) -> None:
         ("--seed", "²", "'²' is not a seed"),
         ("--size", "0", "'0' is no size"),
         ("--size", "64x9999", "'64x9999' is no size"),
+        ("--size", "64x", "'64x' is no size"),
+        ("--size", "x64", "'x64' is no size"),
+        ("--size", "64x48x3", "'64x48x3' is no size"),
         ("--background", "blue", "'blue' is no colour"),
         ("--epochs", "many", "number"),
     ],
@@ -315,6 +324,7 @@ def test_H5_numbers_out_of_range_found_by_the_parser(flag: str, value: str, expe
         ("--workers", "-1", "workers takes int, 0 to 256"),
         ("--average", "-1", "average_images takes int, 0 to 1e+12"),
         ("--epochs", "0", "above 0"),
+        ("--epochs", "1e9", "above 0, up to 1,000,000"),
         ("--epochs", "nan", "above 0"),
         ("--epochs", "-2", "above 0"),
     ],
@@ -328,6 +338,37 @@ def test_H5_numbers_out_of_range_found_by_the_configuration(flag: str, value: st
 @pytest.mark.parametrize(("flag", "value"), [("-n", "0"), ("--batch", "0"), ("--columns", "0"), ("--seed", "-1"), ("--seed", str(2**64))])
 def test_H5_sample_s_numbers(flag: str, value: str, vae: Path) -> None:
     assert repr(value) in misused("sample", vae, flag, value)
+
+
+def test_a_grid_that_no_picture_can_hold_is_refused_before_it_is_sampled(
+    vae: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One clear message from every command that makes a grid, which names the limit; nothing is drawn first."""
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("it has begun")
+
+    for name in ("sample", "reconstruct", "project", "images_from"):
+        monkeypatch.setattr(api.generate, name, fail)
+    monkeypatch.setattr(api.inpainting, "inpaint", fail)
+    for more in ([], ["--columns", 10**9], ["--columns", 1]):
+        message = refused("sample", vae, "-n", 10**9, "-o", "z.png", *more)
+        assert "1,000,000,000 images would have" in message
+        assert "more than the limit of 89,478,485: -n" in message
+        assert "--out DIR" in message
+    assert "more than the limit" in refused("interpolate", vae, "1", "2", "-n", 10**9)
+    monkeypatch.setattr(results, "MAX_PIXELS", 1000)
+    image = sorted(pictures.rglob("*.png"))[0]
+    for command, more in (("reconstruct", []), ("project", []), ("inpaint", ["--mask", "box"])):
+        message = refused(command, vae, image, image, image, *more)
+        assert "more than the limit of 1,000: -n" in message
+        assert ("--out DIR" in message) == (command != "reconstruct")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_grid_has_no_more_columns_than_images(vae: Path) -> None:
+    done("sample", vae, "-n", 4, "--columns", 10**9, "-o", "row.png")
+    assert pixels(Path("row.png")).shape == (20, 4 * 18 + 2)
 
 
 def test_H5_the_largest_seed_is_allowed(vae: Path) -> None:
@@ -436,7 +477,18 @@ def test_H13_data_that_lack_what_the_model_needs(toy: Callable[..., str], pictur
     message = refused("train", toy("needy", ("image", "label", "identity")), "--data", pictures, "--batch", 8, "--out", tmp_path / "run")
     assert "needy needs identity, these data have image, label" in message
     assert str(pictures) in message
+    assert "identity: --data faces" in message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model", ["cvae", "cgan", "cvae-gan", "classifier"])
+def test_H13_a_missing_label_is_all_that_is_said(model: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """One line and how to get labels; no layer for 0 classes is complained of."""
+    folder = write_pictures(tmp_path / "data", 8) / "cross"
+    message = refused("train", model, "--data", folder, "--batch", 4)
+    assert "needs label, these data have image" in message
+    assert "label: --data glyphs, or a folder with a sub-folder for each class" in message
+    assert [str(w.message) for w in recwarn] == []
 
 
 # ---- H8, H9: outputs -----------------------------------------------------------------------------------------------------------------
@@ -583,8 +635,7 @@ def test_H9_interrupted_while_single_images_are_written(vae: Path, after: int, m
     monkeypatch.setattr(Image.Image, "save", save)
     result = lgm("sample", vae, "-n", 4, "--out", "singles")
     assert result.exit_code == 130
-    assert result.stderr.startswith("interrupted")
-    assert "Traceback" not in result.stderr
+    assert result.stderr == f"interrupted: images written to singles: {after}\n"
     assert list(hashes(Path("singles"))) == [f"{n:06d}.png" for n in range(after)]
 
 
@@ -625,6 +676,44 @@ def test_H14_a_folder_with_its_own_models(tmp_path: Path, kind: str) -> None:
         assert made.returncode == 2
         assert f"error: another package named models hides lgm's own: {tmp_path / path}" in made.stderr
         assert "fix: " in made.stderr
+
+
+@pytest.mark.parametrize("code", ["import lgcli as lgm; lgm.load", "from lgcli import train", "import lgcli; lgcli.__version__"])
+def test_H14_python_names_another_package_models_and_does_not_run_it(tmp_path: Path, code: str) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("print('it was imported')\n")
+    made = python(code, tmp_path)
+    assert made.returncode == 1
+    assert f"ImportError: another package named models hides lgm's own: {tmp_path / 'models' / '__init__.py'}" in made.stderr
+    assert made.stdout == ""
+
+
+# ---- encodings -----------------------------------------------------------------------------------------------------------------------
+
+
+def in_ascii(*words: object) -> subprocess.CompletedProcess[str]:
+    """`lgm WORDS` in a process of its own, whose output takes nothing but ASCII."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "lgcli", *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_output_that_cannot_be_encoded_is_escaped() -> None:
+    made = in_ascii("fid", "--help")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "The Fr\\xe9chet distance" in made.stdout
+    made = in_ascii("models", "vaé")
+    assert made.returncode == 2
+    assert made.stderr.startswith("error: unknown model: va\\xe9\n  fix: did you mean 'vae'?")
+
+
+def test_a_file_s_name_that_cannot_be_encoded_is_escaped() -> None:
+    write_pictures(Path("data"), 4)
+    (Path("data") / "cross" / "\N{GRINNING FACE}.png").write_bytes(b"no image")
+    made = in_ascii("data", "check", "data")
+    assert made.returncode == 1
+    assert "  bad: data/cross/\\U0001f600.png: " in made.stdout
+    assert made.stderr == ""
 
 
 def test_H15_an_unexpected_exception_becomes_a_line_and_a_file(vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -697,6 +786,73 @@ def test_train_with_plain_lines(pictures: Path) -> None:
     assert "sample grid: run/samples/sample-000000040.png" in lines
     assert re.fullmatch(r"finished: 96 images in 0:00:\d\d: run", lines[-1])
     assert sorted(p.name for p in Path("run").iterdir()) == ["checkpoints", "config.json", "log.jsonl", "run.lock", "samples"]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], io.StringIO]:
+    """Makes standard error a terminal of so many columns; what is shown there goes into the buffer."""
+
+    def make(width: int) -> io.StringIO:
+        shown = io.StringIO()
+        monkeypatch.setattr(render, "Console", lambda **more: Console(file=shown, force_terminal=True, width=width, color_system=None))
+        return shown
+
+    return make
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_live_display_keeps_the_time_left_on_a_narrow_terminal(width: int, terminal: Callable[[int], io.StringIO]) -> None:
+    terminal(width)
+    view = render._Display()
+    for event in (
+        events.Started(0, "run", "vae", "glyphs", 1_200_000, "cpu", False),
+        events.StageStarted(0, "conditional variational auto-encoder", 1, 1, 1_200_000),
+        events.Progressed(1_100_000, 1_200_000, 12_345.0),
+    ):
+        view.show(event)
+    with view.console.capture() as captured:
+        view.console.print(view._picture())
+    first, second = captured.get().splitlines()[:2]
+    assert "1,100,000 of 1,200,000 images" in first
+    assert "12,345/s" in first
+    assert first.rstrip().endswith("-:--:--")  # no speed is known yet
+    assert "auto-encoder" in second
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_bars_keep_the_time_left_on_a_narrow_terminal(width: int, terminal: Callable[[int], io.StringIO]) -> None:
+    shown = terminal(width)
+    with render.progress() as advance:
+        advance("a/folder/whose/name/is/longer/than/a/terminal/is/wide/images", 128, 10_000)
+    line = [line for line in shown.getvalue().splitlines() if "128/10000" in line][-1]
+    assert line.rstrip().endswith("-:--:--")
+
+
+def test_sampling_a_grid_shows_its_progress(vae: Path, terminal: Callable[[int], io.StringIO]) -> None:
+    shown = terminal(80)
+    words = ["sample", str(vae), "-n", "20", "--batch", "16", "-o", "grid.png"]
+    result = CliRunner(env={"TERM": "xterm"}).invoke(app, words, catch_exceptions=False)
+    assert result.stdout == "grid.png\n"
+    assert re.search(r"sampling .* 20/20 ", shown.getvalue())
+
+
+def test_a_second_run_says_where_it_goes(pictures: Path) -> None:
+    words = [word for word in arguments("vae", pictures, Path("run"), images=8) if word not in ("--out", "run")]
+    assert "lies there already" not in lgm(*words).stderr
+    result = lgm(*words)
+    assert result.stdout == "runs/vae-pictures0-2\n"
+    assert "warning: runs/vae-pictures0 lies there already, this run goes to runs/vae-pictures0-2\n" in result.stderr.splitlines(True)[:3]
+    assert "lies there already" not in lgm(*words, "--out", "elsewhere").stderr
+
+
+def test_resume_reads_the_newest_checkpoint_once(vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = Path(shutil.copytree(vae, tmp_path / "run")), []
+    real = checkpoint.read_tensors
+    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: seen.append(path) or real(path))
+    assert "latent: 4 -> 5" in refused("train", "--resume", run, "--set", "latent=5")
+    assert "unknown option 'nosuch'" in refused("train", "--resume", run, "--set", "nosuch=5")
+    done("train", "--resume", run, "--set", "latent=4")
+    assert seen == [newest(run)] * 3
 
 
 def test_train_with_json_lines(pictures: Path) -> None:
@@ -965,7 +1121,14 @@ def test_models_describes_one() -> None:
     assert "Kingma and Welling" in shown["about"]
     latent = next(option for option in shown["options"] if option["name"] == "latent")
     assert latent == {"name": "latent", "takes": "int, 1 to 8192", "default": "64", "help": "dimensions of the code"}
+    assert shown["presets"]["quick"] == {
+        "images": 80_000,
+        "batch": 128,
+        "options": {"widths": [32, 64, 128, 256]},
+        "about": "a look within a few minutes",
+    }
     text = done("models", "vae")
+    assert re.search(r"quick +80,000 +128 +a look within a few minutes +widths=32,64,128,256", text)
     assert "Kingma and Welling" in text
     assert "int, 1 to 8192" in text
 
@@ -974,6 +1137,38 @@ def test_data_lists_every_file_of_the_sets() -> None:
     listed = document("data", "--json")
     assert set(listed) == {p.stem.replace("_", "-") for p in (REPOSITORY / "models" / "data" / "sets").glob("*.py") if p.stem[0] != "_"}
     assert "any folder of images" in done("data")
+
+
+def test_the_presets_that_are_read_from_the_source_are_the_model_s() -> None:
+    for name, entry in MODELS.entries().items():
+        cls = model_class(name)
+        assert entry.presets() == dict(cls.presets)
+        for preset in entry.presets().values():  # and as they are shown, they can be given
+            assert check(cls.Config, parse_assignments(cls.Config, as_assignments(preset.options)), "") == cls.Config(**preset.options)
+
+
+@pytest.mark.parametrize("presets", ["make()", "{**OTHERS}", "{'quick': Preset(80 * HUNDRED)}", "{'quick': Preset(imges=3)}"])
+def test_presets_that_are_not_written_out_are_named(presets: str, tmp_path: Path) -> None:
+    path = tmp_path / "computed.py"
+    path.write_text(f"class Model:\n    presets = {presets}\n")
+    with pytest.raises(ContractError, match="its presets cannot be read"):
+        Entry("computed", path, "models.zoo").presets()
+
+
+def test_data_info_shows_people_some_of_many_classes(tmp_path: Path) -> None:
+    image = write_pictures(tmp_path / "one", 1) / "cross" / "000.png"
+    for number in range(30):
+        (tmp_path / "many" / f"c{number:02}").mkdir(parents=True)
+        shutil.copy(image, tmp_path / "many" / f"c{number:02}")
+    text = done("data", "info", tmp_path / "many")
+    assert "name c19, count 1\n  and 10 more (--json lists them all)\n" in text
+    assert "c20" not in text
+    assert len(document("data", "info", tmp_path / "many", "--json")["classes"]) == 30
+
+
+def test_info_shows_people_some_of_a_long_list(capsys: pytest.CaptureFixture[str]) -> None:
+    render.mapping({"classes": [f"c{number:02}" for number in range(30)]}, False)
+    assert capsys.readouterr().out.endswith("c18, c19, and 10 more (--json lists them all)\n\n")
 
 
 def test_data_info(pictures: Path) -> None:
@@ -997,7 +1192,7 @@ def test_data_check_lists_bad_files_and_exits_with_1(pictures: Path, tmp_path: P
     result = lgm("data", "check", folder)
     assert result.exit_code == 1
     assert f"  bad: {bad}: " in result.stdout
-    assert result.stdout.endswith("1 bad files\n")
+    assert result.stdout.endswith("\n1 bad file\n")
     assert result.stderr == ""
     result = lgm("data", "check", folder, "--json")
     assert result.exit_code == 1
@@ -1011,7 +1206,7 @@ def test_data_check_lists_bad_files_and_exits_with_1(pictures: Path, tmp_path: P
 def test_info_of_a_run(aegan: Path) -> None:
     shown = document("info", aegan, "--json")
     assert (shown["model"], shown["images"], shown["of images"], shown["stage"]) == ("aegan", 96, 96, "latent GAN")
-    assert shown["image shape"] == [1, 16, 16]
+    assert (shown["height"], shown["width"], shown["channels"]) == (16, 16, 1)
     assert shown["checkpoint"] == str(newest(aegan))
     assert shown["checkpoints"] == [str(p) for p in sorted((aegan / "checkpoints").glob("images-*"))]
     assert shown["configuration"]["options"]["hidden"] == [16]

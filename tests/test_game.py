@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import toy
 from torch import nn
 
 from models.base import Batch, Player, Schedule, Stage, Turn
+from models.config import parse_assignments
+from models.registry import MODELS, model_class
 from models.training import events
-from models.training.alarm import EARLY, FOR, CollapseAlarm, spread
+from models.training.alarm import EARLY, FOR, CollapseAlarm, advice, spread
 from models.training.schedules import factor
 from models.training.turn import Mover
 from models.zoo.wgan import generator_moves
@@ -116,7 +119,7 @@ def test_spread_by_hand() -> None:
 
 
 def test_the_alarm_speaks_once_when_samples_become_alike() -> None:
-    alarm = CollapseAlarm(various())
+    alarm = CollapseAlarm(various(), "try")
     alike = np.repeat(various(1), 16, 0)
     assert alarm.look(alike, EARLY / 2) is None  # an untrained generator is dull
     assert alarm.look(various(seed=1), EARLY / 2) is None
@@ -128,20 +131,52 @@ def test_the_alarm_speaks_once_when_samples_become_alike() -> None:
 
 
 def test_the_alarm_hears_a_generator_that_never_becomes_lively() -> None:
-    alarm = CollapseAlarm(various())
+    alarm = CollapseAlarm(various(), "try")
     assert alarm.look(np.repeat(various(2), 8, 0) // 4 + 90, EARLY) is not None
 
 
 def test_the_alarm_leaves_healthy_samples_alone() -> None:
-    alarm = CollapseAlarm(various())
+    alarm = CollapseAlarm(various(), "try")
     assert [alarm.look(various(seed=n), n / 10) for n in range(1, 10)] == [None] * 9
 
 
 def test_the_alarm_hears_a_discriminator_that_is_never_wrong_for_long() -> None:
-    alarm = CollapseAlarm(various())
+    alarm = CollapseAlarm(various(), "try")
     lines = [{"right": 1.0}] * (FOR - 1) + [{"right": 0.9}] + [{"right": 1.0}] * (FOR - 1) + [{"loss": 0.0}] + [{"right": 1.0}] * (2 * FOR)
     said = [n for n, line in enumerate(lines) if alarm.hear(line)]
     assert said == [3 * FOR - 1]
+
+
+def test_an_untrained_decoder_is_not_taken_for_a_collapse() -> None:
+    """Where the reconstructions of different images are alike as well, the decoder is the reason; each is said once."""
+    real, alike = various(), np.repeat(various(1), 16, 0)
+    alarm = CollapseAlarm(real, "try something")
+    assert alarm.look(alike, EARLY / 2, alike[:8]) is None
+    message, fix = alarm.look(alike, EARLY, alike[:8]) or ("", "")
+    assert "the decoder paints almost one picture" in message
+    assert "collapse" not in message
+    assert "train longer" in fix
+    assert "something" not in fix
+    assert alarm.look(alike, EARLY, alike[:8]) is None
+    message, fix = alarm.look(alike, EARLY, real[:8]) or ("", "")  # the decoder has learned, the prior or the game has not
+    assert "mode collapse" in message
+    assert fix == "try something"
+
+
+@pytest.mark.parametrize("name", list(MODELS.entries()))
+def test_only_options_that_the_model_has_are_recommended(name: str) -> None:
+    config = model_class(name).Config
+    said = advice(config(), name)
+    recommended = re.findall(r"--set (\w+=\w+)", said)
+    assert parse_assignments(config, recommended) or not recommended
+    assert ("augment=shift" in said) == (name in ("cgan", "dcgan", "gan", "wgan", "wgan-gp"))
+    assert ("the model wgan-gp" in said) == (name != "wgan-gp")
+
+
+def test_what_has_been_tried_is_not_recommended() -> None:
+    config = model_class("dcgan").Config
+    assert "--set norm=spectral" in advice(config(), "dcgan")
+    assert advice(config(augment="full", norm="spectral"), "dcgan") == "try a lower learning rate (--set), or the model wgan-gp"
 
 
 class Collapsing(toy.Toy):
@@ -170,3 +205,23 @@ def test_the_loop_warns_once_of_each_and_goes_on(tmp_path: Path) -> None:
     assert [("alike" in w.message, "discriminator" in w.message) for w in warnings] == [(True, False), (False, True)]
     assert all("wgan-gp" in w.fix for w in warnings)
     assert isinstance(seen[-1], events.Finished)
+
+
+class Muddy(Collapsing):
+    """It encodes as well, and its decoder paints one picture whatever the code."""
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        return image.flatten(1)[:, :3]
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(latent), 1, 16, 16)
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        return self.decode(noise)
+
+
+def test_the_loop_looks_at_reconstructions_as_well(tmp_path: Path) -> None:
+    seen = toy.train(tmp_path, Muddy, sample_every=8, log_every=8, images=96)
+    warnings = [e for e in seen if isinstance(e, events.Warned)]
+    assert ["paints almost one picture" in w.message for w in warnings][:1] == [True]
+    assert not any("mode collapse" in w.message for w in warnings)

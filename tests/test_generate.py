@@ -209,10 +209,28 @@ def test_grid_puts_images_in_rows_with_gaps() -> None:
     assert (picture == 255).sum() == picture.size - 5 * 12
 
 
-def test_grid_without_gaps_and_in_colour() -> None:
-    assert grid(images(4, channels=3), 2, gap=0, background=0).shape == (6, 8, 3)
-    assert np.array_equal(grid(images(2), 2, gap=0)[:, :, 0], np.repeat([[1] * 4 + [2] * 4], 3, 0))
+def test_grid_in_colour_and_from_a_list() -> None:
+    assert grid(images(4, channels=3), 2).shape == (2 + 2 * 5, 2 + 2 * 6, 3)
     assert np.array_equal(grid(list(images(3)), 3), grid(images(3), 3))
+
+
+def test_a_grid_has_no_more_columns_than_images() -> None:
+    assert np.array_equal(grid(images(3), 500), grid(images(3), 3))
+    assert np.array_equal(generate.rows([images(3), images(2)], 500), generate.rows([images(3), images(2)], 3))
+
+
+@pytest.mark.parametrize(("count", "columns", "lists"), [(5, 3, 1), (5, 3, 4), (6, 3, 2), (2, 9, 3)])
+def test_the_size_of_a_grid_is_known_before(count: int, columns: int, lists: int) -> None:
+    picture = generate.rows([images(count)] * lists, columns)
+    assert generate.grid_size(count, columns, (3, 4), lists) == picture.shape[:2]
+
+
+def test_a_grid_is_no_larger_than_what_can_be_read_again() -> None:
+    results.check_grid(77_000, (32, 32))
+    with pytest.raises(UserError, match="more than the limit of 89,478,485: -n"):
+        results.check_grid(78_000, (32, 32))
+    with pytest.raises(UserError, match="78,000 images"):
+        results.check_grid(7_800, (32, 32), 10_000, lists=10)
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (4, 2), (5, 3), (9, 3), (64, 8), (65, 9)])
@@ -243,9 +261,10 @@ def test_write_grid_and_pairs(tmp_path: Path) -> None:
 
 
 def test_write_singles_numbers_across_blocks(tmp_path: Path) -> None:
-    advanced: list[int] = []
-    assert results.write_singles(iter([images(2), images(3)]), tmp_path / "new" / "folder", advanced.append) == 5
-    assert advanced == [2, 3]
+    done: list[int] = []
+    blocks = results.counted(iter([images(2), images(3)]), done.append)
+    assert results.write_singles(blocks, tmp_path / "new" / "folder") == 5
+    assert done == [0, 2, 5]
     found = sorted((tmp_path / "new" / "folder").iterdir())
     assert [p.name for p in found] == [f"{n:06d}.png" for n in range(5)]
     assert [int(opened(p)[0, 0]) for p in found] == [1, 2, 1, 2, 3]

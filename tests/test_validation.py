@@ -49,8 +49,9 @@ def validated(happened: Iterable[events.Event]) -> list[events.Validated]:
 
 
 def warned(happened: Iterable[events.Event]) -> list[str]:
-    """Warnings, but for the note on which sub-folder is read."""
-    return [e.message for e in happened if isinstance(e, events.Warned) and "sub-folder train/" not in e.message]
+    """Warnings, but for those on which sub-folder is read and on how few steps there are."""
+    said = [e.message for e in happened if isinstance(e, events.Warned)]
+    return [message for message in said if "sub-folder train/" not in message and "too few to learn" not in message]
 
 
 # ---- what is measured ----------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,6 @@ from lgcli.guard import guarded
 app = typer.Typer(help="List the data sets, describe one, or check its files.", invoke_without_command=True)
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A data set, NAME:test, or a folder of images.")]
-Size = Annotated[Any, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out.")]
 
 
 @app.callback()
@@ -29,7 +27,7 @@ def _list(json: bool) -> None:
     render.listing("data sets", {n: e.summary for n, e in SETS.entries().items()}, json, "and any folder of images: --data path/to/folder")
 
 
-def info(data: Data, size: Size = None, skip_bad: SkipBad = False, data_root: o.DataRoot = None, json: o.Json = False) -> None:
+def info(data: Data, size: o.Size = None, skip_bad: o.SkipBad = False, data_root: o.DataRoot = None, json: o.Json = False) -> None:
     """Show a data set's size, channels, classes and counts."""
     from lgcli import render
     from models.data.load import describe, load

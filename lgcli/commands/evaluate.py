@@ -46,9 +46,9 @@ def evaluate(
     ] = None,
     force: o.Force = False,
     no_cache: o.NoCache = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out.")] = False,
+    skip_bad: o.SkipBad = False,
     data_root: o.DataRoot = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     json: o.Json = False,
 ) -> None:
@@ -59,7 +59,7 @@ def evaluate(
     if output is not None:
         o.free_path(output, force, "-o")
     target = evaluation.report_path(run, output)  # before the work begins
-    with render.reading() as advance:
+    with render.progress() as advance:
         found = evaluation.evaluate(
             run,
             data=data,

@@ -26,9 +26,9 @@ def fid(
         typer.Option("--save-stats", metavar="FILE", help="Keep A's statistics there (.safetensors), to be given as A or B later."),
     ] = None,
     no_cache: o.NoCache = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out.")] = False,
+    skip_bad: o.SkipBad = False,
     data_root: o.DataRoot = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -42,7 +42,7 @@ def fid(
         if save_stats.suffix != evaluation.STATISTICS:
             raise UserError("statistics are written as safetensors", f"--save-stats {save_stats}", "give a name that ends in .safetensors")
         o.free_path(save_stats, force, "--save-stats")
-    with render.reading() as advance:
+    with render.progress() as advance:
         found = evaluation.fid(
             a,
             b,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,14 +36,10 @@ def inpaint(
     attributes: o.Attributes = None,
     steps: o.Steps = 300,
     restarts: o.Restarts = 4,
-    output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-inpainted.png")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write the single completed images here instead.", show_default=False)
-    ] = None,
+    output: o.Picture = None,
+    out: o.Singles = None,
     data_root: o.DataRoot = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -53,7 +48,7 @@ def inpaint(
 
     A model that encodes is asked again and again, and what is known is put back each time; one that only samples is searched by projection
     (--steps, --restarts). A conditional model is told what each image shows by --label or --attributes, one for all or one for each, or
-    `--label true`; else its own classifier says what is most likely, before each iteration.
+    `--label true`; else its own classifier says what is most likely, before each iteration. --out writes the completed images.
     """
     from lgcli import render
     from models import api, conditions, masks, results
@@ -65,10 +60,12 @@ def inpaint(
         raise UserError(f"iteration {shown[-1]} of {iterations}", "--show", "give numbers up to --iterations")
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
+    if out is None:
+        results.check_grid(2 + len(shown), trained.model.spec.size, 2 + len(shown), lists=len(originals), singles=True)
     holes = masks.gather(mask, names, seed, trained.model.spec.size)
     told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth, trusting=False)
     path = o.picture_path(output, f"{api.name_of(run)}-inpainted", force) if out is None else o.free_path(out, force, "--out")
-    with render.reading() as advance:
+    with render.progress() as advance:
         search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": lambda done, total: advance("inpainting", done, total)}
         found = trained.inpaint(originals, holes, iterations=iterations, seed=seed, **told, **search)
     if out is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,12 +33,10 @@ def interpolate(
             metavar="NAME=0|1,...", help="The same for models asked by attributes; give it twice for from and to.", show_default=False
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="The strip's file.", show_default="RUN's name-interpolation.png")
-    ] = None,
+    output: o.Picture = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the strip.")] = False,
     data_root: o.DataRoot = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -59,12 +56,13 @@ def interpolate(
     if grid and gif:
         raise UserError("both --grid and --gif", "--gif", "a grid is no single way: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
+    results.check_grid(number, trained.model.spec.size, number, lists=number if grid else 1)
     target = o.picture_path(output, f"{api.name_of(run)}-interpolation", force)
     animation = target.with_suffix(".gif")
     if gif:
         o.free_path(animation, force, "-o")
-    with render.progress("projecting", steps) as advance:
-        search = {"steps": steps, "restarts": restarts, "seed": seed, "progress": lambda done, total: advance(1)}
+    with render.progress() as advance:
+        watch: dict[str, Any] = {"progress": lambda done, total: advance("projecting", done, total)}
         way = trained.way(
             a,
             b,
@@ -73,7 +71,7 @@ def interpolate(
             path=path,  # type: ignore[arg-type]
             space=space,  # type: ignore[arg-type]
             data_root=o.root(data_root),
-            search=search,
+            search={"steps": steps, "restarts": restarts, "seed": seed, **watch},
             label=label or None,
             attributes=[conditions.parse_attributes([words]) or {} for words in attributes] if attributes else None,
         )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from lgcli import options as o
 
@@ -19,15 +16,10 @@ def project(
     seed: o.Seed = 0,
     label: o.Shown = None,
     attributes: o.Attributes = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-projections.png")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Write single images and noise.safetensors here instead.", show_default=False),
-    ] = None,
+    output: o.Picture = None,
+    out: o.Singles = None,
     data_root: o.DataRoot = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -36,6 +28,7 @@ def project(
 
     It needs no encoder. A conditional model is told what each image shows: by the data's own labels, or by --label or --attributes,
     one for all images or one for each. Where nobody says, its own classifier does, if it has one.
+    --out writes the projections, and noise.safetensors.
     """
     from lgcli import render
     from models import api, conditions, results
@@ -43,10 +36,12 @@ def project(
     o.check_single_output(output, out)
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
+    if out is None:
+        results.check_grid(len(originals), trained.model.spec.size, results.PAIRS, lists=2, singles=True)
     told: dict[str, Any] = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-projections", force) if out is None else o.free_path(out, force, "--out")
     render.note_if_guessed(trained, told)
-    with render.reading() as advance:
+    with render.progress() as advance:
         told |= {"steps": steps, "restarts": restarts, "seed": seed}
         found = trained.project(originals, **told, progress=lambda done, total: advance("projecting", done, total))
     if out is None:

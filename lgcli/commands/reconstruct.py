@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from lgcli import options as o
 
 
@@ -16,11 +11,9 @@ def reconstruct(
     number: o.Count = 32,
     label: o.Shown = None,
     attributes: o.Attributes = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-reconstructions.png")
-    ] = None,
+    output: o.Picture = None,
     data_root: o.DataRoot = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -35,6 +28,7 @@ def reconstruct(
 
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
+    results.check_grid(len(originals), trained.model.spec.size, results.PAIRS, lists=2)
     told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
     again, errors = trained.reconstruct(originals, **told)

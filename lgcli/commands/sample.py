@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,15 +29,13 @@ def sample(
         float | None,
         typer.Option(metavar="T", help="Cut the noise off at plus and minus T: less variety, fewer failures.", show_default="none"),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="The grid's file.", show_default="RUN's name-samples.png")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write single images here instead.", show_default=False)] = None,
+    output: o.Picture = None,
+    out: o.Singles = None,
     batch: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Images held in memory at a time; changes no image.")] = 256,
     columns: Annotated[
         int | None, typer.Option(parser=o.count, metavar="N", help="Columns of the grid.", show_default="square, or a row a class")
     ] = None,
-    device: o.Device = "auto",
+    device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -70,20 +67,20 @@ def sample(
     made: dict[str, Any] = {"images": total, "seed": seed}
     made |= {"labels": [shown.name for shown in classes]} if classes else {}
     made |= {"truncation": truncation} if truncation is not None else {}
+    if out is None:
+        results.check_grid(count, trained.model.spec.size, columns or (count if classes else None), max(len(classes), 1), singles=True)
     path = o.picture_path(output, f"{api.name_of(run)}-samples", force) if out is None else o.free_path(out, force, "--out")
     if not asked:
         _say_what_is_drawn(trained, [shown.name for shown in classes])
-    if out is None:
-        images = np.concatenate(list(blocks))
-        if classes:
-            results.write_rows(np.split(images, len(classes)), path, columns or count)
+    with render.progress() as advance:
+        blocks = results.counted(blocks, lambda done: advance("sampling", done, total))
+        if out is not None:
+            made["files"] = results.write_singles(blocks, out, [shown.stem for shown in classes], count)
+        elif classes:
+            results.write_rows(np.split(np.concatenate(list(blocks)), len(classes)), path, columns or count)
         else:
-            results.write_grid(images, path, columns)
-        render.result({"grid": str(path), **made}, f"{path}", json)
-        return
-    with render.progress("sampling", total) as advance:
-        files = results.write_singles(blocks, out, advance, [shown.stem for shown in classes], count)
-    render.result({"folder": str(out), **made, "files": files}, f"{out}: {total} images", json)
+            results.write_grid(np.concatenate(list(blocks)), path, columns)
+    render.result({"grid" if out is None else "folder": str(path), **made}, f"{path}" if out is None else f"{out}: {total} images", json)
 
 
 def _say_what_is_drawn(trained: Trained, classes: list[str]) -> None:

@@ -37,20 +37,20 @@ def train(
     epochs: Annotated[float | None, typer.Option(metavar="N", help="The same in passes over the data.", show_default=False)] = None,
     batch: Annotated[int | None, typer.Option(parser=o.count, metavar="N", help="Images a step.", show_default="preset's")] = None,
     seed: Annotated[int | None, typer.Option(parser=o.seed, metavar="N", help="Same seed, same weights.", show_default="0")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")] = None,
+    device: o.Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", show_default="fp32")] = None,
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the networks first.", show_default="no-compile")
     ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Threads that prepare batches ahead.", show_default="0")] = None,
-    size: Annotated[Any, typer.Option(parser=o.size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")] = None,
+    size: o.Size = None,
     fit: Annotated[str | None, typer.Option(help="crop, pad or stretch to the size.", show_default="crop")] = None,
     channels: Annotated[str | None, typer.Option(help="auto, 1 or 3.", show_default="auto")] = None,
     background: Annotated[
         Any,
         typer.Option(parser=o.colour, metavar="COLOUR", help="What transparent pixels lie on.", show_default="white"),
     ] = None,
-    skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave unreadable images out.", show_default=False)] = None,
+    skip_bad: o.SkipBad = False,
     base: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="A trained auto-encoder to start from, instead of the first stage.", show_default=False),
@@ -87,7 +87,7 @@ def train(
         "fit": fit,
         "channels": channels,
         "background": background,
-        "skip_bad": skip_bad,
+        "skip_bad": skip_bad or None,
         "base": o.root(base),
         "sample_every": sample_every,
         "save_every": save_every,
@@ -115,14 +115,10 @@ def train(
 
     if resume is not None:
         from models import api
-        from models.training.checkpoint import newest_valid
 
         if data is not None:
             settings["data"] = data
-        if assignments or augment:
-            from models.registry import model_class
-
-            settings["options"] = _options(model_class(newest_valid(resume)[0].model).Config, assignments, augment)
+        settings["options"] = lambda config: _options(config, assignments, augment)
         render.training(api.resume(resume, accept_data=accept_data, **settings), json_lines)
         return
 

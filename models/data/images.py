@@ -114,12 +114,12 @@ def _opened(source: Source) -> Iterator[Image.Image]:
             image: Image.Image = stack.enter_context(Image.open(file, formats=FORMATS))
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise BadImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS:,}")
+                raise BadImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS:,} (make it smaller first)")
             yield image
         except BadImage:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise BadImage(f"more pixels than the limit of {MAX_PIXELS:,}") from error
+            raise BadImage(f"more pixels than the limit of {MAX_PIXELS:,} (make it smaller first)") from error
         except UnidentifiedImageError as error:
             raise BadImage(_what_it_is(start)) from error
         except ValueError as error:

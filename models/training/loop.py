@@ -32,7 +32,7 @@ from models.data.images import save_png
 from models.errors import ContractError, Interrupted, RunFailed, UserError, printable
 from models.randomness import seed_torch
 from models.training import checkpoint, events, signals
-from models.training.alarm import CollapseAlarm
+from models.training.alarm import CollapseAlarm, advice
 from models.training.averaging import Averages
 from models.training.checkpoint import Header
 from models.training.distributed import Ranks
@@ -121,7 +121,7 @@ class _Trainer:
         self.journal = Journal(job.run / "log.jsonl", self.images) if job.ranks.writes else None
         self.mover: Mover | None = None
         self.stage = self.stages[0]
-        self.alarm = CollapseAlarm(job.batches.data.images[:SAMPLES])
+        self.alarm = CollapseAlarm(job.batches.data.images[:SAMPLES], advice(self.model.config, self.config.model))
         self.clock = _Clock()
         self.checked = self.images  # weights were finite here
         self.saved_at = self.images if job.start else -1
@@ -288,19 +288,19 @@ class _Trainer:
         if not self.job.ranks.writes:
             return
         folder = self.job.run / "samples"
-        alarm, pictures = None, {}
+        alarm, again, pictures = None, None, {}
         kind, first = generate.condition_of(self.model), self.job.batches.at(np.arange(min(SAMPLES, len(self.job.batches))))
         told = getattr(first, kind) if kind else None  # what the first images show
         with self.averages.applied():
-            if isinstance(self.model, Samples) and stage.samples:
-                examples = told if kind == "attributes" else None
-                made = np.concatenate(list(generate.sample(self.model, SAMPLES, self.config.seed, examples=examples)))
-                pictures["sample"] = generate.grid(made, 8)
-                alarm = self.alarm.look(made, progress) if len(stage.players) > 1 else None  # one player alone plays no game
             if isinstance(self.model, Encodes):
                 shown = self.job.batches.data.images[:RECONSTRUCTIONS]
                 again, _ = generate.reconstruct(self.model, shown, None if told is None else told[: len(shown)])
                 pictures["reconstruction"] = generate.pairs(shown, again, 8)
+            if isinstance(self.model, Samples) and stage.samples:
+                examples = told if kind == "attributes" else None
+                made = np.concatenate(list(generate.sample(self.model, SAMPLES, self.config.seed, examples=examples)))
+                pictures["sample"] = generate.grid(made, 8)
+                alarm = self.alarm.look(made, progress, again) if len(stage.players) > 1 else None  # one player alone plays no game
         if alarm:
             yield events.Warned(self.images, *alarm)
         for kind, picture in pictures.items():

@@ -133,7 +133,7 @@ def train_on_a_full_disk(data: str, run: str) -> list[Any]:
 
 def test_A3_disk_full_at_a_periodic_save(straight: Any, pictures: Path, tmp_path: Path) -> None:
     happened = support.call(train_on_a_full_disk, str(pictures), str(tmp_path))
-    warned = [e for e in happened if isinstance(e, events.Warned) and "picture" not in e.message]
+    warned = [e for e in happened if isinstance(e, events.Warned) and "picture" not in e.message and "too few" not in e.message]
     assert [e.images for e in warned] == [48, 72]
     for event in warned:
         assert "could not be written" in event.message

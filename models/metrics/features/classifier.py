@@ -2,7 +2,7 @@
 
 ::
 
-    trained = models.load("runs/classifier-mnist")
+    trained = lgm.load("runs/classifier-mnist")  # import lgcli as lgm
     look = ClassifierFeatures(trained.model, "classifier:runs/classifier-mnist", fit=trained.header.config.fit)
 
 The features are what the classifier's last layer sees, the logits its answers. Distances between them mean something among runs that were
