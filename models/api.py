@@ -104,7 +104,7 @@ def stream(
         built = build(config, spec_of(loaded), device)
         if config.base is not None:
             _take_base(built, config, Path(config.base))
-        first = _first_run(config.model, data)
+        first = _first_run(model, data)
         taken = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
         told = (*taken, *_short(config, built.stages()))
         yield from loop.train(_job(config, built, loaded, run, device, ranks, warnings=told, fused=fused))
