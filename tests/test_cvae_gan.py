@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
+import support
 import torch
 from support import small
 from torch import Tensor
 
 from models.base import DataSpec
 from models.config import check
+from models.data.batches import Batches
 from models.nets.conditions import as_vector, join
+from models.nets.moving import MovingMeans
 from models.registry import model_class
 from models.zoo.cvae_gan import CVAEGAN
 
@@ -28,24 +32,55 @@ def rows(*values: tuple[float, float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
-def test_class_centres_are_moving_averages() -> None:
+def test_class_centres_are_moving_means() -> None:
     """Class 0 has two real images and two fakes, class 1 one of each, class 2 none; then only class 0 comes again."""
-    model = made(decay=0.75)
+    model = made(decay=0.5)
     label = torch.tensor([0, 1, 0])
     real, fake = rows((2, 0), (5, 5), (4, 0)), rows((0, 0), (5, 7), (2, 4))
     assert model.centre_distance(real, fake, label).item() == pytest.approx(((3 - 1) ** 2 + (0 - 2) ** 2 + 2**2) / 2)
-    assert model.real_centres.tolist() == [[3, 0], [5, 5], [0, 0]]
-    assert model.fake_centres.tolist() == [[1, 2], [5, 7], [0, 0]]
-    assert model.centres_seen.tolist() == [1, 1, 0]
-
-    model.centre_distance(rows((7, 2)), rows((1, 2)), torch.tensor([0]))  # the second batch of class 0: a plain mean
-    assert model.real_centres.tolist() == [[5, 1], [5, 5], [0, 0]]
-    for _ in range(2):
-        model.centre_distance(rows((5, 1)), rows((1, 2)), torch.tensor([0]))
-    found = model.centre_distance(rows((9, 1)), rows((1, 2)), torch.tensor([0]))  # the fifth: a share of 1 - decay
-    assert model.real_centres.tolist() == [[6, 1], [5, 5], [0, 0]]
-    assert model.centres_seen.tolist() == [5, 1, 0]
+    found = model.centre_distance(rows((9, 2)), rows((1, 2)), torch.tensor([0]))  # beside half the weight of the two before: as much
     assert found.item() == pytest.approx(((6 - 1) ** 2 + (1 - 2) ** 2) / 2)  # absent classes do not count
+    assert model.real_centres.counts.tolist() == [[2], [1], [0]]
+
+
+def test_a_class_that_one_rank_has_not_met_yet_is_no_zero_to_the_others() -> None:
+    """Ranks average their buffers. An average of centres would put the class half way to zero."""
+    here, there = MovingMeans(2, 2, decay=0.5), MovingMeans(2, 2, decay=0.5)
+    here(rows((6, 2), (1, 1)), torch.tensor([[2.0], [1.0]]))
+    there(rows((0, 0), (3, 3)), torch.tensor([[0.0], [1.0]]))
+    for mine, other in zip(here.buffers(), there.buffers(), strict=True):
+        mine.copy_((mine + other) / 2)
+    assert here(torch.zeros(2, 2), torch.zeros(2, 1)).tolist() == [[3, 1], [2, 2]]
+
+
+def test_features_count_in_the_unit_of_the_pixels() -> None:
+    """Wider networks, whose features are larger, leave every loss as it is: the weights carry over from net to net."""
+    losses = []
+    for scale in (1.0, 7.0):
+        model = made(decay=0.5)
+        with torch.no_grad():  # features, and all that is made of them, but for what the answers are
+            for network, answer in ((model.discriminator, model.logit), (model.classifier, model.class_logits)):
+                last = network.net[-1]
+                assert isinstance(last, torch.nn.Linear)
+                last.weight.mul_(scale)
+                last.bias.mul_(scale)
+                answer.weight.div_(scale)
+        batch = Batches(support.image_data(8, 16, 16, 1), torch.device("cpu")).at(range(8))
+        torch.manual_seed(0)
+        (turn,) = model.turns(batch, 0)
+        losses.append({name: loss.item() for name, loss in turn.losses.items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_only_real_images_make_the_classifiers_statistics() -> None:
+    """It judges real images in use; statistics of fakes would make it see them otherwise than it has learned to."""
+    model = made()
+    alone = copy.deepcopy(model)
+    batch = Batches(support.image_data(8, 16, 16, 1), torch.device("cpu")).at(range(8))
+    list(model.turns(batch, 0))
+    alone.features(batch.image)
+    for name, buffer in model.classifier.named_buffers():
+        assert torch.equal(buffer, alone.classifier.get_buffer(name)), name
 
 
 def test_the_centres_gradient_is_the_batchs_own_at_its_full_size() -> None:
@@ -58,15 +93,6 @@ def test_the_centres_gradient_is_the_batchs_own_at_its_full_size() -> None:
     assert real.grad is None
     assert fake.grad is not None
     assert torch.allclose(fake.grad, rows((-1, 1), (-1, 1)))  # (2 - 4, 2 - 0) / 2
-    assert not model.fake_centres.requires_grad
-
-
-def test_the_mean_of_real_features_is_a_moving_average() -> None:
-    model = made(decay=0.5)
-    for features, expected in ((rows((2, 0), (4, 2)), [3, 1]), (rows((5, 5)), [4, 3]), (rows((0, 1)), [2, 2])):
-        assert model.real_mean_with(features.requires_grad_()).tolist() == expected
-    assert model.real_mean.tolist() == [2, 2]
-    assert not model.real_mean.requires_grad
 
 
 def test_conditions_are_unit_vectors_as_loud_as_the_noise() -> None:

@@ -25,18 +25,14 @@ from torch import Tensor, nn
 
 from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, kl_to_standard_normal, real_loss, squared_error
+from models.nets.batch_norm import as_in_use
 from models.nets.conditions import as_vector, condition_size, join
 from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder
+from models.nets.moving import MovingMeans
 from models.nets.posterior import conditional_posterior, drawn
 
 
 class CVAEGAN(LatentModel):
-    real_mean: Tensor
-    real_centres: Tensor
-    fake_centres: Tensor
-    centres_seen: Tensor
-    steps_seen: Tensor
-
     @dataclass(frozen=True)
     class Config:
         condition: Literal["label", "identity"] = "label"  # what the images are asked to show
@@ -85,11 +81,9 @@ class CVAEGAN(LatentModel):
         self.logit = nn.Linear(config.features, 1)
         self.classifier = ConvDiscriminator(spec, config.widths, outputs=config.features)
         self.class_logits = nn.Linear(config.features, classes)
-        self.register_buffer("real_mean", torch.zeros(config.features))
-        self.register_buffer("real_centres", torch.zeros(classes, config.features))
-        self.register_buffer("fake_centres", torch.zeros(classes, config.features))
-        self.register_buffer("steps_seen", torch.zeros(()))
-        self.register_buffer("centres_seen", torch.zeros(classes))  # batches that had the class
+        self.real_mean = MovingMeans(1, config.features, config.decay)  # of the discriminator's features
+        self.real_centres = MovingMeans(classes, config.features, config.decay)  # of the classifier's
+        self.fake_centres = MovingMeans(classes, config.features, config.decay)
 
     # --- objective ---
 
@@ -115,24 +109,30 @@ class CVAEGAN(LatentModel):
             yield Turn({"discriminator": real_loss(self.logit(self.seen(image))) + fake_loss(self.logit(self.seen(fake)))})
 
         mean, log_variance = self.posterior(image, shown)
-        again = torch.tanh(self.generator(join(drawn(mean, log_variance), shown))).float()
-        fake = torch.tanh(self.generator(join(self.noise(batch), shown))).float()
+        # One batch for both: the generator's batch norms then know the mixture that they will meet in use.
+        codes, twice = torch.cat([drawn(mean, log_variance), self.noise(batch)]), torch.cat([shown, shown])
+        again, fake = torch.tanh(self.generator(join(codes, twice))).float().chunk(2)
 
         seen_real, seen_again, seen_fake = self.seen(image), self.seen(again), self.seen(fake)
         on_real, on_again, on_fake = self.logit(seen_real), self.logit(seen_again), self.logit(seen_fake)
         discriminator = real_loss(on_real) + (fake_loss(on_again) + fake_loss(on_fake)) / 2
-        named_real, named_again, named_fake = self.features(image), self.features(again), self.features(fake)
-        logits = self.logits(named_real)
+        logits = self.logits(self.features(image))
         classifier = F.cross_entropy(logits, label)
+        with as_in_use(self.classifier):
+            named_real, named_again, named_fake = self.features(image).detach(), self.features(again), self.features(fake)
 
         pixels = 2 * squared_error(again, image).mean()  # half the squared distance of images in [-1, 1]
-        features = half_square(seen_again - seen_real.detach()) + half_square(named_again - named_real.detach())
+        # Features count in the unit of the pixels: as if they varied among images as much as these do.
+        seen_unit = spread(image) / spread(torch.cat([seen_real, seen_fake]))
+        named_unit = spread(image) / spread(torch.cat([named_real, named_fake]))
+        features = seen_unit * half_square(seen_again - seen_real.detach()) + named_unit * half_square(named_again - named_real)
         pairwise = pixels + features
         if c.game == "means":
-            game = c.mean_weight * half_square((seen_fake.mean(0) - self.real_mean_with(seen_real)).unsqueeze(0))
+            mean_of_real = self.real_mean(seen_real.sum(0, keepdim=True), seen_real.new_full((1, 1), len(seen_real)))
+            game = c.mean_weight * seen_unit * half_square(seen_fake.mean(0, keepdim=True) - mean_of_real)
         else:
             game = real_loss(on_fake)
-        centres = self.centre_distance(named_real, named_fake, label)
+        centres = named_unit * self.centre_distance(named_real, named_fake, label)
         kl = kl_to_standard_normal(mean, log_variance).mean()
         yield Turn(
             {
@@ -159,33 +159,18 @@ class CVAEGAN(LatentModel):
         """The discriminator's last hidden layer: (B, C, H, W) -> (B, features)."""
         return F.leaky_relu(self.discriminator(image).float(), 0.2)
 
-    def real_mean_with(self, features: Tensor) -> Tensor:
-        """The moving average of the discriminator's mean feature on real images, after this batch: (B, F) -> (F,)."""
-        self.real_mean.lerp_(features.detach().mean(0), self.share(self.steps_seen))
-        self.steps_seen.add_(1)
-        return self.real_mean.clone()
-
     def centre_distance(self, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
         """Half the squared distance of real and fake class centres, summed over the classes of the batch: (B, F) twice, (B,) -> scalar."""
-        classes = len(self.real_centres)
-        count = torch.bincount(label, minlength=classes).unsqueeze(1)
-        present = count > 0
+        classes = len(self.real_centres.counts)
+        count = torch.bincount(label, minlength=classes).unsqueeze(1).float()
 
-        def batch_centres(features: Tensor) -> Tensor:
-            return features.new_zeros(classes, features.shape[1]).index_add(0, label, features) / count.clamp_min(1)
+        def sums(features: Tensor) -> Tensor:
+            return features.new_zeros(classes, features.shape[1]).index_add(0, label, features)
 
-        share = self.share(self.centres_seen).unsqueeze(1) * present
-        now = batch_centres(fake)
-        for centres, found in ((self.real_centres, batch_centres(real)), (self.fake_centres, now)):
-            centres.lerp_(found.detach(), share)
-        self.centres_seen.add_(present.squeeze(1))
-        # The centres' values are the moving averages', the gradient is the batch's, at its full size.
-        distance = self.fake_centres - self.real_centres + (now - now.detach())
-        return (distance.square() * present).sum() / 2
-
-    def share(self, seen: Tensor) -> Tensor:
-        """A batch's share of a moving average that has taken in `seen` batches: a plain mean at first, 1 - decay later."""
-        return (1 / (seen + 1)).clamp_min(1 - self.config.decay)
+        now = sums(fake) / count.clamp_min(1)
+        apart = self.fake_centres(sums(fake), count) - self.real_centres(sums(real), count)
+        # The centres' values are the moving means', the gradient is the batch's, at its full size.
+        return ((apart + now - now.detach()).square() * (count > 0)).sum() / 2
 
     # --- capabilities ---
 
@@ -216,6 +201,12 @@ class CVAEGAN(LatentModel):
     def classify(self, image: Tensor) -> Tensor:
         """What an image shows: (B, C, H, W) -> logits (B, K)."""
         return self.logits(self.features(image))
+
+
+def spread(x: Tensor) -> Tensor:
+    """The mean squared distance of a batch's items from their mean, without gradient: (B, ...) -> scalar."""
+    flat = x.detach().flatten(1)
+    return (flat - flat.mean(0)).square().sum(1).mean().clamp_min(1e-12)
 
 
 def half_square(difference: Tensor) -> Tensor:

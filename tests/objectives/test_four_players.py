@@ -10,7 +10,7 @@ import torch
 from formulas import COUNT, SPEC, agree, batch, bounded, close, half_kl, items, made, minus_log, minus_log_of_not, share_right, turns
 from torch import Tensor
 
-Means = dict[int, Tensor]  # moving averages by class
+Sums = dict[int, tuple[Tensor | float, float]]  # of each class, what it sums up to and how many there were
 
 
 def half_length(difference: Tensor) -> Tensor:
@@ -18,10 +18,17 @@ def half_length(difference: Tensor) -> Tensor:
     return (difference**2).sum() / (2 * len(difference))
 
 
-def moved_average(old: Tensor | None, new: Tensor, seen: int, decay: float) -> Tensor:
-    """A plain mean of the batches at first; from where its share would fall below 1 - decay on, that share."""
-    share = max(1 / (seen + 1), 1 - decay)
-    return new if old is None else (1 - share) * old + share * new
+def variation(features: Tensor) -> Tensor:
+    """The mean squared distance from the mean; a constant."""
+    flat = features.detach().flatten(1)
+    return ((flat - flat.mean(0)) ** 2).sum() / len(flat)
+
+
+def moved_mean(kept: Sums, key: int, rows: Tensor, decay: float) -> Tensor:
+    """The mean of all rows so far, those of earlier batches weighing less."""
+    total, count = kept.get(key, (0.0, 0.0))
+    kept[key] = (decay * total + rows.detach().sum(0), decay * count + len(rows))
+    return torch.as_tensor(kept[key][0] / kept[key][1])
 
 
 @pytest.mark.parametrize(
@@ -38,10 +45,9 @@ def test_four_players_each_on_its_own_loss(options: dict[str, Any], monkeypatch:
     model, draws = made("cvae-gan", monkeypatch, **options)
     c = model.config
     classes = len(SPEC.classes) if c.condition == "label" else SPEC.identities
-    mean_of_real: Tensor | None = None
-    real_centres: Means = {}
-    fake_centres: Means = {}
-    times: dict[int, int] = {}
+    means: Sums = {}
+    real_centres: Sums = {}
+    fake_centres: Sums = {}
 
     for number in range(3):
         data = items(seed=number)
@@ -54,8 +60,8 @@ def test_four_players_each_on_its_own_loss(options: dict[str, Any], monkeypatch:
         def asked(vector: Tensor, shown: Tensor = shown) -> Tensor:
             return torch.cat([vector, math.sqrt(vector.shape[1]) * shown], 1)
 
-        def painted(vector: Tensor) -> Tensor:
-            return torch.tanh(model.generator(asked(vector)))
+        def painted(vector: Tensor, shown: Tensor = shown) -> Tensor:
+            return torch.tanh(model.generator(asked(vector, shown)))
 
         for _ in range(c.discriminator_steps - 1):
             turn = next(step)
@@ -65,33 +71,36 @@ def test_four_players_each_on_its_own_loss(options: dict[str, Any], monkeypatch:
         turn = next(step)
         heads = model.heads(asked(torch.nn.functional.leaky_relu(model.encoder(image), 0.2)))
         mean, log_variance = heads[:, : c.latent], bounded(heads[:, c.latent :])
-        again, fake = painted(mean + torch.exp(log_variance / 2) * draws.normal[-1]), painted(draws.prior[-1])
+        codes = torch.cat([mean + torch.exp(log_variance / 2) * draws.normal[-1], draws.prior[-1]])
+        again, fake = painted(codes, torch.cat([shown, shown])).chunk(2)  # one batch, one batch norm
 
         seen_real, seen_again, seen_fake = (model.seen(x) for x in (image, again, fake))
         on_real, on_again, on_fake = (model.logit(x) for x in (seen_real, seen_again, seen_fake))
         discriminator = minus_log(on_real) + 0.5 * minus_log_of_not(on_again) + 0.5 * minus_log_of_not(on_fake)
 
+        model.classifier.eval()  # it looks at fakes with the statistics of real images
         named_real, named_again, named_fake = (model.features(x) for x in (image, again, fake))
-        logits = model.class_logits(named_real)
+        model.classifier.train()
+        logits = model.class_logits(model.features(image))
         classifier = -sum(torch.log(row.exp()[n] / row.exp().sum()) for row, n in zip(logits, label, strict=True)) / COUNT
 
         pixels = half_length((again - image).flatten(1))
-        features = half_length(seen_again - seen_real.detach()) + half_length(named_again - named_real.detach())
+        seen_unit = variation(image) / variation(torch.cat([seen_real, seen_fake]))
+        named_unit = variation(image) / variation(torch.cat([named_real, named_fake]))
+        features = seen_unit * half_length(seen_again - seen_real.detach()) + named_unit * half_length(named_again - named_real.detach())
         pairwise = pixels + features
 
-        mean_of_real = moved_average(mean_of_real, seen_real.detach().mean(0), number, c.decay)
-        matched = ((seen_fake.mean(0) - mean_of_real) ** 2).sum() / 2
-        game = c.mean_weight * matched if c.game == "means" else minus_log(on_fake)
+        matched = ((seen_fake.mean(0) - moved_mean(means, 0, seen_real, c.decay)) ** 2).sum() / 2
+        game = c.mean_weight * seen_unit * matched if c.game == "means" else minus_log(on_fake)
 
         centres, value = torch.zeros(()), torch.zeros(())
         for k in sorted(set(label.tolist())):
             now = named_fake[label == k].mean(0)
-            for kept, new in ((real_centres, named_real[label == k].mean(0)), (fake_centres, now)):
-                kept[k] = moved_average(kept.get(k), new.detach(), times.get(k, 0), c.decay)
-            times[k] = times.get(k, 0) + 1
-            apart = fake_centres[k] - real_centres[k]  # between moving averages, with the slope of the batch's own centre
+            apart = moved_mean(fake_centres, k, named_fake[label == k], c.decay)
+            apart = apart - moved_mean(real_centres, k, named_real[label == k], c.decay)
+            # Between moving averages, with the slope of the batch's own centre.
             centres, value = centres + (apart * now).sum(), value + (apart**2).sum() / 2
-        centres = centres - centres.detach() + value
+        centres = named_unit * (centres - centres.detach() + value)
 
         kl = half_kl(mean, log_variance)
         agree(
