@@ -8,9 +8,12 @@ pairwise.
 
 All four losses are taken on one graph, before anyone moves. Means over real images, and class centres of both sides, are moving averages,
 because a batch holds few images of a class; the gradient is that of the batch's own means, at its full size. Features are those of the
-last hidden layer. The preset `paper` has the paper's weights, which stand beside the squared error of sixty times as many pixels; the
-defaults are for small images. With 3 for the KL, noise falls where no image's code is, and samples match the means while they show
-nothing; with 1e-3 for the means and the centres these are hardly felt.
+last hidden layer, in the unit of the pixels (as if features of real images and fakes varied as much as images do): their own size
+depends on the network and grows while it learns, and no weight would suit two networks.
+
+The discriminator's batch norms see real images and fakes each by itself, as in any GAN. The classifier's know real images only, and
+fakes are shown to it as it is in use: normalised by their own batch, they would have the right mean in every channel whatever they show,
+and there would be little left to match. The generator's see codes and noise in one batch.
 """
 
 from __future__ import annotations
@@ -39,9 +42,9 @@ class CVAEGAN(LatentModel):
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         features: Annotated[int, Range(1, 8192)] = 256  # of the discriminator's and the classifier's last hidden layer
-        kl_weight: Annotated[float, Range(0, 1e6)] = 20.0  # lambda 1: less makes sharper reconstructions and worse samples
+        kl_weight: Annotated[float, Range(0, 1e6)] = 3.0  # lambda 1: less makes sharper reconstructions and worse samples
         reconstruction_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 2: pixels and features, pairwise
-        mean_weight: Annotated[float, Range(0, 1e6)] = 0.1  # lambda 3: the mean of the discriminator's features
+        mean_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 3: the mean of the discriminator's features
         class_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 4: the class centres of the classifier's features
         game: Literal["means", "ordinary"] = "means"  # what samples are paid for: matching means, or -log D with weight 1
         decay: Annotated[float, Range(0, 1)] = 0.9  # of the moving averages of means and centres
@@ -56,16 +59,8 @@ class CVAEGAN(LatentModel):
         "default": Preset(1_200_000),
         "paper": Preset(
             4_000_000,
-            options={
-                "latent": 256,
-                "kl_weight": 3.0,
-                "mean_weight": 1e-3,
-                "class_weight": 1e-3,
-                "decay": 0.99,
-                "lr": 2e-4,
-                "schedule": "constant",
-            },
-            about="the paper's code size and weights, for 128x128 photos",
+            options={"latent": 256, "decay": 0.99, "lr": 2e-4, "schedule": "constant"},
+            about="the paper's code size; its 1e-3 for means and centres goes with features of their own size",
         ),
     }
 
