@@ -25,7 +25,7 @@ from models.data.load import load, parse
 from models.losses import fake_loss, real_loss
 from models.nets.conditions import as_vector, join
 from models.training import checkpoint
-from models.zoo.cvae_gan import CVAEGAN, half_square
+from models.zoo.cvae_gan import CVAEGAN, half_square, spread
 
 POINTS, BATCHES, BATCH = 6, 20, 64
 
@@ -45,10 +45,11 @@ def payments(model: CVAEGAN, batches: Batches) -> dict[str, float]:
         real, seen = model.seen(batch.image).detach(), model.seen(fake)
         wanted = real.mean(0)
         on_real, on_fake = model.logit(real), model.logit(seen)
+        unit = spread(batch.image) / spread(torch.cat([real, seen]))
         paid = {
             "-log D": real_loss(on_fake),
             "log(1 - D)": -fake_loss(on_fake),
-            "means": model.config.mean_weight * half_square((seen.mean(0) - wanted).unsqueeze(0)),
+            "means": model.config.mean_weight * unit * half_square((seen.mean(0) - wanted).unsqueeze(0)),
         }
         for name, loss in paid.items():
             sums[name] += length(torch.autograd.grad(loss, weights, retain_graph=True)) / BATCHES

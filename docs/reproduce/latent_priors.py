@@ -37,7 +37,7 @@ HINT = "VAE, sigma 0.3"  # the row of one seed
 def rows(images: int, codes: int) -> dict[str, dict[str, Any]]:
     """Name -> how to train it: `model`, `images`, `options`, and `base` where it takes another row's auto-encoder."""
     return {
-        "VAE, sigma 1": {"model": "vae", "images": images},
+        "VAE, sigma 1": {"model": "vae", "images": images, "options": {"sigma": 1.0}},
         HINT: {"model": "vae", "images": images, "options": {"sigma": 0.3}},
         "WAE-MMD": {"model": "wae", "images": images, "options": {"penalty": "mmd", "penalty_weight": 1000.0}},
         "WAE-GAN": {"model": "wae", "images": images},
