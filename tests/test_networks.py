@@ -13,6 +13,7 @@ from torch import nn
 from models.base import DataSpec
 from models.nets.augment import augment, differentiable, shift_and_flip
 from models.nets.autoencoder import decoder_for, encoder_for
+from models.nets.conditions import as_vector
 from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, depth_for, halvings
 from models.nets.mlp import MaxoutDiscriminator, MlpDecoder, MlpEncoder, ResidualMlp
 from models.nets.residual import ResidualBlock, ResidualEncoder
@@ -415,3 +416,7 @@ def test_the_norm_of_several_classes_is_their_mixture() -> None:
     expected = maps / (1 + 1e-5) ** 0.5 * torch.tensor([2.0, 3]).view(2, 1, 1) + torch.tensor([1.0, 2]).view(2, 1, 1)
     torch.testing.assert_close(norm(maps, torch.tensor([[0.5, 0.5, 0]] * 2)), expected)
     torch.testing.assert_close(norm(maps, torch.tensor([2, 0])), norm(maps, torch.tensor([[0.0, 0, 1], [1, 0, 0]])))
+
+
+def test_one_attribute_has_the_length_of_a_class() -> None:
+    assert as_vector(DataSpec(1, 8, 8, attributes=("x",)), attributes=torch.tensor([[1.0], [0.0]])).tolist() == [[1], [-1]]

@@ -194,6 +194,11 @@ def test_the_classifier_learns_labels_or_attributes_without_them(
     assert model.needs == {"image", target}
 
 
+def test_the_classifier_says_no_where_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = made("classifier", monkeypatch, target="attributes")
+    assert model.answers(torch.tensor([[0.0, 1e-6]])).tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize("target", ["label", "attributes"])
 def test_the_classifier_counts_its_right_answers_over_all_batches(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = made("classifier", monkeypatch, target=target)
