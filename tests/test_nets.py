@@ -13,6 +13,7 @@ from models.nets.conv import ConvDecoder, ConvDiscriminator, ToMaps, ToVector, s
 from models.nets.halving import DoublingConv, HalvingConv
 from models.nets.mlp import Maxout
 from models.nets.residual_gan import ClassBatchNorm, ResidualCritic, ResidualGenerator, start_glorot
+from models.nets.whitening import unwhiten, whiten
 
 
 def test_flattening_and_back_is_the_identity_and_copies_nothing_in_channels_last() -> None:
@@ -156,3 +157,14 @@ def test_full_augmentation_recolours_and_cuts_out_a_square() -> None:
     holes = (made == 0).all(1).flatten(1).float().mean(1)
     assert 0.05 < holes.min() < holes.max() <= 0.6
     assert torch.isfinite(torch.autograd.functional.jacobian(lambda x: differentiable(x, "full").sum((1, 2, 3)), image[:2])).all()
+
+
+def test_codes_come_back_from_whitening_in_full_precision_under_autocast() -> None:
+    """A matrix product in bfloat16 would move them by a hundredth."""
+    torch.manual_seed(0)
+    codes = torch.randn(50, 6) @ torch.randn(6, 6) + 3
+    mean, scale, white = whiten(codes, full=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = unwhiten(white, mean, scale)
+    assert again.dtype == torch.float32
+    torch.testing.assert_close(again, codes, rtol=0, atol=1e-4)

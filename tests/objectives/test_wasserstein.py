@@ -156,3 +156,22 @@ def test_wgan_gp_mixes_classes_by_their_shares(monkeypatch: pytest.MonkeyPatch) 
 def test_wgan_gp_needs_labels_only_for_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made("wgan-gp", monkeypatch)[0].needs == {"image"}
     assert made("wgan-gp", monkeypatch, DataSpec(1, 16, 16, classes=("a", "b")), classes=True)[0].needs == {"image", "label"}
+
+
+@pytest.mark.parametrize(("name", "options"), [("wgan", {}), ("wgan-gp", {}), ("wgan-gp", {"generator_batches": 2})], ids=str)
+def test_the_critic_s_own_steps_need_no_graph_of_fakes(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four fakes of five are for the critic alone."""
+    model, _ = made(name, monkeypatch, critic_steps=5, **options)
+    graphs: list[bool] = []
+    paint = model.generator.forward
+
+    def recorded(*given: Tensor) -> Tensor:
+        graphs.append(torch.is_grad_enabled())
+        return paint(*given)
+
+    monkeypatch.setattr(model.generator, "forward", recorded)
+    for step in range(5):
+        list(model.turns(batch(), step))
+    assert graphs == ([False] * 5 + [True] if options else [False] * 4 + [True])
