@@ -39,8 +39,8 @@ _SETTINGS = {
     "device": "cpu",
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "vae": {"widths": (4, 8), "latent": 4, "lr": 1e-3},
-    "aegan": {"widths": (4, 8), "latent": 4, "hidden": (16,)},
+    "vae": {"widths": (4, 8), "latent": 4, "lr": 2e-2},
+    "aegan": {"widths": (4, 8), "latent": 4, "hidden": (16,), "lr": 2e-2},
     "classifier": {"widths": (4, 8), "blocks": (1,), "lr": 0.05},
 }
 
