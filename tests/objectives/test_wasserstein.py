@@ -159,9 +159,7 @@ def test_wgan_gp_needs_labels_only_for_classes(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("name", "options"), [("wgan", {}), ("wgan-gp", {}), ("wgan-gp", {"generator_batches": 2})], ids=str)
-def test_the_critic_s_own_steps_need_no_graph_of_fakes(
-    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_critic_s_own_steps_need_no_graph_of_fakes(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Four fakes of five are for the critic alone."""
     model, _ = made(name, monkeypatch, critic_steps=5, **options)
     graphs: list[bool] = []
