@@ -289,6 +289,12 @@ def test_E11_warning_filters_are_left_as_they_were() -> None:
     assert list(warnings.filters) == before
 
 
+def test_a_picture_beyond_the_limit_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    with pytest.raises(BadImage, match=r"^12x10 pixels are more than the limit of 100 \(make it smaller first\)$"):
+        decode(encoded(Image.new("L", (12, 10)), "PNG"))
+
+
 def test_E12_text_and_profile_bombs_stay_small() -> None:
     text, profile = badfiles.text_bomb_png(), badfiles.icc_bomb_png()
     tracemalloc.start()
