@@ -161,15 +161,19 @@ def test_H1_listing_models_and_data_imports_nothing_heavy() -> None:
 
 
 def test_H1_help_answers_fast() -> None:
-    """Less than a second of computing; wall time would depend on the machine's other work."""
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        made = subprocess.run([sys.executable, "-m", "lgcli", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert "Usage: " in made.stdout
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 1.0
+    """It computes less than half as long as `import torch` alone takes. (A number of seconds would be the machine's, not ours.)"""
+
+    def computing(*words: str) -> float:
+        seconds = []
+        for _ in range(2):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *words], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(seconds)
+
+    assert "Usage: " in subprocess.run([sys.executable, "-m", "lgcli", "--help"], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    assert computing("-m", "lgcli", "--help") < computing("-c", "import torch") / 2
 
 
 WITHOUT = """
