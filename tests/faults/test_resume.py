@@ -240,7 +240,7 @@ def test_B9_other_threads_torch_and_device_are_announced(straight: Straight, tmp
     ("changes", "said"),
     [
         ({"options": {"latent": 8}}, "latent: 4 -> 8"),
-        ({"options": {"lr": 0.5}}, "lr: 0.001 -> 0.5"),
+        ({"options": {"lr": 0.5}}, "lr: 0.02 -> 0.5"),
         ({"seed": 3}, "seed: 0 -> 3"),
         ({"average_images": 1}, "average_images: 32 -> 1"),
         ({"log_every": 8}, "log_every: 16 -> 8"),
