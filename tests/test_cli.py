@@ -1217,7 +1217,7 @@ def test_info_of_a_run(aegan: Path) -> None:
     assert shown["configuration"]["options"]["hidden"] == [16]
     text = done("info", aegan)
     assert "stage: latent GAN" in text
-    assert "lr: 0.001" in text
+    assert "lr: 0.02" in text
 
 
 def test_info_of_a_checkpoint_file(aegan: Path) -> None:
