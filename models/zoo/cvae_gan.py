@@ -118,8 +118,9 @@ class CVAEGAN(LatentModel):
 
         pixels = 2 * squared_error(again, image).mean()  # half the squared distance of images in [-1, 1]
         # Features count in the unit of the pixels: as if they varied among images as much as these do.
-        seen_unit = spread(image) / spread(torch.cat([seen_real, seen_fake]))
-        named_unit = spread(image) / spread(torch.cat([named_real, named_fake]))
+        unit = spread(image)
+        seen_unit = unit / spread(torch.cat([seen_real, seen_fake]))
+        named_unit = unit / spread(torch.cat([named_real, named_fake]))
         features = seen_unit * half_square(seen_again - seen_real.detach()) + named_unit * half_square(named_again - named_real)
         pairwise = pixels + features
         if c.game == "means":
@@ -162,8 +163,9 @@ class CVAEGAN(LatentModel):
         def sums(features: Tensor) -> Tensor:
             return features.new_zeros(classes, features.shape[1]).index_add(0, label, features)
 
-        now = sums(fake) / count.clamp_min(1)
-        apart = self.fake_centres(sums(fake), count) - self.real_centres(sums(real), count)
+        total = sums(fake)
+        now = total / count.clamp_min(1)
+        apart = self.fake_centres(total, count) - self.real_centres(sums(real), count)
         # The centres' values are the moving means', the gradient is the batch's, at its full size.
         return ((apart + now - now.detach()).square() * (count > 0)).sum() / 2
 
