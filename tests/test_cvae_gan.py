@@ -1,4 +1,4 @@
-"""What CVAE-GAN matches means with: moving averages of class centres, by hand; and that its classes are heard."""
+"""What CVAE-GAN matches means with: class centres of the batch and of the real images so far, by hand; and that its classes are heard."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def rows(*values: tuple[float, float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
-def test_class_centres_are_moving_means() -> None:
+def test_fakes_are_held_to_moving_means_of_real_images_by_their_own_batch() -> None:
     """Class 0 has two real images and two fakes, class 1 one of each, class 2 none; then only class 0 comes again."""
     model = made(decay=0.5)
     label = torch.tensor([0, 1, 0])
     real, fake = rows((2, 0), (5, 5), (4, 0)), rows((0, 0), (5, 7), (2, 4))
     assert model.centre_distance(real, fake, label).item() == pytest.approx(((3 - 1) ** 2 + (0 - 2) ** 2 + 2**2) / 2)
     found = model.centre_distance(rows((9, 2)), rows((1, 2)), torch.tensor([0]))  # beside half the weight of the two before: as much
-    assert found.item() == pytest.approx(((6 - 1) ** 2 + (1 - 2) ** 2) / 2)  # absent classes do not count
+    assert found.item() == pytest.approx(((1 - 6) ** 2 + (2 - 1) ** 2) / 2)  # absent classes do not count
     assert model.real_centres.counts.tolist() == [[2], [1], [0]]
 
 
@@ -83,11 +83,11 @@ def test_only_real_images_make_the_classifiers_statistics() -> None:
         assert torch.equal(buffer, alone.classifier.get_buffer(name)), name
 
 
-def test_the_centres_gradient_is_the_batchs_own_at_its_full_size() -> None:
-    """d/df of |fake centre - real centre|^2 / 2 is their difference over the class's fakes in the batch, at any share of it."""
+def test_what_the_generator_did_before_is_forgotten() -> None:
+    """d/df of |fake centre - real centre|^2 / 2 is their difference over the class's fakes, whatever earlier batches showed."""
     model = made(decay=0.99)
     for _ in range(200):
-        model.centre_distance(rows((4, 0), (1, 1)), rows((2, 2), (1, 1)), torch.tensor([0, 1]))
+        model.centre_distance(rows((4, 0), (1, 1)), rows((9, 9), (1, 1)), torch.tensor([0, 1]))
     real, fake = rows((4, 0), (4, 0)).requires_grad_(), rows((1, 2), (3, 2)).requires_grad_()
     model.centre_distance(real, fake, torch.tensor([0, 0])).backward()
     assert real.grad is None

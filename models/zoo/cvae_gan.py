@@ -6,10 +6,11 @@ images, and in every class the mean of the classifier's features likewise, so it
 is sure. `game=ordinary` pays it -log D instead, for comparison. For reconstructions, pixels and both networks' features are compared
 pairwise.
 
-All four losses are taken on one graph, before anyone moves. Means over real images, and class centres of both sides, are moving averages,
-because a batch holds few images of a class; the gradient is that of the batch's own means, at its full size. Features are those of the
-last hidden layer, in the unit of the pixels (as if features of real images and fakes varied as much as images do): their own size
-depends on the network and grows while it learns, and no weight would suit two networks.
+All four losses are taken on one graph, before anyone moves. What real images have for means and class centres are moving averages,
+because a batch holds few images of a class. The generator is held to them by its batch's own: moving averages of its samples would tell it
+what it did some batches ago, and forgive a broken image for the others' sake. Features are those of the last hidden layer, in the unit of the
+pixels (as if features of real images and fakes varied as much as images do): their own size depends on the network and grows while it learns,
+and no weight would suit two networks.
 
 The discriminator's batch norms see real images and fakes each by itself, as in any GAN. The classifier's know real images only, and
 fakes are shown to it as it is in use: normalised by their own batch, they would have the right mean in every channel whatever they show,
@@ -47,7 +48,7 @@ class CVAEGAN(LatentModel):
         mean_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 3: the mean of the discriminator's features
         class_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 4: the class centres of the classifier's features
         game: Literal["means", "ordinary"] = "means"  # what samples are paid for: matching means, or -log D with weight 1
-        decay: Annotated[float, Range(0, 1)] = 0.9  # of the moving averages of means and centres
+        decay: Annotated[float, Range(0, 1)] = 0.98  # of the moving averages of real images' means and centres, a batch
         discriminator_steps: Annotated[int, Range(1, 100)] = 1  # its moves for each of the others'
         lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of all players
         schedule: Literal["constant", "linear", "cosine", "exponential", "steps"] = "cosine"  # of the learning rates
@@ -59,7 +60,7 @@ class CVAEGAN(LatentModel):
         "default": Preset(1_200_000),
         "paper": Preset(
             4_000_000,
-            options={"latent": 256, "decay": 0.99, "lr": 2e-4, "schedule": "constant"},
+            options={"latent": 256, "lr": 2e-4, "schedule": "constant"},
             about="the paper's code size; its 1e-3 for means and centres goes with features of their own size",
         ),
     }
@@ -78,7 +79,6 @@ class CVAEGAN(LatentModel):
         self.class_logits = nn.Linear(config.features, classes)
         self.real_mean = MovingMeans(1, config.features, config.decay)  # of the discriminator's features
         self.real_centres = MovingMeans(classes, config.features, config.decay)  # of the classifier's
-        self.fake_centres = MovingMeans(classes, config.features, config.decay)
 
     # --- objective ---
 
@@ -163,11 +163,8 @@ class CVAEGAN(LatentModel):
         def sums(features: Tensor) -> Tensor:
             return features.new_zeros(classes, features.shape[1]).index_add(0, label, features)
 
-        total = sums(fake)
-        now = total / count.clamp_min(1)
-        apart = self.fake_centres(total, count) - self.real_centres(sums(real), count)
-        # The centres' values are the moving means', the gradient is the batch's, at its full size.
-        return ((apart + now - now.detach()).square() * (count > 0)).sum() / 2
+        apart = sums(fake) / count.clamp_min(1) - self.real_centres(sums(real), count)
+        return (apart.square() * (count > 0)).sum() / 2
 
     # --- capabilities ---
 

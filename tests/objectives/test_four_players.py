@@ -47,7 +47,6 @@ def test_four_players_each_on_its_own_loss(options: dict[str, Any], monkeypatch:
     classes = len(SPEC.classes) if c.condition == "label" else SPEC.identities
     means: Sums = {}
     real_centres: Sums = {}
-    fake_centres: Sums = {}
 
     for number in range(3):
         data = items(seed=number)
@@ -93,14 +92,10 @@ def test_four_players_each_on_its_own_loss(options: dict[str, Any], monkeypatch:
         matched = ((seen_fake.mean(0) - moved_mean(means, 0, seen_real, c.decay)) ** 2).sum() / 2
         game = c.mean_weight * seen_unit * matched if c.game == "means" else minus_log(on_fake)
 
-        centres, value = torch.zeros(()), torch.zeros(())
-        for k in sorted(set(label.tolist())):
-            now = named_fake[label == k].mean(0)
-            apart = moved_mean(fake_centres, k, named_fake[label == k], c.decay)
-            apart = apart - moved_mean(real_centres, k, named_real[label == k], c.decay)
-            # Between moving averages, with the slope of the batch's own centre.
-            centres, value = centres + (apart * now).sum(), value + (apart**2).sum() / 2
-        centres = named_unit * (centres - centres.detach() + value)
+        centres = torch.zeros(())
+        for k in sorted(set(label.tolist())):  # the batch's own centre, and the real images' over the batches so far
+            apart = named_fake[label == k].mean(0) - moved_mean(real_centres, k, named_real[label == k], c.decay)
+            centres = centres + named_unit * (apart**2).sum() / 2
 
         kl = half_kl(mean, log_variance)
         agree(
