@@ -8,9 +8,9 @@ pairwise.
 
 All four losses are taken on one graph, before anyone moves. What real images have for means and class centres are moving averages,
 because a batch holds few images of a class. The generator is held to them by its batch's own: moving averages of its samples would tell it
-what it did some batches ago, and forgive a broken image for the others' sake. Features are those of the last hidden layer, in the unit of the
-pixels (as if features of real images and fakes varied as much as images do): their own size depends on the network and grows while it learns,
-and no weight would suit two networks.
+what it did some batches ago, and forgive a broken image for the others' sake. Features are those of the last hidden layer, in the unit of
+the pixels (as if features of real images and fakes varied as much as images do): their own size depends on the network and grows while it
+learns, and no weight would suit two networks.
 
 The discriminator's batch norms see real images and fakes each by itself, as in any GAN. The classifier's know real images only, and
 fakes are shown to it as it is in use: normalised by their own batch, they would have the right mean in every channel whatever they show,
