@@ -23,7 +23,7 @@ from models.base import DataSpec, LatentModel
 from models.config import RunConfig
 from models.training.checkpoint import Header
 
-SPEC = DataSpec(1, 16, 16, classes=("cross", "disc", "t-shirt, top"), attributes=("smile", "glasses", "hat"), identities=30)
+SPEC = DataSpec.of_images(1, 16, 16, classes=("cross", "disc", "t-shirt, top"), attributes=("smile", "glasses", "hat"), identities=30)
 
 
 class Painter(LatentModel):

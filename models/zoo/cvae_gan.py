@@ -8,9 +8,9 @@ pairwise.
 
 All four losses are taken on one graph, before anyone moves. What real images have for means and class centres are moving averages,
 because a batch holds few images of a class. The generator is held to them by its batch's own: moving averages of its samples would tell it
-what it did some batches ago, and forgive a broken image for the others' sake. Features are those of the last hidden layer, in the unit of the
-pixels (as if features of real images and fakes varied as much as images do): their own size depends on the network and grows while it learns,
-and no weight would suit two networks.
+what it did some batches ago, and forgive a broken image for the others' sake. Features are those of the last hidden layer, in the unit of
+the pixels (as if features of real images and fakes varied as much as images do): their own size depends on the network and grows while it
+learns, and no weight would suit two networks.
 
 The discriminator's batch norms see real images and fakes each by itself, as in any GAN. The classifier's know real images only, and
 fakes are shown to it as it is in use: normalised by their own batch, they would have the right mean in every channel whatever they show,
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, kl_to_standard_normal, real_loss, squared_error
 from models.nets.batch_norm import as_in_use
 from models.nets.conditions import as_vector, condition_size, join
@@ -95,7 +95,7 @@ class CVAEGAN(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("four players", self.turns, players=("classifier", "discriminator", "generator", "encoder")),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
         image, label = batch.image, getattr(batch, c.condition)
         shown = as_vector(self.spec, **{c.condition: label})

@@ -32,7 +32,7 @@ from models.training.checkpoint import Header
 
 
 def header(images: int) -> Header:
-    return Header("toy", RunConfig("toy", "tiny"), DataSpec(1, 16, 16), images, "game", (100,))
+    return Header("toy", RunConfig("toy", "tiny"), DataSpec.of_images(1, 16, 16), images, "game", (100,))
 
 
 def tensors(images: int, floats: int = 16) -> dict[str, torch.Tensor]:
