@@ -135,7 +135,7 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
         with ranks.first_alone():
             if ranks.writes:
                 loop.check_free(folder)
-            data, others = setup.load_sources(config, model_class(start.model))
+            data, others = setup.load_sources(config, model_class(start.model), start.spec.others)
         setup.check_like_before(start, config, spec_of(data, others))
         built = setup.build(config, start.spec, device, start.parts)
         if other := setup.other_names(built, spec_of(data, others)):
@@ -657,6 +657,7 @@ def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
         "classes": list(header.spec.classes),
         "configuration": dataclasses.asdict(header.config),
         "environment": dict(header.environment),
+        "parts": {name: part.model for name, part in header.parts.items()},
         "data fingerprint": header.fingerprint,
         "written by lgm": header.lgm,
         "checkpoints": kept,

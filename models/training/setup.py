@@ -111,7 +111,8 @@ def plan(
     values |= absolute(values)
     config = check(RunConfig, values, "train")  # before the data are read: a bad number should not wait for them
     complete = dataclasses.asdict(check(cls.Config, {**chosen.options, **(options or {})}, "--set"))
-    loaded, others = load_sources(config, cls, download)
+    shapes = {cls.takes[name].source: taken.header.spec for name, taken in parts.items()}
+    loaded, others = load_sources(config, cls, shapes, download)
     if len(loaded) < config.batch:
         raise UserError(f"{len(loaded)} images, batch {config.batch}", texts[leading], f"use --batch {len(loaded)} or less")
     if epochs is not None:
@@ -173,11 +174,18 @@ def data_request(config: RunConfig, text: str | None = None, download: bool = Tr
     )
 
 
-def load_sources(config: RunConfig, cls: type[LatentModel], download: bool = True) -> tuple[Items, dict[str, Items]]:
-    """The leading source of a run and the others by name; what is asked for twice is read once."""
+def load_sources(
+    config: RunConfig, cls: type[LatentModel], shapes: Mapping[str, DataSpec], download: bool = True
+) -> tuple[Items, dict[str, Items]]:
+    """The leading source of a run and the others by name; what is asked for twice is read once.
+
+    `shapes` say how large, and of how many channels, the images of a further source have to be, where that is not as the run's options say.
+    """
     loaded: dict[DataRequest, Items] = {}
     found = {}
     for name, request in data_requests(config, cls, download).items():
+        if name in shapes and name != cls.sources[0]:
+            request = request.everywhere(size=shapes[name].size, channels=str(shapes[name].channels))
         found[name] = loaded[request] = loaded.get(request) or load(request)
     return found.pop(cls.sources[0]), found
 
