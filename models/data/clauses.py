@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 
 from models.data.dataset import DataRequest, ImageData
-from models.data.images import resized, to_channels
+from models.data.images import fit, resized, to_channels
 from models.data.items import Chosen, Field, Items, Paired, Side
 from models.data.labels import labelled
 from models.errors import UserError, nearest, printable
@@ -57,8 +57,8 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
         load_plain: loads the set itself; load: loads another set that a clause names.
     """
     whole = request.plain
-    if request.size is not None and any(key == "input" and value in ("left", "right") for key, value in request.clauses):
-        whole = replace(whole, size=(request.size[0], 2 * request.size[1]))  # each file shows two images of that size
+    if ("input", "left") in request.clauses or ("input", "right") in request.clauses:
+        whole = replace(whole, size=None)  # each half is brought to the size by itself: a filter would mix the two at their border
     data: Items = load_plain(whole)
     for position, (key, value) in enumerate(request.clauses):
         so_far = str(replace(request, clauses=request.clauses[: position + 1], joined=()))
@@ -69,18 +69,16 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
         elif key == "labels":
             data = labelled(_whole_folder(data, so_far), value, so_far)
         elif key == "target":
-            data = _with_targets(
-                _whole_folder(data, so_far), load(replace(request, name=value, clauses=(), joined=(), split="train")), value, so_far
-            )
+            targets = load(replace(request.plain, name=value, split="train"))
+            data = _with_targets(_whole_folder(data, so_far), targets, value, so_far)
         elif key == "input":
-            data = _derived(data, value, so_far)
+            halves = value in ("left", "right")
+            data = _side_by_side(data, request, value, so_far) if halves else _derived(data, value, so_far)
         elif "attributes" in data.fields and key in data.fields["attributes"].names:
             data = _of_attribute(data, key, value, so_far)
         else:
             names = data.fields["attributes"].names if "attributes" in data.fields else ()
-            raise UserError(
-                f"unknown clause {printable(key)!r}", so_far, nearest(key, ["label", "first", "labels", "target", "input", *names])
-            )
+            raise UserError(f"unknown clause {printable(key)!r}", so_far, nearest(key, [*KEYS, *names]))
     return data
 
 
@@ -145,7 +143,7 @@ def _with_targets(data: ImageData, targets: Items, folder: str, name: str) -> It
 
 
 def _derived(data: Items, value: str, name: str) -> Items:
-    """Pairs whose input is made from the target, or that stand side by side in one image."""
+    """Pairs whose input is made from the target."""
     rule, _, number = value.partition(":")
     channels, height, width = data.fields["image"].shape
 
@@ -160,26 +158,39 @@ def _derived(data: Items, value: str, name: str) -> Items:
     if rule == "small":
         factor = int(number) if number.isascii() and number.isdigit() and len(number) < 4 else 0
         if factor < 2 or height % factor or width % factor:
-            raise UserError(
-                f"{width}x{height} cannot be made {printable(number) or '?'} times smaller", name, "give a whole factor: small:4"
-            )
+            what = f"{width}x{height} cannot be made {printable(number) or '?'} times smaller"
+            raise UserError(what, name, "give a factor that divides both sides: small:4")
         size = (height // factor, width // factor)
         return Paired(data, name, Side(Field("image", (channels, *size)), lambda index: resized(rows(index), size)), whole)
-    if rule == "masked":
-        top, left = round(height * (1 - _HOLE) / 2), round(width * (1 - _HOLE) / 2)
+    top, left = round(height * (1 - _HOLE) / 2), round(width * (1 - _HOLE) / 2)
 
-        def masked(index: np.ndarray) -> np.ndarray:
-            found = rows(index).copy()
-            found[:, top : height - top, left : width - left] = _BLANK
-            return found
+    def masked(index: np.ndarray) -> np.ndarray:
+        found = rows(index).copy()
+        found[:, top : height - top, left : width - left] = _BLANK
+        return found
 
-        return Paired(data, name, Side(whole.field, masked), whole)
+    return Paired(data, name, Side(whole.field, masked), whole)
+
+
+def _side_by_side(data: Items, request: DataRequest, value: str, name: str) -> Items:
+    """Pairs that stand side by side in one image, each half brought to the asked size."""
+    channels, height, width = data.fields["image"].shape
+    half = width // 2
     if width % 2:
-        raise UserError(f"images {width} wide have no halves", name, "give --size, or files that show two images side by side")
-    half = Field("image", (channels, height, width // 2))
-    left_side = Side(half, lambda index: np.ascontiguousarray(rows(index)[:, :, : width // 2]))
-    right_side = Side(half, lambda index: np.ascontiguousarray(rows(index)[:, :, width // 2 :]))
-    return Paired(data, name, *((left_side, right_side) if rule == "left" else (right_side, left_side)))
+        raise UserError(f"images {width} wide have no halves", name, "give files that show two images of the same width side by side")
+    size = request.size or (height, half)
+
+    def side(start: int) -> Side:
+        def rows(index: np.ndarray) -> np.ndarray:
+            found = data.rows("image", index)[:, :, start : start + half]
+            if size == (height, half):
+                return np.ascontiguousarray(found)
+            return np.stack([fit(np.ascontiguousarray(one), size, request.fit, background=request.background) for one in found])
+
+        return Side(Field("image", (channels, *size)), rows)
+
+    left, right = side(0), side(half)
+    return Paired(data, name, *((left, right) if value == "left" else (right, left)))
 
 
 def _whole_folder(data: Items, name: str) -> ImageData:

@@ -294,11 +294,10 @@ def _parts_asked(cls: type[LatentModel], given: Mapping[str, Any]) -> Mapping[st
     """The runs that were named as parts. Raises UserError where the model takes no such part, or cannot do without one."""
     asked: Mapping[str, str] = given.get("parts") or {}
     for name in asked:
+        if not cls.takes:
+            raise UserError(f"this model takes no {printable(name)}", f"--part {printable(name)}", "leave it out")
         if name not in cls.takes:
-            known = f"{nearest(name, cls.takes)}" if cls.takes else "leave it out"
-            raise UserError(
-                f"this model takes no {name}" if not cls.takes else f"this model takes no part {name!r}", f"--part {name}", known
-            )
+            raise UserError(f"this model takes no part {printable(name)!r}", f"--part {printable(name)}", nearest(name, cls.takes))
     for name, part in cls.takes.items():
         if name not in asked and not part.optional:
             raise UserError(f"the part {name!r} is missing: {part.about}", f"--part {name}", f"give a run: --part {name}=RUN")
@@ -324,10 +323,8 @@ def _sources(cls: type[LatentModel], data: str | Mapping[str, str] | None, parts
         if whose in said:
             said.setdefault(name, said[whose])
     if missing := [name for name in cls.sources if name not in said]:
-        named = missing[0] if len(cls.sources) > 1 else ""
-        raise UserError(
-            f"the data of {named} are missing" if named else "--data is missing", "lgm train", f"give --data {named and named + '='}DATA"
-        )
+        prefix = f"{missing[0]}=" if len(cls.sources) > 1 else ""
+        raise UserError("--data is missing", f"lgm train {model}", f"give --data {prefix}DATA")
     return said
 
 
@@ -349,11 +346,10 @@ def _check_fits(made: Plan, cls: type[LatentModel]) -> None:
         if taken.header.spec.shape != shown.shape:
             what = f"the images of {name} are {taken.header.spec.shape}, these are {shown.shape}"
             raise UserError(what, f"--part {name}={made.config.parts[name]}", "use the same data, --size and --channels")
-    with torch.device("meta"), catch_warnings():  # what a model needs may depend on its options and on the data
+    config, headers = dataclasses.replace(made.config, compile=False), {name: taken.header for name, taken in made.parts.items()}
+    with torch.device("meta") as meta, catch_warnings():  # what a model needs may depend on its options and on the data
         filterwarnings("ignore", "Initializing zero-element tensors")  # a layer for 0 classes: the message below says it
-        bare = build(
-            dataclasses.replace(made.config, compile=False), spec, torch.device("meta"), {n: t.header for n, t in made.parts.items()}
-        )
+        bare = build(config, spec, meta, headers)
     lacking = bare.needs.union(*(stage.needs for stage in bare.stages() if stage.needs)) - spec.provides
     if lacking:
         have = ", ".join(sorted(spec.provides))

@@ -20,7 +20,7 @@ import toy
 import toys
 from safetensors.torch import load_file, save_file
 
-from models import api
+from models.data.batches import Batches
 from models.device import pick
 from models.registry import MODELS
 from models.training import checkpoint, events, loop
@@ -135,7 +135,7 @@ def test_J1_toy_with_buffers_that_follow_the_batch(tmp_path: Path) -> None:
 
 
 def test_ranks_share_each_batch_without_overlap() -> None:
-    batches = api.Batches(support.image_data(20), torch.device("cpu"))
+    batches = Batches(support.image_data(20), torch.device("cpu"))
     whole, *shares = (batches.stream(0, 8, 16, rank=rank, world=world) for rank, world in ((0, 1), (0, 2), (1, 2)))
     for _ in range(6):
         parts = [next(share).index for share in shares]
