@@ -672,7 +672,7 @@ def name_of(run: str | os.PathLike[str]) -> str:
 
 def _sizes(model: torch.nn.Module) -> dict[str, int]:
     """Sub-network -> number of parameters, and their total."""
-    sizes = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    sizes = {name: size for name, child in model.named_children() if (size := sum(p.numel() for p in child.parameters()))}
     return {**sizes, "total": sum(sizes.values())}
 
 

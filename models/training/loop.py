@@ -443,6 +443,7 @@ def _config_warning(path: Path, start: Header) -> list[str]:
     """What config.json says counts for nothing, but whoever has edited it should know."""
     try:
         found = json.loads(path.read_text())
+        found = {"parts": {}, **found} if isinstance(found, dict) else found  # before there were parts, nothing was written of them
         saved = json.loads(to_json(start.config))
         wrong = [] if isinstance(found, dict) else ["it is no object"]
         wrong = wrong or [key for key in saved if key not in RunConfig.FREE and found.get(key) != saved[key]]

@@ -69,12 +69,6 @@ class Taken:
     config: RunConfig
     tensors: Mapping[str, torch.Tensor]
 
-    def build(self) -> LatentModel:
-        """The part, frozen, on the CPU."""
-        part = build_part(self.header)
-        checkpoint.load_state(part, self.tensors)
-        return part
-
 
 # --- planning -------------------------------------------------------------------------------------------------------------------------
 
@@ -205,8 +199,9 @@ def held_out(config: RunConfig, model: LatentModel, data: Items) -> Items:
     own = {key for key in model.needs if "." not in key}
     if lacking := own - theirs.provides:
         raise UserError(f"the test images have no {', '.join(sorted(lacking))}", found.name)
-    if other := other_names(model, theirs):
-        raise UserError(f"the test images have other {', '.join(other)}", found.name)
+    if other := [key for key in sorted(own) if theirs.names(key) != spec.names(key)]:
+        words = ["classes" if key == "label" else key for key in other]
+        raise UserError(f"the test images have other {', '.join(words)}", found.name)
     return found
 
 
@@ -313,10 +308,7 @@ def _sources(cls: type[LatentModel], data: str | Mapping[str, str] | None, parts
     said = {leading: data} if isinstance(data, str) else dict(data or {})
     if "" in said:
         said[leading] = said.pop("")
-    for name in said:
-        if name not in cls.sources:
-            fix = f"its sources are {', '.join(cls.sources)}" if len(cls.sources) > 1 else f"give {model} one data set: --data DATA"
-            raise UserError(f"this model has no source {printable(name)!r}", f"--data {name}=", fix)
+    _check_sources(cls, said, model)
     for name, text in parts.items():
         said.setdefault(cls.takes[name].source or leading, text)
     for name, whose in cls.draws.items():
@@ -328,12 +320,21 @@ def _sources(cls: type[LatentModel], data: str | Mapping[str, str] | None, parts
     return said
 
 
+def _check_sources(cls: type[LatentModel], names: Iterable[str], model: str) -> None:
+    """Raise UserError where a source is named that the model does not have."""
+    for name in names:
+        if name not in cls.sources:
+            fix = f"its sources are {', '.join(cls.sources)}" if len(cls.sources) > 1 else f"give {model} one data set: --data DATA"
+            raise UserError(f"this model has no source {printable(name)!r}", f"--data {printable(name)}=", fix)
+
+
 def _shape_of_parts(cls: type[LatentModel], parts: Mapping[str, Taken], leading: str) -> dict[str, Any]:
     """How images have to come so that they fit the part that looks at the leading source, where nobody says otherwise."""
     for name, taken in parts.items():
         if (cls.takes[name].source or leading) == leading:
             spec, config = taken.header.spec, taken.config
-            return {"size": spec.size, "channels": str(spec.channels), "fit": config.fit, "background": config.background}
+            shown = {"size": spec.size, "channels": str(spec.channels), "fit": config.fit, "background": config.background}
+            return shown | ({"data_root": config.data_root} if config.data_root else {})
     return {}
 
 
@@ -368,6 +369,7 @@ def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConf
     options = dict(given.pop("options", None) or {})
     if isinstance(given.get("data"), Mapping):
         cls, named = model_class(config.model), dict(given.pop("data"))
+        _check_sources(cls, [name for name in named if name], config.model)
         given |= {"data": named.pop(cls.sources[0], named.pop("", config.data))}
         given |= {"sources": {**config.sources, **named}} if named else {}
     refused = [f"{k}: {getattr(config, k)} -> {v}" for k, v in given.items() if k not in RunConfig.FREE and _differ(getattr(config, k), v)]
@@ -450,9 +452,13 @@ def new_run(model: str, data: str) -> Path:
 
 def other_names(model: LatentModel, found: DataSpec) -> list[str]:
     """Which names of what the model needs are others in these data, so that their labels mean other things."""
-    words = {"label": "classes"}
-    own = sorted(key for key in model.needs if "." not in key)
-    return [words.get(key, key) for key in own if found.names(key) != model.spec.names(key)]
+    other = []
+    for key in sorted(model.needs):
+        source, dot, name = key.rpartition(".")
+        now, before = (spec[source] if dot else spec for spec in (found, model.spec))
+        if now.names(name) != before.names(name):
+            other.append("classes" if key == "label" else key)
+    return other
 
 
 def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:
