@@ -43,7 +43,7 @@ class CVAEGAN(LatentModel):
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         features: Annotated[int, Range(1, 8192)] = 256  # of the discriminator's and the classifier's last hidden layer
-        kl_weight: Annotated[float, Range(0, 1e6)] = 3.0  # lambda 1: less makes sharper reconstructions and worse samples
+        kl_weight: Annotated[float, Range(0, 1e6)] = 12.0  # lambda 1: less makes sharper reconstructions and worse samples
         reconstruction_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 2: pixels and features, pairwise
         mean_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 3: the mean of the discriminator's features
         class_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 4: the class centres of the classifier's features
@@ -60,7 +60,7 @@ class CVAEGAN(LatentModel):
         "default": Preset(1_200_000),
         "paper": Preset(
             4_000_000,
-            options={"latent": 256, "lr": 2e-4, "schedule": "constant"},
+            options={"latent": 256, "kl_weight": 3.0, "lr": 2e-4, "schedule": "constant"},
             about="the paper's code size; its 1e-3 for means and centres goes with features of their own size",
         ),
     }
