@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import models
-from models.data.batches import Batches, spec_of
+from models.data.batches import Batches, spec_of, to_float
 from models.data.dataset import ImageData
 from models.data.images import resized
 from models.data.items import Chosen, Field, Items, Joined
@@ -299,3 +299,54 @@ def test_chosen_items_of_chosen_items() -> None:
     first, _ = sets()
     some = Chosen(Chosen(first, np.array([2, 0]), "x"), np.array([1]), "y", kept=[0])
     assert (some.all("image")[0, 0, 0, 0], some.all("label").tolist(), some.fields["label"].names) == (1, [0], ("cat",))
+
+
+# ---- fields ------------------------------------------------------------------------------------------------------------------------------
+
+
+class Films(Items):
+    """Three items that are no images: clips of two frames, a vector, flags, a number and words."""
+
+    def __init__(self) -> None:
+        dice = np.random.default_rng(0)
+        self.name = "films"
+        self.fields = {
+            "clip": Field("clip", (2, 3, 4, 6)),
+            "place": Field("vector", (2,)),
+            "signs": Field("flags", (2,), ("a", "b")),
+            "year": Field("number", count=9),
+            "title": Field("tokens", (5,), count=7),
+        }
+        self.columns = {
+            "clip": dice.integers(0, 256, (3, 2, 4, 6, 3), dtype=np.uint8),
+            "place": dice.normal(size=(3, 2)).astype(np.float32),
+            "signs": dice.integers(0, 2, (3, 2)).astype(np.uint8),
+            "year": np.array([8, 0, 3]),
+            "title": dice.integers(0, 7, (3, 5)),
+        }
+
+    def __len__(self) -> int:
+        return 3
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        return self.columns[key][index]
+
+
+def test_every_kind_of_field_reaches_a_batch_as_described() -> None:
+    films = Films()
+    batch = next(Batches(films, torch.device("cpu")).stream(seed=0, batch=2, seen=0))
+    assert batch.clip.shape == (2, 2, 3, 4, 6)
+    chosen = batch.index.numpy()
+    assert torch.equal(batch.clip[1, 1], to_float(torch.from_numpy(films.columns["clip"][chosen[1]]))[1])
+    types = {key: batch.get(key).dtype for key in films.fields}
+    floats = dict.fromkeys(("clip", "place", "signs"), torch.float32)
+    assert types == floats | {"year": torch.int64, "title": torch.int64}
+    for key, field in films.fields.items():
+        assert tuple(batch.get(key).shape[1:]) == field.shape
+    assert spec_of(films).provides == set(films.fields)
+    before = films.fingerprint()
+    films.columns["year"][0] = 7
+    assert films.fingerprint() != before
+    both = Joined([films, Films()], "twice")
+    assert both.rows("clip", np.array([5, 0])).shape == (2, 2, 4, 6, 3)
+    assert both.fields["year"].count == 18
