@@ -2,9 +2,9 @@
 
     python docs/reproduce/components.py --data mnist --nats 4.7
 
-A model whose KL term leaves it a few nats cannot be compared with components whose numbers are kept exactly. Here images count
-as Gaussian, and the nats go to the components that they help most (reverse water-filling): the least squared error that any code of that length
-reaches for a Gaussian. The second number is for a decoder that is told the class: the covariance within the classes.
+A model whose KL term leaves it a few nats cannot be compared with components whose numbers are kept exactly. Here images count as
+Gaussian, and the nats go to the components that they help most (reverse water-filling): the least squared error that any code of that
+length reaches for a Gaussian. The second number is for a decoder that is told the class: the covariance within the classes.
 """
 
 from __future__ import annotations
