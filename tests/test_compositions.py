@@ -214,6 +214,11 @@ def test_one_image_that_shows_both_sides(tmp_path: Path) -> None:
     other = load(parse(f"{tmp_path}[input=right]", size=(2, 2)))
     assert (brightness(other, "image"), brightness(other, "target")) == ([200, 201, 202], [0, 10, 20])
     assert other.fields["image"].shape == other.fields["target"].shape == (1, 2, 2)
+    for file in tmp_path.iterdir():  # larger than a folder's images may be by default: the whole is two of them
+        Image.open(file).resize((400, 200), Image.Resampling.NEAREST).save(file)
+    large = load(parse(f"{tmp_path}[input=left]"))
+    assert (brightness(large, "image"), brightness(large, "target")) == ([0, 10, 20], [200, 201, 202])
+    assert large.fields["image"].shape == (1, 200, 200)
 
 
 def test_inputs_made_from_targets(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from dataclasses import replace
 import numpy as np
 
 from models.data.dataset import DataRequest, ImageData
-from models.data.images import fit, resized, to_channels
+from models.data.folder import DEFAULT_SIZE, NATIVE_LIMIT, list_folder
+from models.data.images import BadImage, fit, read_header, resized, to_channels
 from models.data.items import Chosen, Field, Items, Paired, Side
 from models.data.labels import labelled
 from models.errors import UserError, nearest, printable
@@ -58,7 +59,9 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
     """
     whole = request.plain
     if ("input", "left") in request.clauses or ("input", "right") in request.clauses:
-        whole = replace(whole, size=None)  # each half is brought to the size by itself: a filter would mix the two at their border
+        whole = replace(
+            whole, size=_own_size(whole)
+        )  # each half is resized by itself: a filter would mix the two where they meet
     data: Items = load_plain(whole)
     for position, (key, value) in enumerate(request.clauses):
         so_far = str(replace(request, clauses=request.clauses[: position + 1], joined=()))
@@ -172,13 +175,24 @@ def _derived(data: Items, value: str, name: str) -> Items:
     return Paired(data, name, Side(whole.field, masked), whole)
 
 
+def _own_size(request: DataRequest) -> tuple[int, int] | None:
+    """(height, width) of a folder's first image; None for a named set, which has one size."""
+    if not os.path.isdir(os.path.expanduser(request.name)):
+        return None
+    try:
+        found = read_header(list_folder(request).paths()[0], background=request.background)
+    except BadImage:
+        return None  # loading the folder says more
+    return found.height, found.width
+
+
 def _side_by_side(data: Items, request: DataRequest, value: str, name: str) -> Items:
     """Pairs that stand side by side in one image, each half brought to the asked size."""
     channels, height, width = data.fields["image"].shape
     half = width // 2
     if width % 2:
         raise UserError(f"images {width} wide have no halves", name, "give files that show two images of the same width side by side")
-    size = request.size or (height, half)
+    size = request.size or ((height, half) if max(height, half) <= NATIVE_LIMIT else DEFAULT_SIZE)
 
     def side(start: int) -> Side:
         def rows(index: np.ndarray) -> np.ndarray:
