@@ -59,9 +59,7 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
     """
     whole = request.plain
     if ("input", "left") in request.clauses or ("input", "right") in request.clauses:
-        whole = replace(
-            whole, size=_own_size(whole)
-        )  # each half is resized by itself: a filter would mix the two where they meet
+        whole = replace(whole, size=_own_size(whole))  # each half is resized by itself: a filter would mix the two where they meet
     data: Items = load_plain(whole)
     for position, (key, value) in enumerate(request.clauses):
         so_far = str(replace(request, clauses=request.clauses[: position + 1], joined=()))

@@ -205,7 +205,7 @@ def read_header(path: Path) -> Header:
         texts = {key: metadata[key] for key in ("model", "stage", "fingerprint", "lgm", "digest")}
         valid = all(isinstance(values[key], dict) for key in ("config", "spec", "scalars", "environment", "parts"))
         valid = valid and images >= 0 and len(borders) > 0
-    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _damaged(path, f"its metadata cannot be read: {type(error).__name__}") from error
     if not valid:
         raise _damaged(path, "its metadata have the wrong form")
@@ -369,7 +369,7 @@ def _part(values: Any, path: Path) -> PartHeader:
             stage=str(values["stage"]),
             parts={name: _part(part, path) for name, part in values["parts"].items()},
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"its parts cannot be read: {type(error).__name__}") from error
     return found
 
@@ -389,6 +389,10 @@ def _spec(values: Any, path: Path) -> DataSpec:
             raise _damaged(path, f"{printable(name, 40)} of shape {described.shape}")
         if described.kind == "image" and (len(described.shape) != 3 or described.shape[0] not in (1, 3)):
             raise _damaged(path, f"images of shape {described.shape}")
+        if described.kind == "number" and described.names and len(described.names) != described.count:
+            raise _damaged(path, f"{len(described.names)} names for {described.count} kinds of {printable(name, 40)}")
+    if "image" not in fields:
+        raise _damaged(path, "its spec tells of no image")
     return DataSpec(fields, {name: _spec(other, path) for name, other in values["others"].items()})
 
 
