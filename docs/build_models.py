@@ -22,6 +22,8 @@ def page() -> str:
         ]
         options = [(f"`{o.name}`", f"`{o.default}`", o.takes, o.help) for o in entry.options()]
         lines += [f"## {name}", "", entry.docstring, ""]
+        lines += [f"Data: `--data NAME=DATA` for {', '.join(f'`{one}`' for one in entry.sources())}.", ""] if entry.sources() else []
+        lines += [line for part, about in entry.parts().items() for line in (f"Part: `--part {part}=RUN`, {about}.", "")]
         lines += table(("preset", "images", "batch", "about", "options"), presets)
         lines += table(("option", "default", "takes", "what it is"), options)
     return "\n".join(lines)

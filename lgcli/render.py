@@ -61,12 +61,17 @@ def model(entry: Entry, json: bool) -> None:
     if json:
         presets = {name: dataclasses.asdict(preset) for name, preset in entry.presets().items()}
         options = [dataclasses.asdict(option) for option in entry.options()]
-        print(json_module.dumps({"name": entry.name, "about": entry.docstring, "presets": presets, "options": options}))
+        made_of = {"sources": entry.sources(), "parts": entry.parts()}
+        print(json_module.dumps({"name": entry.name, "about": entry.docstring, **made_of, "presets": presets, "options": options}))
         return
     from models.config import as_assignments
 
     out = _out()
     out.print(Text(f"{entry.name}: {entry.docstring}\n"))
+    if entry.sources():
+        out.print(Text(f"data (--data NAME=DATA): {', '.join(entry.sources())}\n"))
+    for name, about in entry.parts().items():
+        out.print(Text(f"part (--part {name}=RUN): {about}\n"))
     table = Table(box=None, pad_edge=False, title="presets (--preset NAME)", title_justify="left")
     for column in ("name", "images", "batch", "about", "options"):
         table.add_column(column, overflow="fold")

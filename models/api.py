@@ -15,8 +15,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,38 +22,30 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 import torch
 
 from models import conditions, generate, inpainting, masks
-from models.base import DataSpec, Encodes, LatentModel, Samples, Stage, Validates
-from models.config import Preset, RunConfig, check
+from models.base import Encodes, LatentModel, Samples
 from models.data import images as pictures
-from models.data.batches import Batches, spec_of, to_float
-from models.data.dataset import DataRequest, ImageData
+from models.data.batches import spec_of, to_float
+from models.data.dataset import DataRequest
 from models.data.images import BadImage
+from models.data.items import Items
 from models.data.load import describe, parse, parse_item
 from models.data.load import load as load_data
 from models.data.sources import FolderSource
-from models.device import compile_networks, pick, settle
+from models.device import pick, settle
 from models.errors import UserError, nearest, printable
-from models.randomness import image_noise, numpy_generator, seed_torch
-from models.registry import MODELS, SETS, model_class
-from models.training import checkpoint, events, loop
+from models.randomness import image_noise, numpy_generator
+from models.registry import model_class
+from models.training import checkpoint, events, loop, setup
 from models.training.checkpoint import Header
-from models.training.distributed import Ranks, process_group
+from models.training.distributed import process_group
+from models.training.setup import plan as plan
 
-RUNS = "runs"
-HAVING = {  # batch key -> data that have it, for someone whose data do not
-    "label": "--data glyphs, or a folder with a sub-folder for each class",
-    "attributes": "--data faces",
-    "factors": "--data faces",
-    "identity": "--data faces",
-}
-FEW = 200  # steps of a stage: with Adam a weight moves by about the learning rate a step, so by 0.2 at 1e-3, hardly more than it began with
-SHORT = 0.1  # of the longest stage's share: a stage below is meant to be short
+META = torch.device("meta")
 
 
 # --- training -------------------------------------------------------------------------------------------------------------------------
@@ -63,7 +53,7 @@ SHORT = 0.1  # of the longest stage's share: a stage below is meant to be short
 
 def train(
     model: str,
-    data: str,
+    data: str | Mapping[str, str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
     on_event: Callable[[events.Event], None] = lambda event: None,
@@ -73,10 +63,10 @@ def train(
 
     Args:
         model: a name of `lgm models`.
-        data: a data set's name, `name:test`, or a folder of images.
+        data: a data set's name, `name:test`, or a folder of images; or these by the names of the model's sources.
         out: the run's folder; by default a new one, `runs/<model>-<data>`.
         on_event: called with every event of `models.training.events`.
-        settings: as for `plan`.
+        settings: as for `models.training.setup.plan`.
 
     Raises UserError, RunFailed, Interrupted (see `models.errors`).
     """
@@ -88,26 +78,34 @@ def train(
 
 
 def stream(
-    model: str, data: str, *, out: str | os.PathLike[str] | None = None, fused: bool = True, **settings: Any
+    model: str,
+    data: str | Mapping[str, str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    fused: bool = True,
+    **settings: Any,
 ) -> Iterator[events.Event]:
     """`train` as an iterator of events; nothing happens until it is iterated over."""
     device = pick(settings.get("device"))
     settle(device)
     with process_group(device) as ranks:
-        run = Path(ranks.from_first(str(out or _new_run(model, data))))
+        named = setup.leading_data(model, data, settings)
+        run = Path(ranks.from_first(str(out or setup.new_run(model, named))))
         if checkpoint.numbered(run / checkpoint.FOLDER):
             raise UserError("a run lies there already", run, f"go on with it: lgm train --resume {run}; or choose another --out")
         with ranks.first_alone():
             if ranks.writes:
                 loop.check_free(run)
-            config, loaded = plan(model, data, **settings)
-        built = build(config, spec_of(loaded), device)
-        if config.base is not None:
-            _take_base(built, config, Path(config.base))
-        first = _first_run(model, data)
-        taken = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
-        told = (*taken, *_short(config, built.stages()))
-        yield from loop.train(_job(config, built, loaded, run, device, ranks, warnings=told, fused=fused))
+            planned = setup.plan(model, data, **settings)
+        config, headers = planned.config, {name: taken.header for name, taken in planned.parts.items()}
+        built = setup.build(config, planned.spec, device, headers)
+        for name, taken in planned.parts.items():
+            checkpoint.load_state(built.parts[name], taken.tensors)
+        first = setup.first_run(model, named)
+        taken_names = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
+        told = (*taken_names, *setup.short(config, built.stages()))
+        made = setup.job(config, built, planned.data, planned.others, run, device, ranks, told, fused=fused, parts=headers)
+        yield from loop.train(made)
 
 
 def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: bool = True, **changes: Any) -> Iterator[events.Event]:
@@ -126,135 +124,37 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
     checkpoint.check_belongs(start, folder)
     if callable(changes.get("options")):
         changes["options"] = changes["options"](model_class(start.model).Config)
-    config = changed(start.config, changes, folder)
+    config = setup.changed(start.config, changes, folder)
     if config.images < max((end for end in start.borders if end < start.borders[-1]), default=0):
         raise UserError(f"the stages before the last take {start.borders[-2]:,} images", f"--images {config.images}", "give more than that")
     device = pick(config.device)
     settle(device)
     with process_group(device) as ranks:
         warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
-        warnings += _inexact(start, config, loop.environment(device, ranks))
+        warnings += setup.inexact(start, config, loop.environment(device, ranks))
         with ranks.first_alone():
             if ranks.writes:
                 loop.check_free(folder)
-            loaded = load_data(data_request(config))
-        now = spec_of(loaded)
-        if now.shape != start.spec.shape:
-            raise UserError(f"the images are {now.shape} now, the run's are {start.spec.shape}", config.data, "bring the data back")
-        built = build(config, start.spec, device)
-        if other := _other_names(built, now):
+            data, others = setup.load_sources(config, model_class(start.model), start.spec.others)
+        setup.check_like_before(start, config, spec_of(data, others))
+        built = setup.build(config, start.spec, device, start.parts)
+        if other := setup.other_names(built, spec_of(data, others)):
             raise UserError(f"the data have other {', '.join(other)} than the run's", config.data, "bring them back, or train anew")
-        _fill(built, tensors, start)
-        job = _job(config, built, loaded, folder, device, ranks, start=start, tensors=tensors, warnings=tuple(warnings), fused=fused)
+        setup.fill(built, tensors, start)
+        more = {"start": start, "tensors": tensors, "fused": fused, "parts": start.parts}
+        job = setup.job(config, built, data, others, folder, device, ranks, warnings, **more)
         if job.fingerprint != start.fingerprint:
-            if config.data != start.config.data:
-                what, where = _other_data(start.config), f"--data {config.data}"
+            moved = config.data != start.config.data or config.sources != start.config.sources
+            if moved:
+                what, where = setup.other_data(start.config.data), f"--data {config.data}"
                 fix = "give the run's data where they lie now; if these are they, and have changed, add --accept-data"
             else:
-                what, where = f"the data have changed since the run began ({len(loaded):,} images now)", config.data
+                what, where = f"the data have changed since the run began ({len(data):,} images now)", config.data
                 fix = "bring them back, or give --accept-data"
             if not accept_data:
                 raise UserError(what, where, fix)
             job = dataclasses.replace(job, warnings=(*job.warnings, f"not bit-exact: {what}: {printable(config.data)}"))
         yield from loop.train(job)
-
-
-def plan(
-    model: str,
-    data: str,
-    *,
-    preset: str = "default",
-    options: Mapping[str, Any] | None = None,
-    epochs: float | None = None,
-    download: bool = True,
-    **settings: Any,
-) -> tuple[RunConfig, ImageData]:
-    """The full configuration of a run and its data; nothing is written.
-
-    Args:
-        preset: quick, default or paper: how long to train, and the model's options.
-        options: fields of the model's own Config, over the preset's.
-        epochs: how often to see each image, instead of `images`.
-        settings: fields of RunConfig (images, batch, seed, device, precision, size, ...); None means the default.
-    """
-    cls = model_class(model)
-    chosen = _preset(cls, preset, model)
-    given = {key: value for key, value in settings.items() if value is not None}
-    shaped = _base_options(cls, Path(given["base"]).expanduser(), options or {}) if given.get("base") else {}
-    own = {**chosen.options, **shaped, **(options or {})}
-    values = {"images": chosen.images, "batch": chosen.batch, **given}
-    values |= {"model": MODELS.find(model).name, "data": anywhere(data), "preset": preset, "options": {}}
-    values |= _absolute(values)
-    config = check(RunConfig, values, "train")  # before the data are read: a bad number should not wait for them
-    complete = dataclasses.asdict(check(cls.Config, own, "--set"))
-    loaded = load_data(data_request(config, download))
-    if len(loaded) < config.batch:
-        raise UserError(f"{len(loaded)} images, batch {config.batch}", data, f"use --batch {len(loaded)} or less")
-    if epochs is not None:
-        if not 0 < epochs <= 1e6:
-            raise UserError(f"{epochs:g} epochs", "--epochs", "give a number above 0, up to 1,000,000")
-        values["images"] = max(1, round(epochs * len(loaded)))
-    for cadence, parts in (("log_every", 500), ("sample_every", 20), ("save_every", 10)):
-        values.setdefault(cadence, max(config.batch, values["images"] // parts))
-    with torch.device("meta"), catch_warnings():  # what a model needs may depend on its options and on the data
-        filterwarnings("ignore", "Initializing zero-element tensors")  # a layer for 0 classes: the message below says it
-        bare: LatentModel = cls(check(cls.Config, complete, "--set"), spec_of(loaded))
-    lacking = bare.needs.union(*(stage.needs for stage in bare.stages() if stage.needs)) - spec_of(loaded).provides
-    if lacking:
-        have = ", ".join(sorted(spec_of(loaded).provides))
-        fix = f"choose data that have them ({'; '.join(f'{key}: {HAVING.get(key, key)}' for key in sorted(lacking))})"
-        raise UserError(f"{model} needs {', '.join(sorted(lacking))}, these data have {have}", data, fix)
-    return check(RunConfig, values | {"options": complete}, "train"), loaded
-
-
-def build(config: RunConfig, spec: DataSpec, device: torch.device, where: str = "--set") -> LatentModel:
-    """The model of a run with the weights that its seed gives it, on its device in channels_last.
-
-    `where` is what a message about a bad option points at.
-    """
-    cls = model_class(config.model)
-    options = check(cls.Config, config.options, where)
-    with torch.random.fork_rng(devices=[]):  # the caller's generator is none of our business
-        seed_torch(torch.device("cpu"), config.seed, "init")
-        model: LatentModel = cls(options, spec)
-    if config.compile:
-        compile_networks(model, device)
-    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def data_request(config: RunConfig, download: bool = True) -> DataRequest:
-    return parse(
-        config.data,
-        root=Path(config.data_root) if config.data_root else None,
-        size=config.size,
-        fit=config.fit,
-        channels=config.channels,
-        background=config.background,
-        skip_bad=config.skip_bad,
-        workers=config.workers,
-        download=download,
-    )
-
-
-def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConfig:
-    """`config` with what a resumed run may change. Raises UserError listing `field: saved -> given` for anything else, and for other data:
-    a folder may have moved, which its content will tell; a named set cannot, so it is refused before it is read."""
-    given = {key: value for key, value in changes.items() if value is not None}
-    options = dict(given.pop("options", None) or {})
-    refused = [f"{k}: {getattr(config, k)} -> {v}" for k, v in given.items() if k not in RunConfig.FREE and _differ(getattr(config, k), v)]
-    refused += [f"{k}: {config.options.get(k)} -> {v}" for k, v in options.items() if _differ(config.options.get(k), v)]
-    if refused:
-        raise UserError(f"a resumed run keeps its configuration ({printable('; '.join(refused))})", run, "leave these out, or train anew")
-    free = {key: value for key, value in given.items() if key in RunConfig.FREE}
-    free |= _absolute(free) | ({"data": anywhere(free["data"])} if "data" in free else {})
-    now = free.get("data", config.data)
-    if now != config.data and not (os.path.isabs(now) and os.path.isabs(config.data)):
-        raise UserError(_other_data(config), f"--data {now}", "leave --data out, or train anew")
-    return check(RunConfig, {**dataclasses.asdict(config), **free}, "--resume")
-
-
-def _other_data(config: RunConfig) -> str:
-    return f"these are other data than the run's ({printable(config.data)})"
 
 
 # --- a trained model ------------------------------------------------------------------------------------------------------------------
@@ -271,7 +171,7 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
     where = pick(device)
     header, tensors = _read(run)
     config = dataclasses.replace(header.config, model=header.model, compile=False)
-    model = build(config, header.spec, where, f"{printable(header.path)}: config")
+    model = setup.build(config, header.spec, where, header.parts, f"{printable(header.path)}: config")
     weights = checkpoint.part(tensors, "model")
     if not raw:
         weights |= checkpoint.part(tensors, "average")
@@ -354,7 +254,7 @@ class Trained:
         """What the samples of these numbers show where nobody says, (N, ...), or None for a model without condition."""
         return generate.asked(self.model, items, self.examples)
 
-    def like(self, data: ImageData | FolderSource, seed: int) -> Trained:
+    def like(self, data: Items | FolderSource, seed: int) -> Trained:
         """This model, whose samples show what the data's items do where nobody says: each item's condition once, in an order that the seed
         draws, then all of them again. Without `examples` where the data do not say, or name something that the model does not know.
         """
@@ -536,7 +436,8 @@ class Trained:
             data = self.data(sources[0], data_root)
             shown = min(limit, len(data))
             names = list(data.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)]
-            return Gathered(names, data.images[:shown], conditions.truth(self.condition, self.model.spec, data, range(shown)))
+            truth = conditions.truth(self.condition, self.model.spec, data, range(shown))
+            return Gathered(names, data.rows("image", np.arange(shown)), truth)
         images, truths = zip(*self._read(sources, data_root), strict=True)
         return Gathered(list(sources), np.stack(images), None if None in truths else [truth for [truth] in truths])
 
@@ -549,14 +450,14 @@ class Trained:
     ) -> Iterator[tuple[np.ndarray, list[Any] | None]]:
         """Each image, with what it shows where it is an item of data that say so (see `models.conditions.truth`)."""
         spec, config = self.header.spec, self.header.config
-        loaded: dict[DataRequest, ImageData] = {}
+        loaded: dict[DataRequest, Items] = {}
         for source in map(str, sources):
             if _is_item(source):
                 request, index = parse_item(source, root=self._root(data_root), **self._fitting())
                 data = loaded[request] = loaded[request] if request in loaded else load_data(request)
                 if index >= len(data):
                     raise UserError(f"item {index} of {len(data)}", source, f"give a number from 0 to {len(data) - 1}")
-                yield data.images[index], conditions.truth(self.condition, self.model.spec, data, [index])
+                yield data.rows("image", np.array([index]))[0], conditions.truth(self.condition, self.model.spec, data, [index])
             else:
                 try:
                     decoded = pictures.decode(source, background=config.background)
@@ -565,7 +466,7 @@ class Trained:
                 except (BadImage, OSError) as error:
                     raise UserError(f"no readable image ({printable(error)})", source, "give an image file, or SET:NUMBER") from error
 
-    def data(self, text: str, data_root: str | None = None) -> ImageData:
+    def data(self, text: str, data_root: str | None = None) -> Items:
         """A data set as the model takes it."""
         return load_data(parse(text, root=self._root(data_root), **self._fitting()))
 
@@ -600,7 +501,7 @@ class Trained:
             real = to_float(torch.from_numpy(np.stack(images)))
             return generate.ask_in_blocks(self.model, "encode", real, condition, self.device), []
 
-    def told_by(self, data: ImageData, items: Iterable[int]) -> dict[str, Any]:
+    def told_by(self, data: Items, items: Iterable[int]) -> dict[str, Any]:
         """What the data say that these items show, as arguments of `reconstruct` and the like; empty where they do not say."""
         truth = conditions.truth(self.condition, self.model.spec, data, items)
         return {} if truth is None else {conditions.argument_of(self.condition): truth}
@@ -710,14 +611,17 @@ def check_seed(seed: int) -> int:
 # --- looking ---------------------------------------------------------------------------------------------------------------------------
 
 
-def describe_plan(model: str, data: str, *, out: str | os.PathLike[str] | None = None, **settings: Any) -> dict[str, Any]:
+def describe_plan(
+    model: str, data: str | Mapping[str, str] | None = None, *, out: str | os.PathLike[str] | None = None, **settings: Any
+) -> dict[str, Any]:
     """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing."""
     device = pick(settings.get("device"))
-    config, loaded = plan(model, data, **settings)
-    built = build(dataclasses.replace(config, compile=False), spec_of(loaded), torch.device("cpu"))
+    planned = setup.plan(model, data, **settings)
+    config, headers = planned.config, {name: taken.header for name, taken in planned.parts.items()}
+    built = setup.build(dataclasses.replace(config, compile=False), planned.spec, torch.device("cpu"), headers)
     stages = built.stages()
     return {
-        "run": str(out or _new_run(model, data)),
+        "run": str(out or setup.new_run(model, config.data)),
         "device": str(device),
         "configuration": dataclasses.asdict(config),
         "stages": [
@@ -725,7 +629,8 @@ def describe_plan(model: str, data: str, *, out: str | os.PathLike[str] | None =
             for stage, end in zip(stages, loop.borders(config, stages), strict=True)
         ],
         "networks": _sizes(built),
-        "data": describe(loaded),
+        "data": describe(planned.data),
+        **({"further data": {name: describe(other) for name, other in planned.others.items()}} if planned.others else {}),
     }
 
 
@@ -752,6 +657,7 @@ def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
         "classes": list(header.spec.classes),
         "configuration": dataclasses.asdict(header.config),
         "environment": dict(header.environment),
+        "parts": {name: part.model for name, part in header.parts.items()},
         "data fingerprint": header.fingerprint,
         "written by lgm": header.lgm,
         "checkpoints": kept,
@@ -766,109 +672,15 @@ def name_of(run: str | os.PathLike[str]) -> str:
 
 def _sizes(model: torch.nn.Module) -> dict[str, int]:
     """Sub-network -> number of parameters, and their total."""
-    sizes = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    sizes = {name: size for name, child in model.named_children() if (size := sum(p.numel() for p in child.parameters()))}
     return {**sizes, "total": sum(sizes.values())}
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------------------------
 
 
-def anywhere(data: str) -> str:
-    """What `--data` said, so that it means the same from any working directory: a folder's path becomes absolute."""
-    request = parse(data)
-    folder = Path(request.name)
-    return (
-        str(dataclasses.replace(request, name=str(folder.expanduser().absolute()))) if request.name not in SETS.entries() else str(request)
-    )
-
-
-def _absolute(values: Mapping[str, Any]) -> dict[str, str]:
-    return {key: str(Path(values[key]).expanduser().absolute()) for key in ("data_root", "base") if values.get(key)}
-
-
 def _is_item(source: str) -> bool:
     return bool(re.fullmatch(r".+:\d+", source)) and not Path(source).exists()
-
-
-def _preset(cls: type[LatentModel], name: str, model: str) -> Preset:
-    if name not in cls.presets:
-        raise UserError(f"{model} has no preset {name!r}", "--preset", nearest(name, cls.presets))
-    return cls.presets[name]
-
-
-def _first_run(model: str, data: str) -> Path:
-    """The folder of a first run of this model on these data."""
-    request = parse(anywhere(data))
-    named = Path(request.name).resolve().name if os.sep in request.name else request.name
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", named).strip("-") or "data"
-    return Path(RUNS) / (f"{MODELS.find(model).name}-{name}" + ("" if request.split == "train" else f"-{request.split}"))
-
-
-def _new_run(model: str, data: str) -> Path:
-    """The same, numbered where that is taken."""
-    path = first = _first_run(model, data)
-    number = 1
-    while path.exists():
-        number += 1
-        path = first.with_name(f"{first.name}-{number}")
-    return path
-
-
-def _short(config: RunConfig, stages: Sequence[Stage]) -> tuple[str, ...]:
-    """A warning where a stage that is not meant to be short is too short to show anything, with the number of images that it takes."""
-    ends = loop.borders(config, tuple(stages))
-    steps = [(end - begin) // config.batch for begin, end in zip((0, *ends), ends)]
-    longest = max(stage.share for stage in stages)
-    meant = [(count, stage.name) for count, stage in zip(steps, stages) if count and stage.share >= SHORT * longest]
-    count, name = min(meant, default=(FEW, ""))
-    if count >= FEW:
-        return ()
-    thousands = math.ceil(ends[-1] * FEW / count / 1000)
-    return (f"the stage {name!r} has {count} steps, too few to learn much: give --images {thousands}k for {FEW}, or a smaller --batch",)
-
-
-def _job(config: RunConfig, model: LatentModel, data: ImageData, run: Path, device: torch.device, ranks: Ranks, **more: Any) -> loop.Job:
-    ranks.share_of(config.batch)
-    fingerprint = data.fingerprint()
-    if not ranks.same(fingerprint):
-        raise UserError("the ranks see different data", config.data, "give every machine the same files")
-    notes = (*more.pop("warnings", ()), *data.notes)
-    if isinstance(model, Validates) and ranks.writes:
-        try:
-            more["held_out"] = Batches(held_out(config, model, data), device)
-        except UserError as error:
-            notes = (*notes, f"there are no held-out images, the model is not measured while it trains ({error.what}: {error.where})")
-    return loop.Job(config, model, Batches(data, device), fingerprint, run, device, ranks, warnings=notes, **more)
-
-
-def held_out(config: RunConfig, model: LatentModel, data: ImageData) -> ImageData:
-    """The test split that belongs to `data`, which the run trained on, in the model's shape.
-
-    Raises UserError where there is none, where it overlaps with `data`, and where its labels are not those that the model needs.
-    """
-    request, spec = data_request(config), model.spec
-    if request.split != "train":
-        raise UserError("it trains on the test split itself", config.data)
-    found = load_data(dataclasses.replace(request, split="test", size=spec.size, channels=str(spec.channels)))
-    if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
-        raise UserError("the test images are among the training images", found.name)
-    theirs = spec_of(found)
-    if lacking := model.needs - theirs.provides:
-        raise UserError(f"the test images have no {', '.join(sorted(lacking))}", found.name)
-    if other := _other_names(model, theirs):
-        raise UserError(f"the test images have other {', '.join(other)}", found.name)
-    return found
-
-
-def _other_names(model: LatentModel, found: DataSpec) -> list[str]:
-    """Which names of what the model needs are others in these data, so that their labels mean other things."""
-    names = {"label": "classes", "attributes": "attributes", "factors": "factors"}
-    return [names[key] for key in sorted(model.needs & set(names)) if getattr(found, names[key]) != getattr(model.spec, names[key])]
-
-
-def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:
-    """What tells files apart whatever they are called: two links may lead to one image."""
-    return {(found.st_dev, found.st_ino) for found in map(os.stat, files)}
 
 
 def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]:
@@ -878,68 +690,12 @@ def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]
         try:
             header = checkpoint.read_header(path)
             checkpoint.check_belongs(header, Path(run))
-            cls = model_class(header.model)
-            with torch.device("meta"):
-                bare = cls(check(cls.Config, header.config.options, f"{printable(path)}: config"), header.spec)
+            config = dataclasses.replace(header.config, model=header.model, compile=False)
+            with META:
+                bare = setup.build(config, header.spec, META, header.parts, f"{printable(path)}: config")
             checkpoint.match(checkpoint.shapes_of(bare.state_dict()), checkpoint.part(checkpoint.shapes(path), "model"), path)
             return header, checkpoint.read_tensors(path)
         except UserError:
             if path.exists() or attempt == 2:
                 raise  # otherwise a trainer has just deleted it in favour of a newer one
     raise AssertionError
-
-
-def _fill(model: LatentModel, tensors: Mapping[str, torch.Tensor], header: Header) -> None:
-    weights = checkpoint.part(tensors, "model")
-    assert header.path is not None
-    checkpoint.match(checkpoint.shapes_of(model.state_dict()), checkpoint.shapes_of(weights), header.path)
-    checkpoint.load_state(model, weights)
-
-
-def _base_options(cls: type[LatentModel], base: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that shape the base's modules. Raises UserError where the base cannot serve, or other values were asked for."""
-    if not cls.base_modules:
-        raise UserError("this model takes no base", "--base", "leave it out")
-    header = checkpoint.read_header(checkpoint.locate(base))
-    theirs = header.config.options
-    lacking = [name for name in cls.base_options if name not in theirs]
-    if lacking:
-        raise UserError(f"a {header.model} has no {', '.join(lacking)}", f"--base {base}", "give a run of an auto-encoder")
-    differ = [
-        f"{name}: {theirs[name]} in the base, {given[name]} asked for"
-        for name in cls.base_options
-        if name in given and _differ(given[name], theirs[name])
-    ]
-    if differ:
-        raise UserError("; ".join(differ), f"--base {base}", "leave these options out: the base decides them")
-    return {name: theirs[name] for name in cls.base_options}
-
-
-def _differ(a: Any, b: Any) -> bool:
-    return json.dumps(a) != json.dumps(b)  # a tuple and the list that JSON made of it are the same
-
-
-def _take_base(model: LatentModel, config: RunConfig, base: Path) -> None:
-    path = checkpoint.locate(base)
-    header = checkpoint.read_header(path)
-    if header.spec.shape != model.spec.shape:
-        raise UserError(
-            f"the base's images are {header.spec.shape}, these are {model.spec.shape}", path, "use the same data, --size and --channels"
-        )
-    tensors = checkpoint.read_tensors(path)
-    theirs = checkpoint.part(tensors, "model") | checkpoint.part(tensors, "average")
-    for name in model.base_modules:
-        module = model.get_submodule(name)
-        weights = {key.removeprefix(f"{name}."): value for key, value in theirs.items() if key.startswith(f"{name}.")}
-        checkpoint.match(checkpoint.shapes_of(module.state_dict()), checkpoint.shapes_of(weights), path)
-        checkpoint.load_state(module, weights)
-
-
-def _inexact(start: Header, config: RunConfig, now: Mapping[str, Any]) -> list[str]:
-    differences = [f"{key} {old} -> {now[key]}" for key, old in start.environment.items() if key in now and now[key] != old]
-    differences += [
-        f"{key} {getattr(start.config, key)} -> {getattr(config, key)}"
-        for key in ("batch", "compile")
-        if getattr(start.config, key) != getattr(config, key)
-    ]
-    return [f"not bit-exact: {', '.join(differences)}"] if differences else []

@@ -3,11 +3,11 @@
 A model says what to minimise and who moves; one loop (`models.training.loop`) does the moving. A training step is a generator that yields
 `Turn`s, which is how the papers write their algorithms::
 
-    def turns(self, batch, step):
+    def turns(self, batch, clock):
         real = batch.image
         fake = self.generator(self.noise(batch))
         yield Turn({"critic": wasserstein(self.critic(real), self.critic(fake.detach()))})
-        if step % self.config.critic_steps == 0:
+        if clock.step % self.config.critic_steps == 0:
             yield Turn({"generator": -self.critic(fake).mean()})
 
 Rules (the contract suite in tests/contract enforces them):
@@ -26,7 +26,7 @@ protocols at the end).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -34,13 +34,17 @@ import torch
 from torch import Tensor, nn
 
 from models.config import Preset, Range
+from models.data.items import Field
 
 __all__ = [
     "Batch",
     "Classifies",
+    "Clock",
     "DataSpec",
     "Encodes",
+    "Field",
     "LatentModel",
+    "Part",
     "Player",
     "Preset",
     "Range",
@@ -49,74 +53,154 @@ __all__ = [
     "Stage",
     "Turn",
     "Validates",
+    "Whole",
 ]
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model is told about the data when it is built. Images are float (channels, height, width) in [-1, 1]."""
+    """What a model is told, when it is built, about the items of its leading source; `spec["to"]` is that of another one.
 
-    channels: int
-    height: int
-    width: int
-    classes: tuple[str, ...] = ()  # names of the labels
-    attributes: tuple[str, ...] = ()  # names of the binary attributes
-    factors: tuple[str, ...] = ()  # names of the continuous factors
-    identities: int = 0  # how many people (or things) are told apart
+    Images are float (channels, height, width) in [-1, 1].
+    """
+
+    fields: Mapping[str, Field]
+    others: Mapping[str, DataSpec] = field(default_factory=dict)  # the run's further sources, by name
+
+    @classmethod
+    def of_images(
+        cls,
+        channels: int,
+        height: int,
+        width: int,
+        classes: tuple[str, ...] = (),
+        attributes: tuple[str, ...] = (),
+        factors: tuple[str, ...] = (),
+        identities: int = 0,
+    ) -> DataSpec:
+        """The spec of images and the best-known labels, each by its names: of classes, binary attributes and continuous factors."""
+        fields = {"image": Field("image", (channels, height, width))}
+        fields |= {"label": Field("number", names=classes, count=len(classes))} if classes else {}
+        fields |= {"attributes": Field("flags", (len(attributes),), attributes)} if attributes else {}
+        fields |= {"factors": Field("vector", (len(factors),), factors)} if factors else {}
+        fields |= {"identity": Field("number", count=identities)} if identities else {}
+        return cls(fields)
+
+    def __getitem__(self, source: str) -> DataSpec:
+        return self.others[source]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (self.channels, self.height, self.width)
+        """(channels, height, width) of the images."""
+        channels, height, width = self.fields["image"].shape
+        return channels, height, width
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def height(self) -> int:
+        return self.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.shape[2]
 
     @property
     def size(self) -> tuple[int, int]:
-        return (self.height, self.width)
+        return self.shape[1:]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.names("label")
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return self.names("attributes")
+
+    @property
+    def identities(self) -> int:
+        """How many people (or things) are told apart."""
+        return self.fields["identity"].count if "identity" in self.fields else 0
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """Of what a field tells apart: classes, attributes, factors, words; empty where the data have no such field."""
+        return self.fields[key].names if key in self.fields else ()
 
     @property
     def provides(self) -> frozenset[str]:
-        """The batch keys that data of this kind can fill."""
-        labels = {"label": self.classes, "attributes": self.attributes, "factors": self.factors, "identity": self.identities}
-        return frozenset({"image"} | {key for key, value in labels.items() if value})
+        """The batch keys that these data can fill; those of another source as `to.image`."""
+        return frozenset(self.fields) | {f"{name}.{key}" for name, other in self.others.items() for key in other.fields}
 
 
 class Batch:
-    """Some items of a data set. Every field is fetched when it is first asked for, so that a step pays only for what it uses.
+    """Some items of the leading source; `batch["to"]` are as many of another one.
+
+    Every field is fetched when it is first asked for, by its key, so that a step pays only for what it uses.
 
     Attributes:
         index: (B,) int64, the items' positions in the data set, on the device.
-        image: (B, C, H, W) float32 in [-1, 1], channels_last, on the device.
+        image: (B, C, H, W) float32 in [-1, 1], channels_last, on the device; any other field of the kind `image` likewise.
         label: (B,) int64 class index. attributes: (B, A) float32, 0 or 1. factors: (B, F) float32. identity: (B,) int64.
+            Fields of their kinds likewise; clips (B, T, C, H, W) in [-1, 1], tokens (B, L) int64.
     """
 
-    def __init__(self, index: Tensor, fetch: Callable[[str, Tensor], Tensor], device: torch.device) -> None:
-        self._host_index, self._fetch, self.device = index, fetch, device
+    def __init__(
+        self,
+        index: Tensor,
+        fetch: Callable[[str, Tensor], Tensor],
+        device: torch.device,
+        others: Callable[[str], Batch] | None = None,
+    ) -> None:
+        self._host_index, self._fetch, self.device, self._others = index, fetch, device, others
 
     def __len__(self) -> int:
         return len(self._host_index)
+
+    def __getitem__(self, source: str) -> Batch:
+        if self._others is None:
+            raise KeyError(source)
+        return self._others(source)
 
     @cached_property
     def index(self) -> Tensor:
         return self._host_index.to(self.device)
 
-    @cached_property
-    def image(self) -> Tensor:
-        return self._fetch("image", self._host_index)
+    def __getattr__(self, key: str) -> Tensor:
+        """A field that was not asked for yet."""
+        if key.startswith("_"):
+            raise AttributeError(key)
+        value = self.__dict__[key] = self._fetch(key, self._host_index)
+        return value
 
-    @cached_property
-    def label(self) -> Tensor:
-        return self._fetch("label", self._host_index)
+    def get(self, key: str) -> Tensor:
+        """A field by its key, `image`, or by source and key, `to.image`."""
+        source, _, name = key.rpartition(".")
+        found: Tensor = getattr(self[source] if source else self, name)
+        return found
 
-    @cached_property
-    def attributes(self) -> Tensor:
-        return self._fetch("attributes", self._host_index)
 
-    @cached_property
-    def factors(self) -> Tensor:
-        return self._fetch("factors", self._host_index)
+class Clock(NamedTuple):
+    """What a step is told of time, within its stage."""
 
-    @cached_property
-    def identity(self) -> Tensor:
-        return self._fetch("identity", self._host_index)
+    step: int  # from 0
+    images: int = 0  # of the leading source, seen before this step
+    progress: float = 0.0  # from 0 to 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A whole trained model from another run that a model is built around: frozen, in eval mode. `--part NAME=RUN` gives it.
+
+    Its configuration and weights go into the run's own checkpoints, which so depend on no other file.
+    """
+
+    needs: tuple[type, ...]  # the capabilities that it must have
+    about: str  # what it is for
+    source: str = ""  # whose images it must fit, and whose data are its own where nobody names any; empty: the leading one
+    optional: bool = False
+    decides: tuple[str, ...] = ()  # options of the model that are of no account where it is given
 
 
 class Turn(NamedTuple):
@@ -153,6 +237,14 @@ class Player:
         return list(unique.values())
 
 
+class Whole(Protocol):
+    """All items of a run's sources, once and in order: iterating gives batches of the leading one, `whole["to"]` is another one's."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __getitem__(self, source: str) -> Iterable[Batch]: ...
+
+
 @dataclass(frozen=True)
 class Stage:
     """A part of the training in which the same step is repeated.
@@ -161,12 +253,15 @@ class Stage:
     """
 
     name: str  # shown in the progress bar
-    turns: Callable[[Batch, int], Iterator[Turn]]
+    turns: Callable[[Batch, Clock], Iterator[Turn]]
     players: tuple[str, ...]
     share: float = 1.0  # of the run's images, relative to the other stages'
-    prepare: Callable[[Iterable[Batch]], None] | None = None  # gets the whole data set once at the border, and again on resume
+    prepare: Callable[[Whole], None] | None = None  # gets the whole data once at the border, and again on resume
     needs: frozenset[str] | None = None  # batch keys that this stage reads, where they differ from the model's
     samples: bool = True  # False while the model's `sample` path is still untrained: no sample grid is drawn
+    size: tuple[int, int] | None = None  # (height, width) of the leading source's images, where it is not the data's
+    batch: int | None = None  # images a step, where it is not the run's
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # player -> fields of Player that differ in this stage
 
 
 class LatentModel(nn.Module):
@@ -174,15 +269,18 @@ class LatentModel(nn.Module):
 
     Config: ClassVar[type]  # frozen dataclass, JSON-able, with a default for every field
     presets: ClassVar[Mapping[str, Preset]]  # "quick", "default" and "paper"
-    needs: frozenset[str] = frozenset({"image"})  # batch keys; `__init__` sets them where they depend on the config or on the data
+    sources: ClassVar[tuple[str, ...]] = ("data",)  # the run's data sets by name; the first one leads, its images are counted
+    draws: ClassVar[Mapping[str, str]] = {}  # source -> the one whose second, independent draw it is
+    takes: ClassVar[Mapping[str, Part]] = {}  # parts from other runs, by name; they are the argument `parts` of `__init__`
+    # Batch keys, those of another source as `to.image`; `__init__` sets them where they depend on the config or on the data.
+    needs: frozenset[str] = frozenset({"image"})
     averaged: tuple[str, ...] = ()  # names of the sub-modules whose moving average generates
-    base_modules: ClassVar[tuple[str, ...]] = ()  # sub-modules that `--base RUN` fills from another run, instead of the first stage
-    base_options: ClassVar[tuple[str, ...]] = ()  # options that such a run must share, because they shape those sub-modules
     interpolates: ClassVar[Literal["code", "noise"]] = "code"  # where a straight line between two images makes most sense
 
-    def __init__(self, config: Any, spec: DataSpec) -> None:
+    def __init__(self, config: Any, spec: DataSpec, parts: Mapping[str, LatentModel] | None = None) -> None:
         super().__init__()
         self.config, self.spec = config, spec
+        self.parts = nn.ModuleDict(parts or {})
 
     def players(self) -> dict[str, Player]:
         """Name -> modules and optimizer settings. Every trainable parameter belongs to exactly one player."""
@@ -190,6 +288,10 @@ class LatentModel(nn.Module):
 
     def stages(self) -> tuple[Stage, ...]:
         raise NotImplementedError
+
+    def gives(self, capability: str) -> Field:
+        """What a method that makes images gives, where it is not an image of the leading source's shape: `translate`, say."""
+        return self.spec.fields["image"]
 
     def noise(self, batch: Batch) -> Tensor:
         """N(0, I) of `noise_shape` for every item of the batch, drawn from the step's own random stream."""

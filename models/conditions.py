@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import DataSpec
-from models.data.dataset import ImageData
+from models.data.items import Items
 from models.data.sources import FolderSource
 from models.errors import UserError, nearest, printable
 
@@ -138,39 +138,44 @@ def parse_attributes(words: Sequence[str] | None) -> dict[str, str] | None:
     return found
 
 
-def truth(kind: str | None, spec: DataSpec, data: ImageData, items: Iterable[int]) -> list[Any] | None:
+def truth(kind: str | None, spec: DataSpec, data: Items, items: Iterable[int]) -> list[Any] | None:
     """What the data say that these items show, as `resolve` takes it: class names, identities or attributes. None where they do not say.
 
     Classes and attributes go by their names, because other data may number them otherwise.
     """
-    if kind == "label" and data.labels is not None and data.classes:
-        return [data.classes[data.labels[item]] for item in items]
-    if kind == "identity" and data.identities is not None:
-        return [int(data.identities[item]) for item in items]
-    if kind == "attributes" and (columns := _columns(spec, data)) is not None and data.attributes is not None:
-        return [dict(zip(spec.attributes, data.attributes[item, columns].tolist(), strict=True)) for item in items]
-    return None
+    index = np.array(list(items), np.int64)
+    if kind == "attributes":
+        columns = _columns(spec, data)
+        rows = None if columns is None else data.rows("attributes", index)[:, columns]
+        return None if rows is None else [dict(zip(spec.attributes, row.tolist(), strict=True)) for row in rows]
+    if kind is None or kind not in data.fields or (kind == "label" and not data.fields["label"].names):
+        return None
+    numbers = data.rows(kind, index).tolist()
+    return [data.fields["label"].names[number] for number in numbers] if kind == "label" else numbers
 
 
-def examples(kind: str | None, spec: DataSpec, data: ImageData | FolderSource) -> Tensor | None:
+def examples(kind: str | None, spec: DataSpec, data: Items | FolderSource) -> Tensor | None:
     """What all items show, as a model of that kind is told it: (N,) int64, or (N, A) float32 for attributes.
 
     None where the data do not say, or name something that the model does not know. Classes and attributes go by their names.
     """
-    if kind == "label" and data.labels is not None and data.classes and set(data.classes) <= set(spec.classes):
-        return torch.from_numpy(np.array([spec.classes.index(name) for name in data.classes])[data.labels])
-    if kind == "identity" and data.identities is not None and data.identities.max() < spec.identities:
-        return torch.from_numpy(data.identities.astype(np.int64))
-    if kind == "attributes" and (columns := _columns(spec, data)) is not None and data.attributes is not None:
-        return torch.from_numpy(data.attributes[:, columns].astype(np.float32))
+    if kind == "attributes":
+        columns = _columns(spec, data)
+        return None if columns is None else torch.from_numpy(data.all("attributes")[:, columns].astype(np.float32))
+    field = data.fields.get(kind or "")
+    if kind == "label" and field is not None and field.names and set(field.names) <= set(spec.classes):
+        return torch.from_numpy(np.array([spec.classes.index(name) for name in field.names])[data.all("label")])
+    if kind == "identity" and field is not None and field.count <= spec.identities:
+        return torch.from_numpy(data.all("identity").astype(np.int64))
     return None
 
 
-def _columns(spec: DataSpec, data: ImageData | FolderSource) -> list[int] | None:
+def _columns(spec: DataSpec, data: Items | FolderSource) -> list[int] | None:
     """Where the model's attributes stand among the data's, or None where some are missing."""
-    if not set(spec.attributes) <= set(data.attribute_names):
+    names = data.fields["attributes"].names if "attributes" in data.fields else ()
+    if "attributes" not in data.fields or not set(spec.attributes) <= set(names):
         return None
-    return [data.attribute_names.index(name) for name in spec.attributes]
+    return [names.index(name) for name in spec.attributes]
 
 
 def _numbered(kind: str | None, spec: DataSpec, number: int) -> Condition:

@@ -48,7 +48,7 @@ class RunConfig:
     """The complete record of a training run: what is trained, on what, for how long, and how it is watched."""
 
     model: str
-    data: str
+    data: str  # the leading source's
     options: Mapping[str, Any] = field(default_factory=dict)  # the model's own Config
     preset: str = "default"
     images: Annotated[int, Range(1, 10**12)] = 1_000_000
@@ -61,7 +61,8 @@ class RunConfig:
     background: tuple[int, int, int] = (255, 255, 255)
     skip_bad: bool = False
     average_images: Annotated[int, Range(0, 10**12)] = 50_000  # half-life of the moving average in images; 0: no averaging
-    base: str | None = None  # the run that stage 1 was taken from
+    sources: Mapping[str, str] = field(default_factory=dict)  # the data of the further sources, by their names
+    parts: Mapping[str, str] = field(default_factory=dict)  # the runs that frozen parts were taken from, by the parts' names
     data_root: str | None = None
     device: str = "auto"
     compile: bool = False
@@ -72,7 +73,7 @@ class RunConfig:
     keep: Annotated[int, Range(2, 1_000_000)] = 2
 
     # What may differ when a run is resumed: it changes neither the game nor (the fingerprint sees to that) its data.
-    FREE = ("images", "data", "data_root", "device", "compile", "workers", "save_every", "sample_every", "keep", "batch")
+    FREE = ("images", "data", "sources", "data_root", "device", "compile", "workers", "save_every", "sample_every", "keep", "batch")
 
 
 def check(cls: type[C], values: Mapping[str, Any], where: str) -> C:
@@ -180,8 +181,10 @@ def _check_value(annotation: Any, value: Any, name: str, where: str, whole: Any 
         return float(value)
     if annotation is str and isinstance(value, str):
         return value
-    if isinstance(value, Mapping) and typing.get_origin(annotation) is not None:
-        return dict(value)
+    if isinstance(value, Mapping) and origin is not None:
+        return {key: _check_value(arguments[1], one, f"{name} {printable(key, 40)}", where) for key, one in value.items()}
+    if annotation is Any:
+        return value
     raise wrong()
 
 

@@ -34,11 +34,11 @@ from torch import Tensor
 from models import api, conditions
 from models.base import Classifies, Samples
 from models.config import RunConfig, check, parse_assignments
-from models.data.dataset import ImageData
 from models.data.images import atomic_file
+from models.data.items import Items
 from models.data.load import load as load_data
 from models.data.load import parse
-from models.data.sources import ArraySource, FolderSource
+from models.data.sources import FolderSource, ItemSource
 from models.device import pick, settle
 from models.errors import UserError, nearest, printable
 from models.metrics.features.base import Features, Source
@@ -52,7 +52,7 @@ from models.metrics.stats.frechet import frechet_distance
 from models.metrics.stats.moments import Moments
 from models.randomness import numpy_generator
 from models.registry import METRICS, SETS
-from models.training import checkpoint
+from models.training import checkpoint, setup
 from models.training.distributed import Ranks, process_group
 from models.version import __version__
 
@@ -189,7 +189,7 @@ def evaluate(
         if wanted["real"] or needs & {"held_out", "training"} or (sampled and trained.condition is not None):
             config = _config_for(trained, data, how)
             with ranks.first_alone():
-                real = load_data(api.data_request(config))
+                real = load_data(setup.data_request(config))
                 if "held_out" in needs:
                     evidence = dataclasses.replace(evidence, held_out=looker.held_out(config, trained, real, data))
                 if "training" in needs:
@@ -306,9 +306,9 @@ class SampledSource:
 
 @dataclass(frozen=True)
 class Some:
-    """Some images of an array, by their indices (N,)."""
+    """Some images of a data set, by their indices (N,)."""
 
-    of: ArraySource
+    of: ItemSource
     indices: np.ndarray
     parallel: bool = True
 
@@ -320,10 +320,10 @@ class Some:
         return len(self.indices)
 
     def load(self, start: int, stop: int) -> Sequence[np.ndarray]:
-        return [self.of.images[index] for index in self.indices[start:stop]]
+        return list(self.of.data.rows("image", self.indices[start:stop]))
 
 
-Side: TypeAlias = SampledSource | FolderSource | ArraySource | files.Statistics
+Side: TypeAlias = SampledSource | FolderSource | ItemSource | files.Statistics
 
 
 class _Looker:
@@ -364,9 +364,8 @@ class _Looker:
             return SampledSource(api.load(path, device=how.device, raw=how.raw), how.number, how.seed, api.name_of(path))
         request = parse(text, root=Path(how.data_root) if how.data_root else None, background=how.background, skip_bad=how.skip_bad)
         with self.ranks.first_alone():
-            if request.name in SETS.entries():
-                data = load_data(request)
-                return ArraySource(str(request), data.images, data)
+            if request.name in SETS.entries() or request != request.plain:
+                return ItemSource(load_data(request))
             source = FolderSource(request)
         for note in source.notes:
             if "skipped" in note:
@@ -382,31 +381,31 @@ class _Looker:
                 what = f"made by different recipes: name is {side.recipe.get('name')!r} in the statistics, {kind!r} here"
                 raise UserError(what, side.source, "give --features as it was when they were saved, or compute them again")
 
-    def held_out(self, config: RunConfig, trained: api.Trained, real: ImageData, named: str | None) -> ImageData:
+    def held_out(self, config: RunConfig, trained: api.Trained, real: Items, named: str | None) -> Items:
         """What is to be reconstructed: the images that `--data` names, else the run's test split, else its training images."""
         if named is not None:
             if real.name == trained.header.config.data or real.fingerprint() == trained.header.fingerprint:
                 self.warn(f"the run was trained on {printable(real.name)} itself, so training images are reconstructed")
             return real
         try:
-            return api.held_out(config, trained.model, real)
+            return setup.held_out(config, trained.model, real)
         except UserError as error:
             self.warn(f"there are no held-out images, so training images are reconstructed ({error.what}: {error.where})")
             return real
 
-    def training(self, trained: api.Trained, real: ImageData) -> ImageData:
+    def training(self, trained: api.Trained, real: Items) -> Items:
         """What the run was trained on, or, where that is not at hand, what it is compared with."""
         config = _config_for(trained, None, self.how)
         if real.name == config.data:
             return real
         try:
-            return load_data(api.data_request(config, download=False))
+            return load_data(setup.data_request(config, download=False))
         except UserError as error:
             what = "the run's training images are not at hand, so principal components are fitted to the images that they reconstruct"
             self.warn(f"{what} ({error.what}: {error.where})")
             return real
 
-    def learned_from(self, real: ImageData) -> bool:
+    def learned_from(self, real: Items) -> bool:
         """Whether the classifier that judges the real images was trained on them; with a warning."""
         seen = isinstance(self.features, ClassifierFeatures) and self.features.learned_from(real)
         if seen:
@@ -418,7 +417,7 @@ class _Looker:
 
     # what a conditional model is asked for
 
-    def told(self, trained: api.Trained, data: ImageData | FolderSource | None, name: str) -> api.Trained:
+    def told(self, trained: api.Trained, data: Items | FolderSource | None, name: str) -> api.Trained:
         """A model whose samples are compared with `data`, asked for what these show: other frequencies would count as other images.
 
         The order is drawn apart from that of `real`: samples that were paired with single real images would seem nearer than they are.
@@ -439,7 +438,7 @@ class _Looker:
         """`side`; where it samples a conditional model, that is told by the labels of the other side, if it has any."""
         if not isinstance(side, SampledSource):
             return side
-        data = other if isinstance(other, FolderSource) else other.data if isinstance(other, ArraySource) else None
+        data = other if isinstance(other, FolderSource) else other.data if isinstance(other, ItemSource) else None
         trained = self.told(side.trained, data, other.source if isinstance(other, files.Statistics) else other.name)
         return SampledSource(trained, side.count, side.seed, side.name)
 
@@ -468,12 +467,12 @@ class _Looker:
             self.warn(f"{len(side) - moments.count:,} of {len(side):,} images of {printable(side.name)} were left out{named}")
         return files.Statistics(moments, recipe, side.name)
 
-    def real(self, data: ImageData, wants: Iterable[str], labels: Tensor | None) -> Collected:
+    def real(self, data: Items, wants: Iterable[str], labels: Tensor | None) -> Collected:
         """The images that samples are compared with: the moments of all, from the cache where they are there; all else of at most `number`.
 
         Those are looked at first, by themselves, so that their features are the same whether or not the moments had to be computed.
         """
-        source = ArraySource(str(data.name), data.images)
+        source = ItemSource(data)
         order = numpy_generator(self.how.seed, "evaluate", len(source)).permutation(len(source))
         few, rest = (Some(source, np.sort(part)) for part in (order[: self.how.number], order[self.how.number :]))
         key = self._key(source) if "moments" in wants else ""
@@ -531,7 +530,7 @@ class _Looker:
 
     # the cache
 
-    def _key(self, source: FolderSource | ArraySource) -> str:
+    def _key(self, source: FolderSource | ItemSource) -> str:
         return cache.key(source.fingerprint(), self.features.recipe()) if self.how.cached else ""
 
     def _kept(self, key: str) -> Moments | None:
@@ -589,7 +588,7 @@ def _config_for(trained: api.Trained, data: str | None, how: Settings) -> RunCon
     config, spec = trained.header.config, trained.header.spec
     return dataclasses.replace(
         config,
-        data=api.anywhere(data) if data else config.data,
+        data=setup.anywhere(data) if data else config.data,
         data_root=how.data_root or config.data_root,
         size=spec.size,
         channels=str(spec.channels),  # type: ignore[arg-type]

@@ -158,6 +158,15 @@ def require(model: LatentModel, capability: type, verb: str) -> None:
         )
 
 
+def require_of_part(part: LatentModel, capability: type, where: str, name: str) -> None:
+    """Raise UserError where a model that is to be a part lacks a capability, or can be asked only with a condition."""
+    if not isinstance(part, capability):
+        verbs = " and ".join(sorted(key for key in vars(capability) if not key.startswith("_") and callable(getattr(capability, key))))
+        raise UserError(f"a {name} cannot {verbs}", where, "give the run of a model that can (`lgm models`)")
+    if condition_of(part) is not None:
+        raise UserError(f"a {name} has to be told what images show", where, "give the run of a model without condition")
+
+
 def sample(
     model: LatentModel,
     count: int,

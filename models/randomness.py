@@ -46,6 +46,6 @@ def some(count: int, total: int, seed: int, *purpose: object) -> np.ndarray:
     return np.sort(numpy_generator(seed, *purpose).permutation(total)[:count])
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch visits `count` items: (count,) int64."""
-    return numpy_generator(seed, "order", epoch).permutation(count)
+def epoch_order(seed: int, epoch: int, count: int, source: str = "") -> np.ndarray:
+    """The order in which an epoch visits the `count` items of a source, the leading one where none is named: (count,) int64."""
+    return numpy_generator(seed, "order", epoch, *([source] if source else [])).permutation(count)

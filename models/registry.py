@@ -68,13 +68,33 @@ class Entry:
 
     def presets(self) -> dict[str, Preset]:
         """The presets of the file's model, which are written out: `presets = {"quick": Preset(80_000, ...), ...}`. Raises ContractError."""
-        classes = [n for n in self._tree.body if isinstance(n, ast.ClassDef)]
-        tables = [n.value for c in classes for n in c.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "presets"]
+        table = self._class_attribute("presets")
         try:
-            return {name: preset for table in tables for name, preset in _presets(table).items()}
+            return {} if table is None else _presets(table)
         except (TypeError, ValueError) as error:
             fix = 'write them out, as in {"quick": Preset(80_000, options={"latent": 32})}'
             raise ContractError(f"its presets cannot be read without running it ({error})", self.path, fix) from error
+
+    def sources(self) -> tuple[str, ...]:
+        """The names of the data sets that the file's model trains on, the leading one first; empty where it has just one."""
+        named = self._class_attribute("sources")
+        return () if named is None else tuple(ast.literal_eval(named))
+
+    def parts(self) -> dict[str, str]:
+        """The trained runs that the file's model is built around: name -> what each is for."""
+        table, found = self._class_attribute("takes"), {}
+        for name, call in zip(table.keys, table.values) if isinstance(table, ast.Dict) else ():
+            if name is not None and isinstance(call, ast.Call):
+                words = {word.arg: word.value for word in call.keywords}
+                about = words.get("about") or call.args[1]
+                found[str(ast.literal_eval(name))] = str(ast.literal_eval(about)) + (" (optional)" if "optional" in words else "")
+        return found
+
+    def _class_attribute(self, name: str) -> ast.expr | None:
+        """What the file's class says behind `NAME = ...` in its body; None where it says nothing."""
+        classes = [n for n in self._tree.body if isinstance(n, ast.ClassDef)]
+        assigned = [n.value for c in classes for n in c.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name]
+        return assigned[0] if assigned else None
 
     def module(self) -> ModuleType:
         return importlib.import_module(f"{self.package}.{self.path.stem}")

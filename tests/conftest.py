@@ -37,6 +37,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two folders of images of other sizes, channels and numbers, `here` and `there`, and runs of a tiny VAE on them, `near` and `far`."""
+    root = tmp_path_factory.mktemp("places")
+    found = {"here": support.write_pictures(root / "here"), "there": support.write_pictures(root / "there", 13, 12, colour=True)}
+    for name, run in (("here", "near"), ("there", "far")):
+        found[run] = root / run
+        support.call(support.train, "vae", str(found[name]), str(root / run), support.tiny("vae", images=16))
+    return found
+
+
+@pytest.fixture(scope="session")
 def straight(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Model name -> a finished tiny run (`support.tiny`) with checkpoints at 24, 48, 72 and 96 images. Copy it to change it."""
     made: dict[str, Path] = {}

@@ -21,7 +21,7 @@ from models.base import Batch, DataSpec, LatentModel, Turn
 from models.config import check
 from models.registry import model_class
 
-SPEC = DataSpec(1, 16, 16, classes=("a", "b", "c"), attributes=("x", "y"), identities=4)
+SPEC = DataSpec.of_images(1, 16, 16, classes=("a", "b", "c"), attributes=("x", "y"), identities=4)
 COUNT = 6  # items in a batch
 
 

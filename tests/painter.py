@@ -5,7 +5,6 @@ The left half of an image tells the condition, the right half the noise or the c
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -23,7 +22,15 @@ from models.base import DataSpec, LatentModel
 from models.config import RunConfig
 from models.training.checkpoint import Header
 
-SPEC = DataSpec(1, 16, 16, classes=("cross", "disc", "t-shirt, top"), attributes=("smile", "glasses", "hat"), identities=30)
+SHOWN: dict[str, Any] = {
+    "channels": 1,
+    "height": 16,
+    "width": 16,
+    "classes": ("cross", "disc", "t-shirt, top"),
+    "attributes": ("smile", "glasses", "hat"),
+    "identities": 30,
+}
+SPEC = DataSpec.of_images(**SHOWN)
 
 
 class Painter(LatentModel):
@@ -86,8 +93,8 @@ class Critic(Copyist):
 
 
 def painter(kind: str | None, model: type[Painter] = Painter, **spec: Any) -> Trained:
-    """A trained model to be asked by `kind`; `spec` are fields of its DataSpec."""
-    made = model(kind, dataclasses.replace(SPEC, **spec)).eval()
+    """A trained model to be asked by `kind`; `spec` are arguments of `DataSpec.of_images` that differ from its own."""
+    made = model(kind, DataSpec.of_images(**{**SHOWN, **spec})).eval()
     config = RunConfig(model="painter", data="nowhere")
     header = Header("painter", config, made.spec, 0, "only", (1,), {}, "", {})
     return Trained(made, header, torch.device("cpu"))

@@ -80,8 +80,8 @@ def arguments(model: str, data: Path, out: Path, *more: str, **changes: Any) -> 
     return [*words, *more]
 
 
-def write_pictures(folder: Path, count: int = 20, size: int = 16, seed: int = 0) -> Path:
-    """`count` grey PNGs of noise around a cross or a disc, in the sub-folders `cross` and `disc`."""
+def write_pictures(folder: Path, count: int = 20, size: int = 16, seed: int = 0, colour: bool = False) -> Path:
+    """`count` PNGs of noise around a cross or a disc, in the sub-folders `cross` and `disc`: grey, or in colours and a little wider."""
     from PIL import Image
 
     dice = np.random.default_rng(seed)
@@ -90,6 +90,8 @@ def write_pictures(folder: Path, count: int = 20, size: int = 16, seed: int = 0)
         kind = ("cross", "disc")[number % 2]
         shape = (np.minimum(abs(x), abs(y)) < 2) if kind == "cross" else (x**2 + y**2 < (size / 3) ** 2)
         pixels = np.clip(shape * 200 + dice.normal(20, 20, (size, size)), 0, 255).astype(np.uint8)
+        if colour:
+            pixels = np.pad(np.stack([pixels, pixels.T, pixels // 2], 2), ((0, 0), (0, 4), (0, 0)))
         (folder / kind).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / kind / f"{number:03d}.png")
     return folder

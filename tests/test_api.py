@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from models.config import RunConfig
 from models.data.batches import to_float
 from models.errors import UserError
 from models.randomness import image_noise
-from models.training import checkpoint, events
+from models.training import checkpoint, events, setup
 
 Runs = Callable[[str], Path]
 
@@ -98,12 +99,13 @@ def test_training_learns(model: str, tmp_path: Path) -> None:
 
 
 def test_plan_fills_the_record(pictures: Path) -> None:
-    config, data = models.plan("vae", str(pictures), batch=8, epochs=3, options={"latent": 5}, preset="quick", seed=None)
+    planned = models.plan("vae", str(pictures), batch=8, epochs=3, options={"latent": 5}, preset="quick", seed=None)
+    config = planned.config
     assert (config.images, config.batch, config.seed, config.preset) == (60, 8, 0, "quick")
     assert config.options["latent"] == 5
     assert config.options["beta"] == 1.0
     assert (config.log_every, config.sample_every, config.save_every) == (8, 8, 8)
-    assert len(data) == 20
+    assert len(planned.data) == 20
     assert models.plan("vae", str(pictures), batch=8, preset="paper")[0].options["network"] == "mlp"
     assert models.plan("vae", str(pictures), batch=8, preset="paper", options={"latent": 3})[0].options["widths"] == (500,)
 
@@ -123,7 +125,7 @@ def test_plan_fills_the_record(pictures: Path) -> None:
         ({"batch": 21}, "use --batch 20 or less"),
         ({"size": (0, 8)}, "out of range"),
         ({"device": "tpu"}, "there is no device 'tpu'"),
-        ({"base": "nowhere"}, "takes no base"),
+        ({"parts": {"base": "nowhere"}}, "takes no base"),
     ],
 )
 def test_train_refuses_before_it_writes(settings: dict[str, Any], message: str, pictures: Path, tmp_path: Path) -> None:
@@ -277,41 +279,59 @@ def test_way_takes_files_and_items(vae: Trained, pictures: Path, shown: np.ndarr
         vae.way("1", str(files[0]), space="code")
 
 
-# ---- --base --------------------------------------------------------------------------------------------------------------------------
+# ---- a base --------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("base", ["vae", "aegan"])
 def test_base_gives_the_first_stage_and_is_kept_bit_for_bit(base: str, straight: Runs, pictures: Path, tmp_path: Path) -> None:
-    settings = tiny("aegan", base=str(straight(base)))
-    del settings["options"]["widths"], settings["options"]["latent"]  # the base decides them
+    settings = on_base(straight(base))
     told: list[events.Event] = []
     trained = models.train("aegan", str(pictures), out=tmp_path / "run", on_event=told.append, **settings)
     assert [e.stage for e in told if isinstance(e, events.StageStarted)] == ["latent GAN"]
     assert trained.header.images == 96
-    assert trained.header.config.options["widths"] == [4, 8]
     _, its = contents(newest(straight(base)))
     _, mine = contents(newest(tmp_path / "run"))
-    names = [n for n in mine if n.startswith(("model/encoder.", "model/decoder."))]
+    names = [n for n in mine if n.startswith("model/parts.base.")]
     assert len(names) > 10
     for name in names:
-        averaged = name.replace("model/", "average/")
-        assert torch.equal(mine[name], its.get(averaged, its[name])), name
+        there = name.removeprefix("model/parts.base.")
+        assert torch.equal(mine[name], its.get(f"average/{there}", its[f"model/{there}"])), name
     assert trained.sample(2).shape == (2, 16, 16, 1)
 
 
-def test_base_of_other_options_images_or_kind_is_refused(straight: Runs, pictures: Path, tmp_path: Path) -> None:
-    base = str(straight("vae"))
-    out = tmp_path / "run"
-    with pytest.raises(UserError, match="latent: 4 in the base, 7 asked for") as error:
-        models.train("aegan", str(pictures), out=out, **tiny("aegan", {"latent": 7}, base=base))
-    assert f"--base {base}" in error.value.where
-    with pytest.raises(UserError, match=re.escape("the base's images are (1, 16, 16), these are (1, 8, 8)")):
-        models.train("aegan", str(pictures), out=out, **tiny("aegan", base=base, size=(8, 8)))
+def on_base(base: Path, options: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """Settings of an aegan whose auto-encoder is that of another run, which decides its shape."""
+    settings = tiny("aegan", options, **changes)
+    for name in ("widths", "latent", "lr"):
+        settings["options"].pop(name)
+    return settings | {"parts": {"base": str(base)}, "options": settings["options"] | (options or {})}
+
+
+def test_a_base_that_does_not_fit_is_refused(straight: Runs, pictures: Path, tmp_path: Path) -> None:
+    base, out = straight("vae"), tmp_path / "run"
+    with pytest.raises(UserError, match="latent: the part decides it") as error:
+        models.train("aegan", str(pictures), out=out, **on_base(base, {"latent": 7}))
+    assert f"--part base={base}" in error.value.where
+    with pytest.raises(UserError, match=re.escape("the images of base are (1, 16, 16), these are (1, 8, 8)")):
+        models.train("aegan", str(pictures), out=out, **on_base(base, size=(8, 8)))
     with pytest.raises(UserError, match=re.escape("these are (3, 16, 16)")):
-        models.train("aegan", str(pictures), out=out, **tiny("aegan", base=base, channels="3"))
+        models.train("aegan", str(pictures), out=out, **on_base(base, channels="3"))
     with pytest.raises(UserError, match="no such run or checkpoint"):
-        models.train("aegan", str(pictures), out=out, **tiny("aegan", base=str(tmp_path / "nowhere")))
+        models.train("aegan", str(pictures), out=out, **on_base(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="a classifier cannot decode and encode"):
+        models.train("aegan", str(pictures), out=out, **on_base(straight("classifier")))
     assert not out.exists()
+
+
+def test_a_run_needs_its_base_no_more_and_trains_on_its_data(straight: Runs, pictures: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(straight("vae"), base)
+    trained = models.train("aegan", out=tmp_path / "run", **on_base(base))
+    assert trained.header.config.data == str(pictures)
+    before = trained.sample(4, seed=3)
+    shutil.rmtree(base)
+    assert np.array_equal(models.load(tmp_path / "run").sample(4, seed=3), before)
+    assert isinstance(list(api.resume(tmp_path / "run", images=112))[-1], events.Finished)
 
 
 # ---- variants ------------------------------------------------------------------------------------------------------------------------
@@ -339,7 +359,7 @@ def test_fitted_priors_sample_like_the_codes(prior: str, pictures: Path, tmp_pat
 def test_the_latent_gan_starts_as_the_fitted_gaussian(pictures: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     models.train("aegan", str(pictures), out=base, **tiny("aegan", {"prior": "gaussian"}))
-    given = tiny("aegan", {"latent_lr": 0.0}, base=str(base))
+    given = on_base(base, {"latent_lr": 0.0})
     started, gaussian = models.train("aegan", str(pictures), out=tmp_path / "run", **given), models.load(base)
     noise = torch.randn(64, *started.model.noise_shape)
     with torch.no_grad():
@@ -394,7 +414,8 @@ def test_size_fit_and_channels_also_apply_to_images_given_later(tmp_path: Path, 
 
 def test_describe_run_counts_what_is_saved(straight: Runs) -> None:
     found = api.describe_run(straight("aegan"))
-    model = api.build(checkpoint.read_header(newest(straight("aegan"))).config, models.api.DataSpec(1, 16, 16), torch.device("cpu"))
+    header = checkpoint.read_header(newest(straight("aegan")))
+    model = setup.build(header.config, header.spec, torch.device("cpu"), {})
     assert found["parameters"] == sum(t.numel() for t in model.state_dict().values())
     assert found["of images"] == 96
 
@@ -404,8 +425,8 @@ def test_describe_plan_says_what_train_would_do(straight: Runs, pictures: Path) 
     assert [s["name"] for s in plan["stages"]] == ["auto-encoder", "latent GAN"]
     assert [s["until images"] for s in plan["stages"]] == list(checkpoint.read_header(newest(straight("aegan"))).borders)
     assert plan["networks"]["total"] == sum(v for k, v in plan["networks"].items() if k != "total")
-    with_base = api.describe_plan("aegan", str(pictures), base=str(straight("vae")), **tiny("aegan"))
-    assert [s["until images"] for s in with_base["stages"]] == [0, 96]
+    with_base = api.describe_plan("aegan", str(pictures), **on_base(straight("vae")))
+    assert [(s["name"], s["until images"]) for s in with_base["stages"]] == [("latent GAN", 96)]
 
 
 def test_name_of(straight: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +460,7 @@ def test_finished_run_on_a_base_with_a_fitted_prior_leaves_the_base_alone(pictur
     base = tmp_path / "base"
     models.train("aegan", str(pictures), out=base, **tiny("aegan", images=32))
     options = {"prior": "diagonal"}
-    models.train("aegan", str(pictures), out=tmp_path / "run", base=str(base), batch=8, images=16, device="cpu", options=options)
+    models.train("aegan", str(pictures), out=tmp_path / "run", parts={"base": base}, batch=8, images=16, device="cpu", options=options)
     finished = list(api.resume(tmp_path / "run"))[-1]
     assert isinstance(finished, events.Finished)
     assert finished.already
@@ -448,8 +469,9 @@ def test_finished_run_on_a_base_with_a_fitted_prior_leaves_the_base_alone(pictur
 def test_base_decides_its_shape_against_a_preset(pictures: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     models.train("aegan", str(pictures), out=base, **tiny("aegan", images=32))
-    config, _ = api.plan("aegan", str(pictures), preset="quick", base=str(base), batch=8)
-    assert tuple(config.options["widths"]) == tuple(tiny("aegan")["options"]["widths"])
+    planned = api.plan("aegan", str(pictures), preset="quick", parts={"base": base}, batch=8)
+    model = setup.build(planned.config, planned.spec, torch.device("cpu"), {"base": planned.parts["base"].header})
+    assert model.noise_shape == (tiny("aegan")["options"]["latent"],)
 
 
 def test_gradient_penalty_under_bf16(pictures: Path, tmp_path: Path) -> None:
@@ -478,10 +500,10 @@ def test_resume_with_another_batch_twice_across_a_border(pictures: Path, tmp_pat
 def short(model: str, images: int, batch: int = 128, **options: Any) -> tuple[str, ...]:
     """What is said at the start of such a run."""
     cls = registry.model_class(model)
-    spec = DataSpec(1, 32, 32, classes=("one", "two"), attributes=("left",), identities=3)
+    spec = DataSpec.of_images(1, 32, 32, classes=("one", "two"), attributes=("left",), identities=3)
     with torch.device("meta"):
         stages = cls(cls.Config(**options), spec).stages()
-    return api._short(RunConfig(model=model, data="glyphs", images=images, batch=batch), stages)
+    return setup.short(RunConfig(model=model, data="glyphs", images=images, batch=batch), stages)
 
 
 def test_a_run_too_short_to_show_anything_says_what_to_give() -> None:

@@ -23,7 +23,7 @@ class Two(LatentModel):
     averaged = ("first", "second")
 
     def __init__(self) -> None:
-        super().__init__(Config(), DataSpec(1, 4, 4))
+        super().__init__(Config(), DataSpec.of_images(1, 4, 4))
         self.first, self.second, self.third = nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1), nn.Linear(1, 1)
 
 

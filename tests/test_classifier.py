@@ -24,7 +24,7 @@ from models.nets.residual import ResidualBlock, ResidualEncoder
 from models.zoo.classifier import Classifier
 
 CPU = torch.device("cpu")
-GREY, COLOUR = DataSpec(1, 28, 28, tuple("0123456789")), DataSpec(3, 64, 64, attributes=("left", "right"))
+GREY, COLOUR = DataSpec.of_images(1, 28, 28, tuple("0123456789")), DataSpec.of_images(3, 64, 64, attributes=("left", "right"))
 
 
 def build(spec: DataSpec, **options: Any) -> Classifier:
@@ -48,7 +48,7 @@ def build(spec: DataSpec, **options: Any) -> Classifier:
     ],
 )
 def test_the_network_is_sized_from_the_image(size: tuple[int, int], early: list[Any], late: list[Any]) -> None:
-    net = ResidualEncoder(DataSpec(3, *size), (32, 64, 128), (0, 1, 1))
+    net = ResidualEncoder(DataSpec.of_images(3, *size), (32, 64, 128), (0, 1, 1))
     assert [(m.out_channels, m.stride[0]) for m in net.net if isinstance(m, nn.Conv2d)] == early
     first = [m.branch[0] for m in net.net if isinstance(m, ResidualBlock)]
     assert [(m.out_channels, m.stride[0]) for m in first] == late  # type: ignore[union-attr, index]
@@ -59,7 +59,7 @@ def test_the_network_is_sized_from_the_image(size: tuple[int, int], early: list[
 
 def test_the_paper_s_network_has_20_layers() -> None:
     options = Classifier.presets["paper"].options
-    model = Classifier(check(Classifier.Config, options, "test"), DataSpec(3, 32, 32, ("cat", "dog")))
+    model = Classifier(check(Classifier.Config, options, "test"), DataSpec.of_images(3, 32, 32, ("cat", "dog")))
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and getattr(m, "kernel_size", (3, 3)) == (3, 3)]
     assert len(layers) == 20
     assert model.encoder.features == 64
@@ -71,11 +71,11 @@ def test_the_paper_s_network_has_20_layers() -> None:
 def test_the_rule_mirrors_no_writing() -> None:
     for classes in (mnist.CLASSES, kmnist.CLASSES, tuple("0123456789"), ("cat", "A"), ("00017", "stop")):
         for channels in (1, 3):
-            assert harmless(DataSpec(channels, 32, 32, classes)) == "shift"
-    assert harmless(DataSpec(3, 32, 32, street.generate(1, "train").classes)) == "shift"
-    assert harmless(DataSpec(3, 32, 32, cifar10.CLASSES)) == "flip"
+            assert harmless(DataSpec.of_images(channels, 32, 32, classes)) == "shift"
+    assert harmless(DataSpec.of_images(3, 32, 32, street.generate(1, "train").classes)) == "shift"
+    assert harmless(DataSpec.of_images(3, 32, 32, cifar10.CLASSES)) == "flip"
     assert harmless(COLOUR) == "flip"
-    assert harmless(DataSpec(1, 64, 64)) == "shift"
+    assert harmless(DataSpec.of_images(1, 64, 64)) == "shift"
     assert build(GREY).augmentation == "shift"
     assert build(GREY, augment="flip").augmentation == "flip"
 
@@ -119,9 +119,9 @@ def test_augment() -> None:
     [
         (GREY, "auto", "label", 10),
         (COLOUR, "auto", "attributes", 2),
-        (DataSpec(1, 8, 8, ("a", "b"), ("c",), identities=7), "auto", "label", 2),
-        (DataSpec(1, 8, 8, ("a", "b"), ("c",), identities=7), "attributes", "attributes", 1),
-        (DataSpec(1, 8, 8, ("a", "b"), ("c",), identities=7), "identity", "identity", 7),
+        (DataSpec.of_images(1, 8, 8, ("a", "b"), ("c",), identities=7), "auto", "label", 2),
+        (DataSpec.of_images(1, 8, 8, ("a", "b"), ("c",), identities=7), "attributes", "attributes", 1),
+        (DataSpec.of_images(1, 8, 8, ("a", "b"), ("c",), identities=7), "identity", "identity", 7),
     ],
 )
 def test_target(spec: DataSpec, target: str, expected: str, outputs: int) -> None:
@@ -138,7 +138,7 @@ def batch_of(target: str, truth: torch.Tensor) -> Batch:
 
 
 def test_accuracy_and_macro_f1_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build(DataSpec(1, 8, 8, attributes=("a", "b", "c")))
+    model = build(DataSpec.of_images(1, 8, 8, attributes=("a", "b", "c")))
     said = iter([torch.tensor([[1.0, -1, -1], [2, -2, -0.5]]), torch.tensor([[-1.0, 3, -1]])])
     monkeypatch.setattr(model, "classify", lambda image: next(said))
     truth = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
@@ -146,7 +146,7 @@ def test_accuracy_and_macro_f1_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     found = model.validate([batch_of("attributes", truth[:2]), batch_of("attributes", truth[2:])])
     assert found == {"accuracy": pytest.approx(6 / 9), "macro F1": pytest.approx((1 / 2 + 2 / 3) / 3)}
 
-    model = build(DataSpec(1, 8, 8, ("a", "b", "c")))
+    model = build(DataSpec.of_images(1, 8, 8, ("a", "b", "c")))
     monkeypatch.setattr(model, "classify", lambda image: torch.eye(3)[[0, 1, 1, 2]])
     assert model.validate([batch_of("label", torch.tensor([0, 1, 2, 0]))]) == {"accuracy": 0.5}
 
@@ -154,10 +154,10 @@ def test_accuracy_and_macro_f1_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_loss_is_the_smoothed_one() -> None:
     logits = torch.randn(5, 3)
     label, attributes = torch.tensor([0, 1, 2, 1, 0]), torch.randint(0, 2, (5, 3)).float()
-    model = build(DataSpec(1, 8, 8, ("a", "b", "c")), smoothing=0.3)
+    model = build(DataSpec.of_images(1, 8, 8, ("a", "b", "c")), smoothing=0.3)
     soft = 0.7 * torch.eye(3)[label] + 0.1
     assert model.loss(logits, label) == pytest.approx(float(-(soft * logits.log_softmax(1)).sum(1).mean()), rel=1e-5)
-    model = build(DataSpec(1, 8, 8, attributes=("a", "b", "c")), smoothing=0.3)
+    model = build(DataSpec.of_images(1, 8, 8, attributes=("a", "b", "c")), smoothing=0.3)
     soft = 0.7 * attributes + 0.15
     expected = -(soft * logits.sigmoid().log() + (1 - soft) * (-logits).sigmoid().log()).sum(1).mean()
     assert model.loss(logits, attributes) == pytest.approx(float(expected), rel=1e-5)
@@ -173,7 +173,7 @@ def pictures_of(*shapes: tuple[int, int, int]) -> list[np.ndarray]:
 
 def test_features_are_the_model_s() -> None:
     data = support.image_data(40, 16, 16, 1)
-    model = build(DataSpec(1, 16, 16, ("one", "two", "three")))
+    model = build(DataSpec.of_images(1, 16, 16, ("one", "two", "three")))
     model.train()
     look: Features = ClassifierFeatures(model, "classifier:run")
     assert not model.training
@@ -198,7 +198,7 @@ def test_features_are_the_model_s() -> None:
 def test_images_of_any_size_and_channels(channels: int, fit: str) -> None:
     from models.data import images as pictures
 
-    look = ClassifierFeatures(build(DataSpec(channels, 20, 24, ("a", "b"))), "classifier:run", fit=fit, background=(0, 0, 0))
+    look = ClassifierFeatures(build(DataSpec.of_images(channels, 20, 24, ("a", "b"))), "classifier:run", fit=fit, background=(0, 0, 0))
     images = pictures_of((20, 24, channels), (20, 24, 4 - channels), (9, 50, 3), (100, 80, 1), (1, 1, 3))
     batch = look.prepare(images)
     assert (batch.shape, batch.dtype) == ((5, 20, 24, channels), torch.uint8)

@@ -388,6 +388,12 @@ def test_contradictions_and_gaps_are_named(vae: Path, pictures: Path) -> None:
     assert "a way has two ends" in refused("interpolate", vae, "1", "2", "-n", 1)
     assert "a seed has no code" in refused("interpolate", vae, "1", "2", "--space", "code")
     assert "takes no base" in refused("train", "vae", "--data", pictures, "--batch", 8, "--base", vae)
+    assert "'base' is not NAME=RUN" in refused("train", "aegan", "--data", pictures, "--part", "base")
+    assert "two runs for the part 'base'" in refused("train", "aegan", "--data", pictures, "--part", f"base={vae}", "--base", vae)
+    assert "two --data without a name" in refused("train", "vae", "--data", pictures, "--data", pictures)
+    assert "this model has no source 'there'" in refused("train", "vae", "--data", pictures, "--data", f"there={pictures}")
+    assert "labels without images" in refused("train", "vae", "--labels", "x.csv")
+    assert "the table cannot be read" in refused("train", "vae", "--data", pictures, "--batch", 8, "--labels", "x.csv")
 
 
 def test_F2_fewer_images_than_the_batch(tmp_path: Path) -> None:

@@ -192,7 +192,9 @@ def test_what_is_no_count_stays_text(text: str) -> None:
 
 
 def test_run_config_survives_json() -> None:
-    config = RunConfig("vae", "a folder", {"widths": (4, 8), "lr": 1e-3}, size=(20, 30), background=(1, 2, 3), seed=2**64 - 1, base="x")
+    more: dict[str, Any] = {"size": (20, 30), "background": (1, 2, 3), "seed": 2**64 - 1}
+    more |= {"parts": {"base": "x"}, "sources": {"to": "svhn"}}
+    config = RunConfig("vae", "a folder", {"widths": (4, 8), "lr": 1e-3}, **more)
     text = to_json(config)
     assert "\n" not in text
     again = check(RunConfig, json.loads(text), "file")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from models.base import Clock
 from models.config import check
 from models.data.batches import Batches, spec_of
 from models.data.load import load, parse
@@ -23,7 +24,7 @@ def test_digits_are_more_than_black_after_a_hundred_steps(data_root: Path) -> No
     shares: list[float] = []  # of the error that all black makes
     batches = Batches(data, torch.device("cpu")).stream(0, BATCH, 0)
     for step, batch in zip(range(STEPS), batches, strict=False):
-        (turn,) = model.turns(batch, step)
+        (turn,) = model.turns(batch, Clock(step))
         optimizer.zero_grad()
         turn.losses["autoencoder"].backward()
         optimizer.step()

@@ -11,7 +11,7 @@ import torch
 from support import small
 from torch import Tensor
 
-from models.base import DataSpec
+from models.base import Clock, DataSpec
 from models.config import check
 from models.data.batches import Batches
 from models.nets.conditions import as_vector, join
@@ -19,7 +19,7 @@ from models.nets.moving import MovingMeans
 from models.registry import model_class
 from models.zoo.cvae_gan import CVAEGAN
 
-SPEC = DataSpec(1, 16, 16, classes=("a", "b", "c"), identities=5, attributes=("x", "y", "z", "w"))
+SPEC = DataSpec.of_images(1, 16, 16, classes=("a", "b", "c"), identities=5, attributes=("x", "y", "z", "w"))
 
 
 def made(**options: Any) -> CVAEGAN:
@@ -67,7 +67,7 @@ def test_features_count_in_the_unit_of_the_pixels() -> None:
                 answer.weight.div_(scale)
         batch = Batches(support.image_data(8, 16, 16, 1), torch.device("cpu")).at(range(8))
         torch.manual_seed(0)
-        (turn,) = model.turns(batch, 0)
+        (turn,) = model.turns(batch, Clock(0))
         losses.append({name: loss.item() for name, loss in turn.losses.items()})
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -77,7 +77,7 @@ def test_only_real_images_make_the_classifiers_statistics() -> None:
     model = made()
     alone = copy.deepcopy(model)
     batch = Batches(support.image_data(8, 16, 16, 1), torch.device("cpu")).at(range(8))
-    list(model.turns(batch, 0))
+    list(model.turns(batch, Clock(0)))
     alone.features(batch.image)
     for name, buffer in model.classifier.named_buffers():
         assert torch.equal(buffer, alone.classifier.get_buffer(name)), name

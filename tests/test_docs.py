@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import toys
+
+from models.api import resume
+from models.registry import MODELS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), DOCS.parent / "README.md"])
@@ -56,7 +60,6 @@ def test_the_worked_example_of_adding_a_model_trains_and_samples(tmp_path: Path,
     """The code block of docs/adding-a-model.md, saved as a zoo file of its own, is found by name, trains, resumes, and samples."""
     import models
     from models import registry, zoo
-    from models.api import resume
 
     code = re.search(r"```python\n(.*?)```", (DOCS / "adding-a-model.md").read_text(), re.S)
     assert code
@@ -74,3 +77,36 @@ def test_the_worked_example_of_adding_a_model_trains_and_samples(tmp_path: Path,
     assert '"widths": [16]' in options
     assert "requires_grad_(" not in code[1]
     assert ".backward(" not in code[1]
+
+
+def test_the_worked_example_of_two_sources_and_a_part(places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second code block of docs/adding-a-model.md learns to paint what shows the same class elsewhere."""
+    import numpy as np
+    import torch
+
+    import models
+    from models.data.batches import to_float
+    from models.data.load import load, parse
+
+    _, code = re.findall(r"```python\n(.*?)```", (DOCS / "adding-a-model.md").read_text(), re.S)
+    (tmp_path / "worked").mkdir()
+    (tmp_path / "worked" / "__init__.py").touch()
+    (tmp_path / "worked" / "counterpart.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = {"batch": 8, "device": "cpu", "options": {"widths": (32,), "lr": 0.01}, "images": 1600, "parts": {"painter": places["far"]}}
+    with toys.found(tmp_path / "worked", "worked"):
+        entry = MODELS.find("counterpart")
+        assert entry.sources() == ("here", "there")
+        assert entry.parts() == {"painter": "an auto-encoder of the images to paint"}
+        trained = models.train("counterpart", {"here": str(places["here"])}, out=tmp_path / "run", **settings)
+        assert [type(e).__name__ for e in resume(tmp_path / "run")][-1] == "Finished"
+    here, there = (load(parse(str(places[name]))) for name in ("here", "there"))
+    with torch.no_grad():
+        made = trained.model.translate(to_float(torch.from_numpy(here.all("image"))))  # type: ignore[operator]
+        codes = trained.model.painter.encode(to_float(torch.from_numpy(there.all("image"))))  # type: ignore[union-attr,operator]
+        read = trained.model.reader(to_float(torch.from_numpy(here.all("image"))))  # type: ignore[operator]
+    assert made.shape == (20, 3, 12, 16)
+    centres = torch.stack([codes[there.all("label") == kind].mean(0) for kind in (0, 1)])
+    nearest = torch.cdist(read, centres).argmin(1).numpy()
+    assert (nearest == here.all("label")).mean() >= 0.9
+    assert np.isfinite(made.numpy()).all()

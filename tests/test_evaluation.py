@@ -26,7 +26,7 @@ from typer.testing import CliRunner, Result
 
 from lgcli.app import app
 from models import api, evaluation
-from models.base import LatentModel
+from models.base import DataSpec, Field, LatentModel
 from models.data.batches import spec_of, to_float
 from models.errors import UserError
 from models.metrics import accuracy, path_length
@@ -834,7 +834,8 @@ def test_accuracy_needs_a_classifier_of_the_same_classes(
     trained = painter()
     with pytest.raises(UserError, match="a classifier has to judge"):
         evaluation.evaluate("painter", metrics=["accuracy"])
-    other = dataclasses.replace(trained.header.spec, classes=("cat", "dog"))
+    fields = dict(trained.header.spec.fields) | {"label": Field("number", names=("cat", "dog"), count=2)}
+    other = DataSpec(fields)
     monkeypatch.setattr(api, "load", lambda run, load=api.load, **more: (
         dataclasses.replace(trained, header=dataclasses.replace(trained.header, spec=other)) if run == "painter" else load(run, **more)
     ))  # fmt: skip

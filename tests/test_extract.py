@@ -15,8 +15,8 @@ from faults.badfiles import encoded, picture
 from PIL import Image
 from torch import Tensor
 
-from models.data.dataset import DataRequest
-from models.data.sources import ArraySource, FolderSource
+from models.data.dataset import DataRequest, ImageData
+from models.data.sources import FolderSource, ItemSource
 from models.errors import UserError
 from models.metrics.features.base import Features, Source
 from models.metrics.features.extract import extract
@@ -156,7 +156,7 @@ def test_settings_out_of_range_are_refused_at_once() -> None:
     with pytest.raises(UserError, match="--workers"):
         extract(Numbers(), Means(), workers=-1)
     with pytest.raises(UserError, match="0 images to look at: nothing"):
-        extract(ArraySource("nothing", np.zeros((0, 4, 4, 3), np.uint8)), Means())
+        extract(ItemSource(ImageData("nothing", np.zeros((0, 4, 4, 3), np.uint8))), Means())
 
 
 # ---- folders and arrays --------------------------------------------------------------------------------------------------------------
@@ -182,14 +182,14 @@ def test_a_split_of_a_folder(tmp_path: Path) -> None:
     assert len(FolderSource(DataRequest(str(tmp_path), split="test"))) == 2
 
 
-def test_an_array_is_looked_at_where_it_lies() -> None:
+def test_the_images_of_a_data_set() -> None:
     images = np.arange(5 * 4 * 3 * 3, dtype=np.uint8).reshape(5, 4, 3, 3)
-    source = ArraySource("samples", images)
-    assert np.shares_memory(source.load(1, 3)[0], images)
+    source = ItemSource(ImageData("samples", images))
+    assert np.array_equal(np.stack(list(source.load(1, 3))), images[1:3])
     assert torch.allclose(values(source, batch=2), torch.from_numpy(images).float().mean((1, 2)))
     for wrong in (images[0], images.astype(np.float32), images[..., :2]):
         with pytest.raises(ValueError, match="uint8"):
-            ArraySource("wrong", wrong)
+            ImageData("wrong", wrong)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -209,8 +209,8 @@ def test_I7_a_fingerprint_is_of_the_content_alone(tmp_path: Path) -> None:
     (tmp_path / "c.png").write_bytes(badfiles.png(picture(8, 8, seed=1)))
     assert FolderSource(DataRequest(str(tmp_path))).fingerprint() != before
     images = np.stack([picture(8, 8, seed=n) for n in range(3)])
-    assert ArraySource("a", images).fingerprint() == ArraySource("b", images.copy()).fingerprint()
-    assert ArraySource("a", images).fingerprint() != ArraySource("a", images[::-1]).fingerprint()
+    assert ItemSource(ImageData("a", images)).fingerprint() == ItemSource(ImageData("b", images.copy())).fingerprint()
+    assert ItemSource(ImageData("a", images)).fingerprint() != ItemSource(ImageData("a", images[::-1])).fingerprint()
     with pytest.raises(UserError, match=r"b\.png"):  # which the first listing still has
         source.fingerprint()
 

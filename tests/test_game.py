@@ -12,7 +12,7 @@ import torch
 import toy
 from torch import nn
 
-from models.base import Batch, Player, Schedule, Stage, Turn
+from models.base import Batch, Clock, Player, Schedule, Stage, Turn
 from models.config import parse_assignments
 from models.registry import MODELS, model_class
 from models.training import events
@@ -52,7 +52,7 @@ class Pair(toy.Toy):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("only", self.turns, ("critic", "generator")),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         loss = self.critic(self.generator(self.noise(batch))).mean()
         yield Turn({"critic": loss, "generator": loss})
 
@@ -65,7 +65,7 @@ def pair() -> Pair:
 def test_weights_are_clipped_after_every_step_and_only_that_player_s() -> None:
     model = pair()
     mover = Mover(model, ("critic", "generator"))
-    mover.apply(next(model.turns(support_batch(), 0)), 0)
+    mover.apply(next(model.turns(support_batch(), Clock(0))), 0)
     largest = {name: max(float(p.detach().abs().max()) for p in mover.parameters[name]) for name in mover.players}
     assert largest["critic"] == pytest.approx(0.01)
     assert largest["generator"] > 0.05
@@ -81,7 +81,7 @@ def test_one_loss_for_two_players_is_differentiated_once_and_moves_both(monkeypa
     monkeypatch.setattr(torch.Tensor, "backward", lambda *a, **k: calls.append(1) or real(*a, **k))
     model = pair().eval()
     torch.manual_seed(1)
-    turn = next(model.turns(support_batch(), 0))
+    turn = next(model.turns(support_batch(), Clock(0)))
     loss = turn.losses["generator"]
     wanted = torch.autograd.grad(loss, list(model.generator.parameters()), retain_graph=True)
     before = [p.detach().clone() for p in model.generator.parameters()]
@@ -188,8 +188,8 @@ class Collapsing(toy.Toy):
     def players(self) -> dict[str, Player]:
         return {"generator": Player((self.generator,), lr=0.01), "embed": Player((self.embed, self.critic), lr=0.01)}
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
-        self.history[0, 0] = float(step >= 6)
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
+        self.history[0, 0] = float(clock.step >= 6)
         loss = self.generator(self.noise(batch)).square().mean()
         other = self.critic(self.embed(batch.image.flatten(1))).mean()
         yield Turn({"generator": loss, "embed": other}, {"right": torch.ones(())})

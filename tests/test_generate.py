@@ -95,7 +95,7 @@ class Painter(LatentModel):
     """Its sample of the noise z is the flat grey value tanh(z), so that each image tells which noise it had."""
 
     def __init__(self) -> None:
-        super().__init__(None, DataSpec(1, 2, 2))
+        super().__init__(None, DataSpec.of_images(1, 2, 2))
         self.scale = nn.Parameter(torch.ones(()))
         self.norm = nn.BatchNorm1d(1)  # in training mode it would mix the items of a batch
 
@@ -149,7 +149,7 @@ class Copier(LatentModel):
     """Its code is the image; it decodes to something half as bright."""
 
     def __init__(self) -> None:
-        super().__init__(None, DataSpec(1, 3, 4))
+        super().__init__(None, DataSpec.of_images(1, 3, 4))
         self.weight = nn.Parameter(torch.ones(()))
 
     def encode(self, image: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from inception_weights import random_weights, write_weights
 from PIL import Image
 from safetensors.torch import save_file
 
-from models.data.sources import ArraySource
+from models.data.dataset import ImageData
+from models.data.sources import ItemSource
 from models.errors import UserError
 from models.metrics.features import inception
 from models.metrics.features.extract import extract
@@ -135,7 +136,7 @@ def test_features_and_logits_are_torch_fidelitys(
 
 
 def test_I3_batches_and_workers_change_features_by_rounding_only(network: InceptionFeatures, images: np.ndarray) -> None:
-    source = ArraySource("images", images)
+    source = ItemSource(ImageData("images", images))
     passes = [torch.cat([b.features for b in extract(source, network, batch, workers)]) for batch, workers in ((4, 1), (1, 2), (3, 1))]
     assert relative(passes[1], passes[0]) < 1e-6
     assert relative(passes[2], passes[0]) < 1e-6

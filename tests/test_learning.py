@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from models import generate
-from models.base import Encodes
+from models.base import Clock, Encodes
 from models.config import check
 from models.data.batches import Batches, spec_of
 from models.data.dataset import ImageData
@@ -48,7 +48,7 @@ def test_an_auto_encoder_learns_each_built_in_set_in_eval_mode(name: str, data: 
     for step in range(STEPS):
         seed_torch(CPU, 0, "step", step)
         mover.schedule(step / STEPS)
-        for number, turn in enumerate(stage.turns(next(stream), step)):
+        for number, turn in enumerate(stage.turns(next(stream), Clock(step))):
             mover.apply(turn, number)
     kind = generate.condition_of(model)
     shown = getattr(Batches(test, CPU).at(range(len(test))), kind) if kind else None

@@ -29,7 +29,7 @@ def test_flattening_and_back_is_the_identity_and_copies_nothing_in_channels_last
 @pytest.mark.parametrize("size", [(28, 28), (37, 64), (9, 15), (8, 8)])
 @pytest.mark.parametrize("kernel", [4, 5])
 def test_convolutional_nets_fit_any_size_with_either_kernel(size: tuple[int, int], kernel: int) -> None:
-    spec = DataSpec(3, *size)
+    spec = DataSpec.of_images(3, *size)
     made = ConvDecoder(spec, (4, 8, 8), 6, kernel=kernel)(torch.randn(2, 6))  # type: ignore[arg-type]
     assert made.shape == (2, *spec.shape)
     assert ConvDiscriminator(spec, (4, 8, 8), outputs=3, kernel=kernel)(made).shape == (2, 3)  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def test_the_product_is_taken_where_it_pays() -> None:
 
 @pytest.mark.parametrize("critic", [ConvDiscriminator, ResidualCritic])
 def test_spectral_norm_keeps_every_weight_s_largest_singular_value_at_one(critic: type) -> None:
-    spec = DataSpec(1, 16, 16)
+    spec = DataSpec.of_images(1, 16, 16)
     torch.manual_seed(0)
     network = critic(spec, (8, 16), norm="spectral") if critic is ConvDiscriminator else critic(spec, 8, norm="spectral")
     for _ in range(50):  # power iterations
@@ -87,7 +87,7 @@ def test_spectral_norm_keeps_every_weight_s_largest_singular_value_at_one(critic
 @pytest.mark.parametrize("norm", ["layer", "none"])
 @pytest.mark.parametrize("critic", [ConvDiscriminator, ResidualCritic])
 def test_critics_without_batch_norm_judge_each_image_by_itself(critic: type, norm: str) -> None:
-    spec = DataSpec(1, 16, 16)
+    spec = DataSpec.of_images(1, 16, 16)
     network = critic(spec, (8, 16) if critic is ConvDiscriminator else 8, norm=norm)
     images = torch.randn(4, *spec.shape)
     assert torch.allclose(network(images)[:1], network(images[:1]), atol=1e-5)
@@ -111,7 +111,7 @@ def test_class_batch_norm_uses_the_class_s_gain_and_bias() -> None:
 
 def test_a_conditional_residual_generator_draws_the_class_that_is_asked_for() -> None:
     torch.manual_seed(0)
-    network = ResidualGenerator(DataSpec(3, 32, 32), 4, 5, classes=2).eval()
+    network = ResidualGenerator(DataSpec.of_images(3, 32, 32), 4, 5, classes=2).eval()
     with torch.no_grad():
         network.blocks[0].second.bias[1] += 3
     noise = torch.randn(1, 5)

@@ -21,7 +21,7 @@ from models.nets.residual_gan import ClassBatchNorm, DownBlock, ResidualCritic, 
 from models.nets.wae import WaeDecoder, WaeEncoder
 from models.nets.whitening import whiten
 
-COLOUR, TALL, TINY = DataSpec(3, 32, 32), DataSpec(1, 29, 16), DataSpec(1, 4, 5)
+COLOUR, TALL, TINY = DataSpec.of_images(3, 32, 32), DataSpec.of_images(1, 29, 16), DataSpec.of_images(1, 4, 5)
 
 
 def word(layer: Any) -> str:
@@ -96,12 +96,12 @@ def words(network: nn.Module) -> str:
         ),
         (MlpDecoder(TINY, (7, 8), 3), (3,), "linear 3>8, tanh, linear 8>7, tanh, linear 7>20, unflatten"),
         (
-            WaeEncoder(DataSpec(3, 20, 13), (4, 8, 16), 6),
+            WaeEncoder(DataSpec.of_images(3, 20, 13), (4, 8, 16), 6),
             (3, 20, 13),
             "conv 3>4 k5 s2 p2, batch 4, relu, conv 4>8 k5 s2 p2, batch 8, relu, conv 8>16 k5 s2 p2, batch 16, relu, tovector, linear 96>6",
         ),
         (
-            WaeDecoder(DataSpec(3, 20, 13), (4, 8, 16), 6),
+            WaeDecoder(DataSpec.of_images(3, 20, 13), (4, 8, 16), 6),
             (6,),
             "linear 6>320, tomaps, relu, up 16>8 k5 s2 p2+10, batch 8, relu, up 8>4 k5 s2 p2+10, batch 4, relu, up 4>3 k5 s1 p2",
         ),
@@ -167,7 +167,7 @@ def test_a_residual_mlp_starts_near_the_identity() -> None:
             + "linear 4>3",
         ),
         (
-            ResidualCritic(DataSpec(3, 11, 11), 4, norm="layer"),
+            ResidualCritic(DataSpec.of_images(3, 11, 11), 4, norm="layer"),
             "conv 3>4 k3 s1 p1, layer 4, relu, conv 4>4 k3 s1 p1, conv 3>4 k1 s1 p0, "
             + 2 * "layer 4, relu, conv 4>4 k3 s1 p1, layer 4, relu, conv 4>4 k3 s1 p1, identity, "
             + "linear 4>1",
@@ -195,7 +195,7 @@ def test_blocks_that_double(classes: int) -> None:
     inner = twice(F.relu(block.first(maps, *told)))
     inner = block.last(F.relu(block.second(block.enlarged(inner), *told)))
     torch.testing.assert_close(block(maps, label), block.shortcut(twice(maps)) + inner)
-    generator = ResidualGenerator(DataSpec(1, 16, 8), 4, 5, classes=classes)
+    generator = ResidualGenerator(DataSpec.of_images(1, 16, 8), 4, 5, classes=classes)
     noise = torch.randn(4, 5)
     by_hand = generator.start(noise)
     for each in generator.blocks:
@@ -210,7 +210,7 @@ def test_blocks_that_halve(halves: bool) -> None:
     first, second = (m for m in block.branch if isinstance(m, nn.Conv2d))
     inner, beside = second(F.relu(first(F.relu(maps)))), block.shortcut(maps)
     torch.testing.assert_close(block(maps), halved(beside) + halved(inner) if halves else beside + inner)
-    critic, image = ResidualCritic(DataSpec(3, 8, 8), 4, outputs=2), torch.randn(2, 3, 8, 8)
+    critic, image = ResidualCritic(DataSpec.of_images(3, 8, 8), 4, outputs=2), torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(critic(image), critic.head(F.relu(critic.blocks(image)).sum((2, 3)) / 16))
 
 
@@ -225,7 +225,7 @@ def test_residual_blocks_of_the_classifier() -> None:
     torch.testing.assert_close(block(maps), F.relu(beside_norm(beside(halved(maps))) + inner))
     assert block(torch.randn(1, 3, 7, 5)).shape == (1, 5, 4, 3)
     assert words(ResidualBlock(3, 3, 1)).endswith("batch 3, sequential")
-    encoder = ResidualEncoder(DataSpec(3, 16, 16), (4, 8), (0, 1))
+    encoder = ResidualEncoder(DataSpec.of_images(3, 16, 16), (4, 8), (0, 1))
     image = torch.randn(2, 3, 16, 16)
     assert words(encoder).startswith("conv 3>4 k3 s1 p1 -, batch 4, relu, conv 4>8 k3 s2 p1 -")
     torch.testing.assert_close(encoder(image), encoder.net(image).sum((2, 3)) / 64)
@@ -233,8 +233,8 @@ def test_residual_blocks_of_the_classifier() -> None:
 
 def test_how_often_a_net_halves() -> None:
     sides = {7: 1, 8: 1, 15: 1, 16: 2, 28: 2, 32: 3, 63: 3, 64: 4, 256: 4}
-    assert {side: depth_for(DataSpec(1, side, 300), (1, 1, 1, 1)) for side in sides} == sides
-    assert depth_for(DataSpec(1, 64, 64), (1,)) == 1
+    assert {side: depth_for(DataSpec.of_images(1, side, 300), (1, 1, 1, 1)) for side in sides} == sides
+    assert depth_for(DataSpec.of_images(1, 64, 64), (1,)) == 1
     assert halvings((28, 5), 4) == [(28, 5), (14, 2), (7, 1), (3, 1), (1, 1)]
 
 
@@ -419,4 +419,4 @@ def test_the_norm_of_several_classes_is_their_mixture() -> None:
 
 
 def test_one_attribute_has_the_length_of_a_class() -> None:
-    assert as_vector(DataSpec(1, 8, 8, attributes=("x",)), attributes=torch.tensor([[1.0], [0.0]])).tolist() == [[1], [-1]]
+    assert as_vector(DataSpec.of_images(1, 8, 8, attributes=("x",)), attributes=torch.tensor([[1.0], [0.0]])).tolist() == [[1], [-1]]

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel
+from models.base import Batch, Clock, DataSpec, LatentModel
 from models.config import check
 from models.nets.mlp import mlp
 from models.registry import model_class
@@ -56,8 +56,8 @@ def built(name: str, **options: Any) -> LatentModel:
     config = check(cls.Config, options, "test")
     torch.manual_seed(0)
     if name in ("vae", "aegan", "wae", "gan"):
-        return cls(config, DataSpec(1, 1, 2, NAMES))
-    model = cls(config, DataSpec(1, 8, 8, NAMES))
+        return cls(config, DataSpec.of_images(1, 1, 2, NAMES))
+    model = cls(config, DataSpec.of_images(1, 8, 8, NAMES))
     told = MODES if name.startswith("c") else 0
     if name == "cvae":
         model.encoder, model.decoder = judge(4 * config.latent), painter(config.latent + told)
@@ -94,7 +94,7 @@ def play(model: LatentModel, steps: int) -> None:
                 module.train()
         for step in range(round(steps * stage.share / share)):
             mover.schedule(step / steps)
-            for number, turn in enumerate(stage.turns(next(stream), step)):
+            for number, turn in enumerate(stage.turns(next(stream), Clock(step))):
                 mover.apply(turn, number)
     model.eval()
 

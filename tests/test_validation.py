@@ -23,7 +23,7 @@ from models.base import Batch
 from models.data.batches import Batches
 from models.data.load import load, parse
 from models.errors import UserError
-from models.training import checkpoint, events, loop
+from models.training import checkpoint, events, loop, setup
 
 CPU = torch.device("cpu")
 
@@ -216,8 +216,8 @@ def test_held_out_images_take_the_model_s_shape(tmp_path: Path) -> None:
 
 def test_models_that_do_not_validate_load_no_test_images(split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    original = api.load_data
-    monkeypatch.setattr(api, "load_data", lambda request: asked.append(str(request)) or original(request))
+    original = setup.load
+    monkeypatch.setattr(setup, "load", lambda request: asked.append(str(request)) or original(request))
     happened = list(models.stream("vae", str(split), out=tmp_path / "run", **support.tiny("vae", images=16)))
     assert not validated(happened)
     assert not warned([e for e in happened if "held-out" in str(e)])

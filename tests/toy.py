@@ -11,7 +11,7 @@ import support
 import torch
 from torch import nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Stage, Turn
 from models.config import RunConfig
 from models.data.batches import Batches, spec_of
 from models.randomness import seed_torch
@@ -27,7 +27,7 @@ class Config:
 class Toy(LatentModel):
     Config = Config
 
-    def __init__(self, config: Config = Config(), spec: DataSpec = DataSpec(1, 16, 16)) -> None:  # noqa: B008
+    def __init__(self, config: Config = Config(), spec: DataSpec = DataSpec.of_images(1, 16, 16)) -> None:  # noqa: B008
         super().__init__(config, spec)
         size = spec.channels * spec.height * spec.width
         self.embed = nn.Linear(size, 6)
@@ -49,19 +49,19 @@ class Toy(LatentModel):
         second = Stage("game", self.game, ("critic", "generator"), share=2, prepare=self.measure)
         return Stage("embedding", self.embedding, ("embed",)), second
 
-    def embedding(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def embedding(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         code = self.embed(batch.image.flatten(1))
         yield Turn({"embed": (code - torch.randn_like(code)).square().mean()}, {"size": code.norm()})
 
     def measure(self, batches: Iterable[Batch]) -> None:
         self.centre.copy_(torch.cat([self.embed(batch.image.flatten(1)) for batch in batches]).mean(0))
 
-    def game(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def game(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         real = (self.embed(batch.image.flatten(1)) - self.centre).detach()
         fake = self.generator(self.noise(batch))
         judged = self.critic(fake.detach() + self.history.mean(0))
         yield Turn({"critic": judged.mean() - self.critic(real).mean()})
-        if step % 2 == 0:
+        if clock.step % 2 == 0:
             yield Turn({"generator": -self.critic(fake).mean() + self.critic(fake).square().mean()})
         self.history.copy_(torch.cat([self.history[1:], real.mean(0, keepdim=True)]))
 

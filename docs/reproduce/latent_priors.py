@@ -50,7 +50,7 @@ def trained(name: str, how: dict[str, Any], seed: int, chosen: argparse.Namespac
     settings: dict[str, Any] = {"seed": seed, "images": how["images"]}
     options = dict(how.get("options", {}))
     if base := how.get("base"):
-        settings["base"] = str(place(chosen.out, base, seed))
+        settings["parts"] = {"base": str(place(chosen.out, base, seed))}
     elif chosen.widths:
         options["widths"] = chosen.widths
     return common.finished(place(chosen.out, name, seed), how["model"], chosen, options=options, **settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +17,16 @@ def train(
         str | None, typer.Argument(metavar="[MODEL]", help="A model's name; `lgm models` lists them.", show_default=False)
     ] = None,
     data: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="A data set (`lgm data`), NAME:test, or a folder of images.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            metavar="[SOURCE=]DATA",
+            help="A data set (`lgm data`), NAME:test, or a folder of images; once for each source of a model that has several.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Labels of a folder's images: file name, then classes, attributes, ...", show_default=False),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run where it stopped.", show_default=False)] = None,
     out: Annotated[
@@ -51,10 +60,11 @@ def train(
         typer.Option(parser=o.colour, metavar="COLOUR", help="What transparent pixels lie on.", show_default="white"),
     ] = None,
     skip_bad: o.SkipBad = False,
-    base: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="A trained auto-encoder to start from, instead of the first stage.", show_default=False),
+    parts: Annotated[
+        list[str] | None,
+        typer.Option("--part", metavar="NAME=RUN", help="A trained run that the model is built around; repeatable.", show_default=False),
     ] = None,
+    base: Annotated[Path | None, typer.Option(metavar="RUN", help="The same as --part base=RUN.", show_default=False)] = None,
     sample_every: Annotated[
         int | None, typer.Option(parser=o.count, metavar="N", help="Images between grids.", show_default="a 20th")
     ] = None,
@@ -88,7 +98,7 @@ def train(
         "channels": channels,
         "background": background,
         "skip_bad": skip_bad or None,
-        "base": o.root(base),
+        "parts": _named_runs([*(parts or []), *([f"base={base}"] if base else [])]) or None,
         "sample_every": sample_every,
         "save_every": save_every,
         "log_every": log_every,
@@ -99,7 +109,8 @@ def train(
     settings = {key: value for key, value in settings.items() if value is not None}
     if epochs is not None and images is not None:
         raise UserError("both --images and --epochs", "--epochs", "give one of them")
-    if resume is None and (model is None or data is None):
+    sources = _named_data(data or [], labels)
+    if resume is None and (model is None or not (sources or settings.get("parts"))):
         missing = "a model" if model is None else "--data"
         raise UserError(f"{missing} is missing", "lgm train", "write lgm train MODEL --data DATA, or lgm train --resume RUN")
     if resume is not None and dry_run:
@@ -108,32 +119,65 @@ def train(
         )
     if accept_data and resume is None:
         raise UserError("--accept-data goes with --resume", "--accept-data", "leave it out")
-    if resume is not None and (model or out or epochs is not None or base):
-        raise UserError("--resume goes on with a run as it is", f"--resume {resume}", "leave MODEL, --out, --epochs and --base out")
+    if resume is not None and (model or out or epochs is not None or base or parts):
+        raise UserError("--resume goes on with a run as it is", f"--resume {resume}", "leave MODEL, --out, --epochs and --part out")
 
     from lgcli import render
 
     if resume is not None:
         from models import api
 
-        if data is not None:
-            settings["data"] = data
+        if sources:
+            settings["data"] = sources
         settings["options"] = lambda config: _options(config, assignments, augment)
         render.training(api.resume(resume, accept_data=accept_data, **settings), json_lines)
         return
 
     from models.registry import MODELS, model_class
 
-    assert model is not None and data is not None
+    assert model is not None
     MODELS.find(model)  # a mistyped name should not wait for torch
     options = _options(model_class(model).Config, assignments, augment)
 
     from models import api
 
     if dry_run:
-        render.mapping(api.describe_plan(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)
+        render.mapping(api.describe_plan(model, sources, out=out, epochs=epochs, options=options, **settings), json_lines)
         return
-    render.training(api.stream(model, data, out=out, epochs=epochs, options=options, **settings), json_lines)
+    render.training(api.stream(model, sources, out=out, epochs=epochs, options=options, **settings), json_lines)
+
+
+def _named_data(words: list[str], labels: Path | None) -> dict[str, str]:
+    """`--data` as source -> data; the leading source, which needs no name, is "". `--labels` is a clause of its data."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, rest = word.partition("=")
+        named = bool(equals) and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and not Path(word).exists()
+        source, text = (name, rest) if named else ("", word)
+        if source in found:
+            which = f"for {source}" if source else "without a name"
+            raise UserError(f"two --data {which}", f"--data {word}", "name the source of each: --data NAME=DATA")
+        found[source] = text
+    if labels is not None:
+        if not found:
+            raise UserError("labels without images", f"--labels {labels}", "give the folder of the images with --data")
+        source, text = next(iter(found.items()))
+        whole, bracket, inside = text.partition("[")
+        found[source] = f"{whole}[labels={labels};{inside}" if bracket else f"{text}[labels={labels}]"
+    return found
+
+
+def _named_runs(words: list[str]) -> dict[str, str]:
+    """`--part` as name -> run."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, run = word.partition("=")
+        if not equals or not name or not run:
+            raise UserError(f"{word!r} is not NAME=RUN", "--part", "write it as --part base=runs/vae-glyphs")
+        if name in found:
+            raise UserError(f"two runs for the part {name!r}", f"--part {word}", "give one of them")
+        found[name] = run
+    return found
 
 
 def _options(config: type, assignments: list[str] | None, augment: str | None) -> dict[str, Any]:

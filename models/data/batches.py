@@ -1,13 +1,13 @@
-"""From an `ImageData` to batches on a device: which items come next, and how they get there.
+"""From items to batches on a device: which items come next, and how they get there.
 
-The order is a pure function of the seed and of the number of images seen, so a resumed run sees what the straight run would have seen.
-Batches are always full: where an epoch ends inside a batch, the next epoch's order goes on.
+The order of each source is a pure function of the seed, of the source's name and of the number of images seen, so a resumed run sees what
+the straight run would have seen. Batches are always full: where an epoch ends inside a batch, the next epoch's order goes on.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
@@ -16,15 +16,13 @@ import torch
 from torch import Tensor
 
 from models.base import Batch, DataSpec
-from models.data.dataset import ImageData
-from models.errors import UserError
+from models.data.items import Items
 from models.randomness import epoch_order
 
 
-def spec_of(data: ImageData) -> DataSpec:
-    _, height, width, channels = data.images.shape
-    people = 0 if data.identities is None else int(data.identities.max()) + 1
-    return DataSpec(channels, height, width, data.classes, data.attribute_names, data.factor_names, people)
+def spec_of(data: Items, others: Mapping[str, Items] | None = None) -> DataSpec:
+    """What a model is told about the data: those of the leading source, and those of the others by their names."""
+    return DataSpec(dict(data.fields), {name: spec_of(other) for name, other in (others or {}).items()})
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -38,57 +36,66 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 class Batches:
-    """Makes batches of a data set on a device.
+    """Makes batches of a run's data on a device.
 
     Args:
-        data: the decoded data set.
+        data: the leading source.
         device: where the batches' tensors live.
+        others: the further sources, by name.
     """
 
-    def __init__(self, data: ImageData, device: torch.device) -> None:
-        self.data, self.device = data, device
-        self._arrays = {
-            "image": data.images,
-            "label": data.labels,
-            "attributes": data.attributes,
-            "factors": data.factors,
-            "identity": data.identities,
-        }
+    def __init__(self, data: Items, device: torch.device, others: Mapping[str, Items] | None = None) -> None:
+        self.data, self.device, self.others = data, device, dict(others or {})
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def at(self, index: np.ndarray | list[int]) -> Batch:
-        """The items at the given positions of the data set."""
-        return Batch(torch.as_tensor(np.asarray(index, dtype=np.int64)), self._fetch, self.device)
+    @property
+    def spec(self) -> DataSpec:
+        return spec_of(self.data, self.others)
+
+    def fingerprint(self) -> str:
+        """Of all sources: that of the data, where there is one only."""
+        found = [self.data.fingerprint(), *(f"{name} {other.fingerprint()}" for name, other in sorted(self.others.items()))]
+        return " ".join(found)
+
+    def at(self, index: np.ndarray | list[int], size: tuple[int, int] | None = None) -> Batch:
+        """The items of the leading source at the given positions, images in their own size or in another."""
+        return _batch(self.data, np.asarray(index, dtype=np.int64), self.device, size)
 
     def in_order(self, batch: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """The items from `start` to `stop` once, in order; the last batch may be smaller."""
-        stop = len(self) if stop is None else stop
-        for first in range(start, stop, batch):
-            yield self.at(np.arange(first, min(first + batch, stop)))
+        return _in_order(self.data, self.device, batch, start, stop)
+
+    def whole(self, batch: int, size: tuple[int, int] | None = None) -> WholeData:
+        """All items of every source, for what looks at all of them."""
+        return WholeData(self, batch, size)
 
     def stream(
-        self, seed: int, batch: int, seen: int, keys: Iterable[str] = (), workers: int = 0, rank: int = 0, world: int = 1
+        self,
+        seed: int,
+        batch: int,
+        seen: int,
+        keys: Iterable[str] = (),
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        size: tuple[int, int] | None = None,
     ) -> Generator[Batch, None, None]:
         """Batches without end, from the point where `seen` images have been seen.
 
         `batch` counts the items of all `world` ranks together; this one gets its share. With `workers` > 0 that many threads fetch
-        `keys` ahead of the training step; the batches are the same.
+        `keys` ahead of the training step; the batches are the same. `size` is that of the leading source's images.
         """
         share = batch // world
-        shuffled = lru_cache(maxsize=2)(lambda epoch: epoch_order(seed, epoch, len(self)))
-
-        def items(position: int) -> np.ndarray:
-            positions = np.arange(position + rank * share, position + (rank + 1) * share)
-            epochs = positions // len(self)
-            parts = [shuffled(int(e))[positions[epochs == e] % len(self)] for e in np.unique(epochs)]
-            return np.concatenate(parts)
+        orders = {name: _Order(items, seed, name) for name, items in self.others.items()} | {"": _Order(self.data, seed)}
 
         def prepare(position: int) -> Batch:
-            made = self.at(items(position))
+            here = np.arange(position + rank * share, position + (rank + 1) * share)
+            others = lru_cache(maxsize=None)(lambda name: _batch(self.others[name], orders[name].at(here), self.device))
+            made = _batch(self.data, orders[""].at(here), self.device, size, others)
             for key in keys if workers else ():
-                getattr(made, key)
+                made.get(key)
             return made
 
         position = seen
@@ -108,13 +115,51 @@ class Batches:
                 for future in ahead:
                     future.cancel()
 
-    def _fetch(self, key: str, index: Tensor) -> Tensor:
-        values = self._arrays[key]
-        if values is None:
-            raise UserError(f"the data have no {key}", self.data.name, "choose data with labels of that kind (`lgm data info DATA`)")
-        chosen = torch.from_numpy(values[index.numpy()])
-        if key == "image":
-            return to_float(chosen.to(self.device))
-        if key in ("attributes", "factors"):
-            chosen = chosen.float()
-        return chosen.to(self.device)
+
+class WholeData:
+    """All items of a run's sources, once and in order (`models.base.Whole`)."""
+
+    def __init__(self, batches: Batches, batch: int, size: tuple[int, int] | None = None) -> None:
+        self._batches, self._batch, self._size = batches, batch, size
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _in_order(self._batches.data, self._batches.device, self._batch, size=self._size)
+
+    def __getitem__(self, source: str) -> Iterator[Batch]:
+        return _in_order(self._batches.others[source], self._batches.device, self._batch)
+
+
+class _Order:
+    """The order in which a source's items come. That of the leading one, which has no name here, depends on the seed alone."""
+
+    def __init__(self, items: Items, seed: int, name: str = "") -> None:
+        self.count = len(items)
+        self._epoch = lru_cache(maxsize=2)(lambda epoch: epoch_order(seed, epoch, self.count, name))
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Which items stand at these positions of the endless order: (B,) int64 both, ascending positions."""
+        epochs = positions // self.count
+        return np.concatenate([self._epoch(int(e))[positions[epochs == e] % self.count] for e in np.unique(epochs)])
+
+
+def _in_order(
+    data: Items, device: torch.device, batch: int, start: int = 0, stop: int | None = None, size: tuple[int, int] | None = None
+) -> Iterator[Batch]:
+    stop = len(data) if stop is None else stop
+    for first in range(start, stop, batch):
+        yield _batch(data, np.arange(first, min(first + batch, stop)), device, size)
+
+
+def _batch(
+    data: Items, index: np.ndarray, device: torch.device, size: tuple[int, int] | None = None, others: Callable[[str], Batch] | None = None
+) -> Batch:
+    def fetch(key: str, index: Tensor) -> Tensor:
+        kind = data.fields[key].kind if key in data.fields else None
+        values = torch.from_numpy(data.rows(key, index.numpy(), size if key == "image" else None)).to(device)
+        if kind == "image":
+            return to_float(values)
+        if kind == "clip":
+            return to_float(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        return values.float() if kind in ("flags", "vector") else values
+
+    return Batch(torch.from_numpy(index), fetch, device, others)

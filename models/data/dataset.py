@@ -1,13 +1,18 @@
-"""What a data set is to lgm: one uint8 array and the labels that come with it. Also the request that asks for one. No torch here."""
+"""Decoded images in one array, with the labels that come with them. Also the request that asks for data. No torch here."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from models.data.images import resized
+from models.data.items import Field, Items
 
 SPLITS = ("train", "test")
 
@@ -18,6 +23,8 @@ class DataRequest:
 
     name: str  # a set's name ("mnist") or the path of a folder of images
     split: str = "train"  # "train" or "test"
+    clauses: tuple[tuple[str, str], ...] = ()  # what stands in brackets behind it: see `models.data.notation`
+    joined: tuple[DataRequest, ...] = ()  # the sets that follow behind a +
     root: Path | None = None  # where named sets lie (--data-root, or the variable LGM_DATA)
     size: tuple[int, int] | None = None  # (height, width) wanted; None: the set's own
     fit: str = "crop"  # crop | pad | stretch: how another aspect ratio is brought to `size`
@@ -28,11 +35,22 @@ class DataRequest:
     workers: int = 0  # threads that decode; 0: one per core
 
     def __str__(self) -> str:
-        return self.name if self.split == "train" else f"{self.name}:{self.split}"
+        """The request in the words of `models.data.notation`."""
+        brackets = f"[{';'.join(f'{key}={value}' for key, value in self.clauses)}]" if self.clauses else ""
+        return "+".join([self.name + ("" if self.split == "train" else f":{self.split}") + brackets, *map(str, self.joined)])
+
+    @property
+    def plain(self) -> DataRequest:
+        """The set itself, without what is done with it."""
+        return replace(self, clauses=(), joined=())
+
+    def everywhere(self, **changes: Any) -> DataRequest:
+        """Other fields, of this set and of all that are joined to it."""
+        return replace(self, **changes, joined=tuple(one.everywhere(**changes) for one in self.joined))
 
 
 @dataclass(frozen=True)
-class ImageData:
+class ImageData(Items):
     """A decoded data set.
 
     `images` is one C-contiguous uint8 array of shape (N, height, width, channels), in memory or memory-mapped. All labels are optional.
@@ -50,6 +68,7 @@ class ImageData:
     files: tuple[str, ...] = ()  # where each image came from, if it was a file
     notes: tuple[str, ...] = ()  # what the user should know: skipped files, mixed modes, animations
     bad: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # (path, reason) of files left out
+    more: Mapping[str, tuple[Field, np.ndarray]] = field(default_factory=dict)  # fields of other kinds: captions, say
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -59,6 +78,9 @@ class ImageData:
             values = getattr(self, name)
             if values is not None and len(values) != count:
                 raise ValueError(f"{self.name}: {len(values)} {name} for {count} images")
+        for name, (_, values) in self.more.items():
+            if len(values) != count:
+                raise ValueError(f"{self.name}: {len(values)} rows of {name} for {count} images")
         for name, names in (("attributes", self.attribute_names), ("factors", self.factor_names)):
             values = getattr(self, name)
             if values is not None and values.shape[1:] != (len(names),):
@@ -70,6 +92,31 @@ class ImageData:
     def replace(self, **changes: Any) -> ImageData:
         return replace(self, **changes)
 
+    @cached_property
+    def fields(self) -> Mapping[str, Field]:  # type: ignore[override]
+        _, height, width, channels = self.images.shape
+        found = {"image": Field("image", (channels, height, width))}
+        if self.labels is not None:
+            found["label"] = Field("number", names=self.classes, count=len(self.classes))
+        if self.attributes is not None:
+            found["attributes"] = Field("flags", (len(self.attribute_names),), self.attribute_names)
+        if self.factors is not None:
+            found["factors"] = Field("vector", (len(self.factor_names),), self.factor_names)
+        if self.identities is not None:
+            found["identity"] = Field("number", count=int(self.identities.max()) + 1)
+        return found | {key: described for key, (described, _) in self.more.items()}
+
+    @cached_property
+    def _arrays(self) -> Mapping[str, np.ndarray | None]:
+        known = {"label": self.labels, "attributes": self.attributes, "factors": self.factors, "identity": self.identities}
+        return {"image": self.images, **known, **{key: values for key, (_, values) in self.more.items()}}
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        values = self._arrays.get(key)
+        if values is None:
+            raise self.lacks(key)
+        return resized(values[index], size) if key == "image" else values[index]
+
     def fingerprint(self) -> str:
         """sha256 over pixels and labels: two data sets with the same fingerprint train the same model."""
         digest = hashlib.sha256(repr((self.images.shape, self.classes, self.attribute_names, self.factor_names)).encode())
@@ -78,4 +125,7 @@ class ImageData:
         for values in (self.labels, self.attributes, self.factors, self.identities):
             if values is not None:
                 digest.update(np.ascontiguousarray(values).data)
+        for key, (described, values) in sorted(self.more.items()):
+            digest.update(repr((key, described)).encode())
+            digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()

@@ -339,6 +339,20 @@ def fit(
     raise ValueError(f"fit mode must be one of {', '.join(FITS)}, not {mode!r}")
 
 
+def resized(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """uint8 (..., H, W, C) -> (..., *size, C), each pixel the mean of what it covers; the same without a size, or at theirs."""
+    if size is None or images.shape[-3:-1] == tuple(size):
+        return images
+    height, width = images.shape[-3:-1]
+    down, across = height // size[0], width // size[1]
+    if (down * size[0], across * size[1]) == (height, width):
+        blocks = images.reshape(*images.shape[:-3], size[0], down, size[1], across, images.shape[-1])
+        return (blocks.mean((-4, -2), dtype=np.float32) + 0.5).astype(np.uint8)
+    flat = images.reshape(-1, *images.shape[-3:])
+    made = [fit(image, (size[0], size[1]), "stretch") for image in flat]
+    return np.stack(made).reshape(*images.shape[:-3], *size, images.shape[-1])
+
+
 def _resample(array: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
     """The part `box` (left, top, right, bottom) of `array`, resized to `size` (height, width)."""
     left, top, right, bottom = box

@@ -1,4 +1,9 @@
-"""From what a user typed to a decoded data set: `parse`, `load`, and what `lgm data` shows about it. No torch here."""
+"""From what a user typed to a data set: `parse`, `load`, and what `lgm data` shows about it. No torch here.
+
+Sets are made of others in the same words everywhere, on the command line and in Python: ``mnist:test`` is a split,
+``mnist[label=0,1;first=500]`` some items of a set, or a set with more to its items (see `models.data.clauses`), ``mnist+kmnist`` one set
+behind the other.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from models.data import clauses
 from models.data.dataset import SPLITS, DataRequest, ImageData
 from models.data.folder import Report, allocate, check_folder, load_folder
 from models.data.images import FITS, BadImage, fit, to_channels
+from models.data.items import Items, Joined
 from models.errors import UserError, nearest, printable
 from models.registry import SETS
 
@@ -19,12 +26,46 @@ MAX_SIZE = 4096  # pixels a side; a typing mistake beyond that would ask for ter
 
 
 def parse(text: str, **request_fields: Any) -> DataRequest:
-    """The request for `mnist`, `mnist:test`, `path/to/folder` or `path/to/folder:test`; `request_fields` are DataRequest's others.
+    """The request for `mnist`, `mnist:test`, `path/to/folder`, `path/to/folder:test`, any of them with `[clauses]` behind it, and several
+    with `+` between; `request_fields` are DataRequest's others.
 
-    A name without a slash that a data set has means the data set; write `./mnist` for a folder of that name. Raises UserError where the
-    name is neither, with the nearest match, and where a field is out of range.
+    A name without a slash that a data set has means the data set; write `./mnist` for a folder of that name. A folder whose own name has
+    brackets or a plus is that folder. Raises UserError where a name is neither, with the nearest match, and where a field is out of range.
     """
-    text = str(text)
+    first, *rest = [_parse_term(term, request_fields) for term in _terms(str(text))]
+    return replace(first, joined=tuple(rest))
+
+
+def _terms(text: str) -> list[str]:
+    """`text` cut at every + that stands outside of brackets; what is a folder, whole or with its split, is not cut."""
+    if _is_folder(text) or _is_folder(text.rpartition(":")[0]):
+        return [text]
+    terms, depth = [""], 0
+    for letter in text:
+        depth += {"[": 1, "]": -1}.get(letter, 0)
+        if letter == "+" and depth == 0:
+            terms.append("")
+        else:
+            terms[-1] += letter
+    return terms
+
+
+def _parse_term(text: str, request_fields: dict[str, Any]) -> DataRequest:
+    """One set with its clauses."""
+    name, bracket, inside = text.partition("[")
+    if _is_folder(text) or not bracket or not text.endswith("]"):
+        return _parse_one(text, **request_fields)
+    found = _parse_one(name, **request_fields)
+    return replace(found, clauses=clauses.parse(inside[:-1], text))
+
+
+def settled(request: DataRequest) -> DataRequest:
+    """The same request, so that it means the same from any working directory: paths become absolute."""
+    name = request.name if _canonical(request.name) else os.path.abspath(os.path.expanduser(request.name))
+    return replace(request, name=name, clauses=clauses.settled(request.clauses), joined=tuple(map(settled, request.joined)))
+
+
+def _parse_one(text: str, **request_fields: Any) -> DataRequest:
     name, colon, split = text.rpartition(":")
     if not colon or not name or _is_folder(text):
         name, split = text, request_fields.pop("split", "train")
@@ -53,8 +94,14 @@ def parse_item(text: str, **request_fields: Any) -> tuple[DataRequest, int]:
     return parse(name, **request_fields), int(index)
 
 
-def load(request: DataRequest) -> ImageData:
-    """Decode what `request` asks for, in the asked size and channels. Raises UserError."""
+def load(request: DataRequest) -> Items:
+    """What `request` asks for, decoded, in the asked size and channels. Raises UserError."""
+    sets = [clauses.applied(one, _load_plain, load) for one in (replace(request, joined=()), *request.joined)]
+    return sets[0] if len(sets) == 1 else Joined(sets, str(request))
+
+
+def _load_plain(request: DataRequest) -> ImageData:
+    """A set itself, without clauses."""
     _checked(request)
     known = _canonical(request.name)
     if known is None:
@@ -69,15 +116,16 @@ def check(request: DataRequest) -> Report:
     Raises UserError where there is nothing to look at, and where a named set's own files are absent or damaged.
     """
     _checked(request)
-    if _canonical(request.name) is None:
+    if _canonical(request.name) is None and request == request.plain:
         return check_folder(request)
-    data = load(replace(request, skip_bad=True))
-    count, height, width, channels = data.images.shape
+    data = load(request.everywhere(skip_bad=True))
+    channels, height, width = data.fields["image"].shape
+    count = len(data)
     return Report(
         name=data.name,
         count=count,
         shape=(height, width, channels),
-        classes=data.classes,
+        classes=data.fields["label"].names if "label" in data.fields else (),
         bad=data.bad,
         notes=data.notes,
         modes={"L" if channels == 1 else "RGB": count},
@@ -86,12 +134,12 @@ def check(request: DataRequest) -> Report:
     )
 
 
-def describe(data: ImageData) -> dict[str, Any]:
+def describe(data: Items) -> dict[str, Any]:
     """What `lgm data NAME` shows, as JSON-able values. Reads all pixels once, for the fingerprint."""
-    count, height, width, channels = data.images.shape
+    channels, height, width = data.fields["image"].shape
     found: dict[str, Any] = {
         "name": printable(data.name),
-        "count": count,
+        "count": len(data),
         "height": height,
         "width": width,
         "channels": channels,
@@ -103,17 +151,20 @@ def describe(data: ImageData) -> dict[str, Any]:
         "notes": [printable(note) for note in data.notes],
         "bad": [{"file": printable(path), "reason": printable(reason)} for path, reason in data.bad],
     }
-    if data.labels is not None:
-        counts = np.bincount(data.labels, minlength=len(data.classes))
-        names = data.classes or tuple(str(i) for i in range(len(counts)))
+    if field := data.fields.get("label"):
+        counts = np.bincount(data.all("label"), minlength=field.count)
+        names = field.names or tuple(str(i) for i in range(len(counts)))
         found["classes"] = [{"name": name, "count": int(n)} for name, n in zip(names, counts)]
-    if data.attributes is not None:
-        found["attributes"] = {name: round(float(share), 4) for name, share in zip(data.attribute_names, data.attributes.mean(axis=0))}
-    if data.factors is not None:
-        lows, highs = data.factors.min(axis=0), data.factors.max(axis=0)
-        found["factors"] = {name: [float(low), float(high)] for name, low, high in zip(data.factor_names, lows, highs)}
-    if data.identities is not None:
-        found["identities"] = len(np.unique(data.identities))
+    if field := data.fields.get("attributes"):
+        found["attributes"] = {name: round(float(share), 4) for name, share in zip(field.names, data.all("attributes").mean(axis=0))}
+    if field := data.fields.get("factors"):
+        values = data.all("factors")
+        found["factors"] = {name: [float(low), float(high)] for name, low, high in zip(field.names, values.min(axis=0), values.max(axis=0))}
+    if "identity" in data.fields:
+        found["identities"] = len(np.unique(data.all("identity")))
+    for key, field in data.fields.items():
+        if key not in ("image", "label", "attributes", "factors", "identity"):
+            found[key] = f"{field.kind} of shape {field.shape}" if field.shape else field.kind
     return found
 
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.data.dataset import DataRequest, ImageData
+from models.data.dataset import DataRequest
 from models.data.folder import LISTED, list_folder
 from models.data.images import BadImage, decode
+from models.data.items import Field, Items
 from models.errors import UserError, printable
 
 
@@ -24,7 +25,7 @@ class FolderSource:
         request: its name, split, background and skip_bad count; size, fit and channels belong to training.
 
     Attributes:
-        labels, classes: of the image files, as `ImageData` has them; the other kinds of labels no folder has.
+        fields: the classes of the image files, as `Items` has them; the images themselves differ in size and are no field.
 
     Raises UserError where the folder is missing or holds no image.
     """
@@ -35,16 +36,20 @@ class FolderSource:
         listing = list_folder(request)
         self.request, self.name = request, str(request)
         self.paths, self.notes = listing.paths(), listing.notes
-        self.labels, self.classes = listing.labels, listing.classes
-        self.attributes: np.ndarray | None = None
-        self.attribute_names: tuple[str, ...] = ()
-        self.identities: np.ndarray | None = None
+        self._labels = listing.labels
+        named = {} if listing.labels is None else {"label": Field("number", names=listing.classes, count=len(listing.classes))}
+        self.fields: dict[str, Field] = named
         self._reasons: dict[int, str] = {}  # of files that were left out
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Image files; with skip_bad, `load` may give fewer."""
         return len(self.paths)
+
+    def all(self, key: str) -> np.ndarray:
+        """The label of every image file, in order: (N,) int64."""
+        assert key == "label" and self._labels is not None
+        return self._labels
 
     @property
     def bad(self) -> tuple[tuple[str, str], ...]:
@@ -89,29 +94,25 @@ class FolderSource:
         return digest.hexdigest()
 
 
-class ArraySource:
-    """A decoded data set, or samples that were drawn: `images` is uint8 (N, H, W, 1 or 3), in memory or memory-mapped.
-
-    `data` is the data set whose images they are, where its labels should be at hand.
-    """
+class ItemSource:
+    """The images of a data set."""
 
     parallel = True
 
-    def __init__(self, name: str, images: np.ndarray, data: ImageData | None = None) -> None:
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-            raise ValueError(f"{name}: images must be uint8 (N, H, W, 1 or 3), not {images.dtype} {images.shape}")
-        self.name, self.images, self.data = name, images, data
+    def __init__(self, data: Items) -> None:
+        self.name, self.data = data.name, data
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.data)
 
     def load(self, start: int, stop: int) -> Sequence[np.ndarray]:
-        """Images start .. stop - 1, uint8 (H, W, 1 or 3), as views."""
-        return list(self.images[start:stop])
+        """Images start .. stop - 1, uint8 (H, W, 1 or 3)."""
+        return list(self.data.rows("image", np.arange(start, min(stop, len(self)))))
 
     def fingerprint(self) -> str:
         """sha256 over shape and pixels."""
-        digest = hashlib.sha256(repr(self.images.shape).encode())
-        for start in range(0, len(self), 4096):  # in blocks: the array may be memory-mapped
-            digest.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        channels, height, width = self.data.fields["image"].shape
+        digest = hashlib.sha256(repr((len(self), height, width, channels)).encode())
+        for start in range(0, len(self), 4096):  # in blocks: they may not all fit into memory
+            digest.update(np.ascontiguousarray(self.data.rows("image", np.arange(start, min(start + 4096, len(self))))).data)
         return digest.hexdigest()

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Encodes
-from models.data.sources import ArraySource
+from models.data.dataset import ImageData
+from models.data.sources import ItemSource
 from models.metrics.features.extract import extract
 from models.metrics.stats import components
 from models.metrics.stats.evidence import Evidence
@@ -54,14 +55,14 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     errors, others, similarities = [], [], []
     for start in range(0, len(chosen), _BATCH):
         items = chosen[start : start + _BATCH]
-        part = e.held_out.images[items]
+        part = e.held_out.rows("image", items)
         again, error = e.trained.reconstruct(part, **e.trained.told_by(e.held_out, items))
         errors.append(error)
         if linear is not None:
             others.append(linear.errors(part))
         similarities.append(ssim(part, again).numpy())
         for images, sums in zip((part, again), moments, strict=True):
-            for block in extract(ArraySource("reconstructions", images), e.features):
+            for block in extract(ItemSource(ImageData("reconstructions", images)), e.features):
                 sums.add(block.features)
     mse = float(np.concatenate(errors).mean())
     return {
@@ -75,11 +76,12 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
 
 def _linear(e: Evidence, item: np.ndarray) -> components.Components | None:
     """As many principal components of training images as the code of an item has numbers, or None where they are no match for it."""
-    code, images = e.trained.encode(e.held_out.images[item], **e.trained.told_by(e.held_out, item))[0], e.training.images
-    chosen = some(components.most(images.shape[1:]), len(images), e.seed, "principal components")
-    if code.ndim != 1 or len(code) >= min(len(chosen), math.prod(images.shape[1:])):
+    code = e.trained.encode(e.held_out.rows("image", item), **e.trained.told_by(e.held_out, item))[0]
+    channels, height, width = e.training.fields["image"].shape
+    chosen = some(components.most((height, width, channels)), len(e.training), e.seed, "principal components")
+    if code.ndim != 1 or len(code) >= min(len(chosen), channels * height * width):
         return None
-    return components.fit(images[chosen], len(code))
+    return components.fit(e.training.rows("image", chosen), len(code))
 
 
 def ssim(images: np.ndarray, others: np.ndarray) -> Tensor:

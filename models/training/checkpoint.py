@@ -24,14 +24,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.base import DataSpec
+from models.base import DataSpec, Field
 from models.config import RunConfig, check, to_json
 from models.errors import RunFailed, UserError, printable
 from models.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 FOLDER, UNFINISHED = "checkpoints", ".tmp"
 _NAME = re.compile(r"images-(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class PartHeader:
+    """What a checkpoint says of a frozen part: enough to build it. Its weights are the model's own, under `parts.NAME.`."""
+
+    model: str
+    options: Mapping[str, Any]
+    spec: DataSpec
+    stage: str  # at which its run stood
+    parts: Mapping[str, PartHeader] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Header:
     scalars: Mapping[str, Any] = field(default_factory=dict)  # the optimizers' numbers and the running sums of the log
     fingerprint: str = ""  # of the data set
     environment: Mapping[str, Any] = field(default_factory=dict)  # torch, device kind, threads, world size
+    parts: Mapping[str, PartHeader] = field(default_factory=dict)  # runs that the model is built around
     lgm: str = __version__
     digest: str = ""  # sha256 over the rest of the metadata and all tensors
     path: Path | None = None
@@ -65,7 +77,12 @@ class Header:
             "scalars": json.dumps(self.scalars, sort_keys=True, allow_nan=False),
             "fingerprint": self.fingerprint,
             "environment": json.dumps(self.environment, sort_keys=True),
+            "parts": json.dumps({name: dataclasses.asdict(part) for name, part in self.parts.items()}, sort_keys=True),
         }
+
+    def as_part(self) -> PartHeader:
+        """This run as a part of another one."""
+        return PartHeader(self.model, self.config.options, self.spec, self.stage, self.parts)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------------------------
@@ -180,12 +197,15 @@ def read_header(path: Path) -> Header:
         raise UserError(f"written by {writer}, this is lgm {__version__} and reads format {FORMAT}", path, "upgrade lgm")
     try:
         values = {key: _json(metadata[key]) for key in ("config", "spec", "borders", "scalars", "environment")}
+        values |= {"parts": {}} if metadata["format"] == "1" else {"parts": _json(metadata["parts"])}
+        if metadata["format"] == "1":
+            values |= {"config": _config_of_format_1(values["config"]), "spec": _spec_of_format_1(values["spec"])}
         images = int(metadata["images"])
         borders = tuple(int(b) for b in values["borders"])
         texts = {key: metadata[key] for key in ("model", "stage", "fingerprint", "lgm", "digest")}
-        valid = all(isinstance(values[key], dict) for key in ("config", "spec", "scalars", "environment"))
+        valid = all(isinstance(values[key], dict) for key in ("config", "spec", "scalars", "environment", "parts"))
         valid = valid and images >= 0 and len(borders) > 0
-    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _damaged(path, f"its metadata cannot be read: {type(error).__name__}") from error
     if not valid:
         raise _damaged(path, "its metadata have the wrong form")
@@ -196,6 +216,7 @@ def read_header(path: Path) -> Header:
         borders=borders,
         scalars=values["scalars"],
         environment=values["environment"],
+        parts={name: _part(part, path) for name, part in values["parts"].items()},
         path=path,
         **texts,
     )
@@ -339,11 +360,51 @@ def _intact(path: Path) -> bool:
         return False
 
 
-def _spec(values: dict[str, Any], path: Path) -> DataSpec:
-    spec = check(DataSpec, values, f"{printable(path)}: spec")
-    if not (spec.channels in (1, 3) and 1 <= spec.height <= 16384 and 1 <= spec.width <= 16384):
-        raise _damaged(path, f"images of shape {spec.shape}")
-    return spec
+def _part(values: Any, path: Path) -> PartHeader:
+    try:
+        found = PartHeader(
+            model=str(values["model"]),
+            options=dict(values["options"]),
+            spec=_spec(values["spec"], path),
+            stage=str(values["stage"]),
+            parts={name: _part(part, path) for name, part in values["parts"].items()},
+        )
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"its parts cannot be read: {type(error).__name__}") from error
+    return found
+
+
+def _spec(values: Any, path: Path) -> DataSpec:
+    """A data spec from its JSON; its fields must be such as data can have."""
+    where = f"{printable(path)}: spec"
+    if not isinstance(values, dict) or set(values) != {"fields", "others"} or not all(isinstance(v, dict) for v in values.values()):
+        raise _damaged(path, "its spec has the wrong form")
+    fields = {}
+    for name, field_values in values["fields"].items():
+        if not isinstance(field_values, dict):
+            raise _damaged(path, "its spec has the wrong form")
+        described = fields[name] = check(Field, field_values, where)
+        sides = 16384 if described.kind in ("image", "clip") else 2**24
+        if not all(1 <= side <= sides for side in described.shape) or not 0 <= described.count <= 2**31:
+            raise _damaged(path, f"{printable(name, 40)} of shape {described.shape}")
+        if described.kind == "image" and (len(described.shape) != 3 or described.shape[0] not in (1, 3)):
+            raise _damaged(path, f"images of shape {described.shape}")
+        if described.kind == "number" and described.names and len(described.names) != described.count:
+            raise _damaged(path, f"{len(described.names)} names for {described.count} kinds of {printable(name, 40)}")
+    if "image" not in fields:
+        raise _damaged(path, "its spec tells of no image")
+    return DataSpec(fields, {name: _spec(other, path) for name, other in values["others"].items()})
+
+
+def _spec_of_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Before there were fields, a spec was the sizes of an image and the names of the labels."""
+    known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return dataclasses.asdict(DataSpec.of_images(**known))
+
+
+def _config_of_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A first stage taken from another run had become the model's own; nothing points to that run any more."""
+    return {key: value for key, value in values.items() if key != "base"}
 
 
 def _json(text: str) -> Any:

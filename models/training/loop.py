@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import platform
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from models import generate
-from models.base import Encodes, LatentModel, Samples, Stage, Validates
+from models.base import Batch, Clock, Encodes, LatentModel, Samples, Stage, Validates
 from models.config import RunConfig, to_json
 from models.data.batches import Batches
 from models.data.images import save_png
@@ -34,7 +35,7 @@ from models.randomness import seed_torch
 from models.training import checkpoint, events, signals
 from models.training.alarm import CollapseAlarm, advice
 from models.training.averaging import Averages
-from models.training.checkpoint import Header
+from models.training.checkpoint import Header, PartHeader
 from models.training.distributed import Ranks
 from models.training.journal import Journal, Window
 from models.training.turn import Mover
@@ -58,6 +59,7 @@ class Job:
     start: Header | None = None  # the checkpoint to go on from, with its tensors
     tensors: dict[str, Tensor] | None = None
     warnings: tuple[str, ...] = ()
+    parts: Mapping[str, PartHeader] = field(default_factory=dict)
     fused: bool = True
     held_out: Batches | None = None  # for models that validate; only the rank that writes has them
 
@@ -65,27 +67,24 @@ class Job:
 def borders(config: RunConfig, stages: tuple[Stage, ...], start: Header | None = None) -> tuple[int, ...]:
     """Images seen at the end of each stage: whole batches, at least one a stage, in proportion to the stages' shares.
 
-    A stage of share 0, and one that `--base` provides, ends where it begins. A resumed run keeps its borders; another number of images
-    moves the end of the last stage that has images of its own, and of what follows it.
+    A stage of share 0 ends where it begins. A resumed run keeps its borders; another number of images moves the end of the last stage
+    that has images of its own, and of what follows it.
     """
-    shares = [0.0 if stage_is_given(config, number) else stage.share for number, stage in enumerate(stages)]
-    total = -(-config.images // config.batch) * config.batch
-    if start is not None:
-        moved = config.images != start.config.images and any(shares)
-        return tuple(total if moved and end == start.borders[-1] else end for end in start.borders)
+    shares = [stage.share for stage in stages]
     last = max((number for number, share in enumerate(shares) if share), default=-1)
+    if start is not None and (config.images == start.config.images or last < 0):
+        return start.borders
+    wanted = [config.images * sum(shares[: number + 1]) / (sum(shares) or 1) for number in range(len(shares))]
     ends, end = [], 0
-    for number, share in enumerate(shares):
-        if share:
-            wanted = total if number == last else round(total * sum(shares[: number + 1]) / sum(shares) / config.batch) * config.batch
-            end = max(wanted, end + config.batch)
+    for number, stage in enumerate(stages):
+        batch = stage.batch or config.batch
+        if start is not None and start.borders[number] != start.borders[-1]:
+            end = start.borders[number]
+        elif stage.share:
+            steps = (wanted[number] - end) / batch
+            end += max(1, math.ceil(steps - 1e-9) if number == last else round(steps)) * batch
         ends.append(end)
     return tuple(ends)
-
-
-def stage_is_given(config: RunConfig, number: int) -> bool:
-    """Whether `--base RUN` has done this stage already."""
-    return config.base is not None and number == 0
 
 
 def train(job: Job) -> Iterator[events.Event]:
@@ -121,8 +120,9 @@ class _Trainer:
         self.journal = Journal(job.run / "log.jsonl", self.images) if job.ranks.writes else None
         self.mover: Mover | None = None
         self.stage = self.stages[0]
-        self.alarm = CollapseAlarm(job.batches.data.images[:SAMPLES], advice(self.model.config, self.config.model))
-        self.clock = _Clock()
+        self.batch = self.config.batch  # of the stage
+        self.alarm = CollapseAlarm(self._first_images(SAMPLES), advice(self.model.config, self.config.model))
+        self.speed = _Speed()
         self.checked = self.images  # weights were finite here
         self.saved_at = self.images if job.start else -1
         if job.tensors is not None:
@@ -170,7 +170,8 @@ class _Trainer:
         job, config = self.job, self.config
         yield events.StageStarted(self.images, stage.name, number + 1, len(self.stages), end)
         self._prepare(stage)
-        mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused)
+        self.batch = stage.batch or config.batch
+        mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused, stage.settings)
         if job.tensors and job.start and job.start.stage == stage.name:
             self._restore(mover, job.tensors, job.start)  # behind a border the new stage's optimizers start afresh
         if job.tensors:
@@ -178,9 +179,10 @@ class _Trainer:
         for player in mover.players.values():
             for module in player.modules:
                 module.train()
-        self.clock.restart(self.images)
+        self.speed.restart(self.images)
         keys = stage.needs if stage.needs is not None else self.model.needs
-        stream = job.batches.stream(config.seed, config.batch, self.images, keys, config.workers, job.ranks.rank, job.ranks.world)
+        ranks = (job.ranks.rank, job.ranks.world)
+        stream = job.batches.stream(config.seed, self.batch, self.images, keys, config.workers, *ranks, stage.size)
         with contextlib.closing(stream):
             while self.images < end:
                 self._step(stage, mover, next(stream), begin, end)
@@ -195,15 +197,17 @@ class _Trainer:
         if stage.prepare is not None:
             seed_torch(self.job.device, self.config.seed, "prepare", stage.name)
             with torch.no_grad():
-                stage.prepare(self.job.batches.in_order(self.config.batch))
+                stage.prepare(self.job.batches.whole(stage.batch or self.config.batch, stage.size))
 
-    def _step(self, stage: Stage, mover: Mover, batch: Any, begin: int, end: int) -> None:
+    def _step(self, stage: Stage, mover: Mover, batch: Batch, begin: int, end: int) -> None:
         job, config = self.job, self.config
         seed_torch(job.device, config.seed, "step", self.images, job.ranks.rank)
-        mover.schedule((self.images - begin) / (end - begin))
+        seen = self.images - begin
+        clock = Clock(seen // self.batch, seen, seen / (end - begin))
+        mover.schedule(clock.progress)
         scalars: dict[str, Tensor] = {}
         moved: set[int] = set()
-        turns = stage.turns(batch, (self.images - begin) // config.batch)
+        turns = stage.turns(batch, clock)
         for number in itertools.count():
             with _autocast(job.device, config.precision), _batch_norm_explained(len(batch)):
                 turn = next(turns, None)
@@ -215,16 +219,16 @@ class _Trainer:
             raise ContractError(f"the stage {stage.name!r} moved nobody in a step", type(self.model).__module__, "yield a Turn")
         mover.average_buffers()
         self.window.add(self.images, scalars)
-        self.images += config.batch
-        self.averages.update(self.images - begin, config.batch, moved)
+        self.images += self.batch
+        self.averages.update(self.images - begin, self.batch, moved)
 
     def _after_step(self, stage: Stage, mover: Mover, begin: int, end: int) -> Iterator[events.Event]:
         config = self.config
-        if self.clock.due():
-            yield events.Progressed(self.images, self.total, self.clock.rate(self.images))
+        if self.speed.due():
+            yield events.Progressed(self.images, self.total, self.speed.rate(self.images))
         if self._crossed(config.log_every) or self.images >= end:
             self._check(mover, stage)
-            rate = self.clock.rate(self.images)
+            rate = self.speed.rate(self.images)
             losses = self.window.means()  # this rank's own
             self.window.clear()
             if self.journal:
@@ -241,7 +245,7 @@ class _Trainer:
 
     def _crossed(self, every: int) -> bool:
         """Whether the last step went past a multiple of `every` images."""
-        return self.images // every > (self.images - self.config.batch) // every
+        return self.images // every > (self.images - self.batch) // every
 
     # --- what must hold, and what is left behind -----------------------------------------------------------------------------------------
 
@@ -293,7 +297,7 @@ class _Trainer:
         told = getattr(first, kind) if kind else None  # what the first images show
         with self.averages.applied():
             if isinstance(self.model, Encodes):
-                shown = self.job.batches.data.images[:RECONSTRUCTIONS]
+                shown = self._first_images(RECONSTRUCTIONS, stage.size)
                 again, _ = generate.reconstruct(self.model, shown, None if told is None else told[: len(shown)])
                 pictures["reconstruction"] = generate.pairs(shown, again, 8)
             if isinstance(self.model, Samples) and stage.samples:
@@ -312,6 +316,11 @@ class _Trainer:
                 yield events.Warned(self.images, f"a picture could not be written: {error}")
             else:
                 yield events.Drawn(self.images, kind, str(path))
+
+    def _first_images(self, number: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The leading source's first images: uint8 (N, H, W, C)."""
+        data = self.job.batches.data
+        return data.rows("image", np.arange(min(number, len(data))), size)
 
     def _validate(self, stage: Stage) -> Iterator[events.Event]:
         """Measure the averaged model on the held-out images, in the run's precision. This does not disturb either."""
@@ -345,6 +354,7 @@ class _Trainer:
             },
             fingerprint=self.job.fingerprint,
             environment=environment(self.job.device, self.job.ranks),
+            parts=self.job.parts,
         )
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -377,7 +387,7 @@ class _Trainer:
         ]
 
 
-class _Clock:
+class _Speed:
     """Images per second since the last look, and when to look again."""
 
     def __init__(self) -> None:
@@ -433,6 +443,7 @@ def _config_warning(path: Path, start: Header) -> list[str]:
     """What config.json says counts for nothing, but whoever has edited it should know."""
     try:
         found = json.loads(path.read_text())
+        found = {"parts": {}, **found} if isinstance(found, dict) else found  # before there were parts, nothing was written of them
         saved = json.loads(to_json(start.config))
         wrong = [] if isinstance(found, dict) else ["it is no object"]
         wrong = wrong or [key for key in saved if key not in RunConfig.FREE and found.get(key) != saved[key]]

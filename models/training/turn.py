@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -23,20 +24,29 @@ class Mover:
     Args:
         model: whose players move.
         names: the players of the stage.
+        settings: player -> fields of Player that differ in this stage.
         fused: use torch's fused optimizers where they exist. They are faster, but torch cannot notice then that a loss was computed before
             its parameters moved; the contract suite runs every model with `fused=False`, where it does.
 
     Raises ContractError where players share parameters or have none.
     """
 
-    def __init__(self, model: LatentModel, names: tuple[str, ...], ranks: Ranks | None = None, fused: bool = True) -> None:
+    def __init__(
+        self,
+        model: LatentModel,
+        names: tuple[str, ...],
+        ranks: Ranks | None = None,
+        fused: bool = True,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.where = type(model).__module__
         self.ranks = ranks or Ranks()
         everyone = model.players()
-        unknown = [n for n in names if n not in everyone]
-        if unknown or not names:
-            raise ContractError(f"a stage names the players {names}; the model has {tuple(everyone)}", self.where, "name them alike")
-        self.players = {name: everyone[name] for name in names}
+        settings = settings or {}
+        if not names or not {*names, *settings} <= set(everyone):
+            named = (*names, *(name for name in settings if name not in names))
+            raise ContractError(f"a stage names the players {named}; the model has {tuple(everyone)}", self.where, "name them alike")
+        self.players = {name: dataclasses.replace(everyone[name], **settings.get(name, {})) for name in names}
         self.parameters = {name: player.parameters() for name, player in self.players.items()}
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._check_players({name: player.parameters() for name, player in everyone.items()})

@@ -12,15 +12,15 @@ without correlations: the baselines that a GAN has to beat.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import fake_loss, one_centred_penalty, r1_penalty, real_loss
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conv import ConvDiscriminator
@@ -52,8 +52,14 @@ class AEGAN(LatentModel):
         image_lr: Annotated[float, Range(0, 10)] = 2e-4  # learning rate of D2
 
     config: Config
-    base_modules = ("encoder", "decoder")
-    base_options = ("network", "widths", "latent")
+    takes = {
+        "base": Part(
+            (Encodes,),
+            "a trained auto-encoder, instead of the first stage",
+            optional=True,
+            decides=("network", "widths", "latent", "lr", "share"),
+        )
+    }
     interpolates = "noise"
     presets = {
         "quick": Preset(600_000, options={"widths": (32, 64, 128, 256), "share": 0.2}, about="a look within a few minutes"),
@@ -66,12 +72,13 @@ class AEGAN(LatentModel):
         ),
     }
 
-    def __init__(self, config: Config, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        latent = config.latent
+    def __init__(self, config: Config, spec: DataSpec, parts: Mapping[str, LatentModel] | None = None) -> None:
+        super().__init__(config, spec, parts)
         self._codes: Tensor | None = None  # (N, latent), built by prepare_codes
-        self.encoder = encoder_for(config.network, spec, config.widths, latent)
-        self.decoder = decoder_for(config.network, spec, config.widths, latent)
+        latent = self.latent = config.latent if self.base is None else code_size(self.base, spec)
+        if self.base is None:
+            self.encoder = encoder_for(config.network, spec, config.widths, latent)
+            self.decoder = decoder_for(config.network, spec, config.widths, latent)
         self.register_buffer("code_mean", torch.zeros(latent))
         self.register_buffer("code_scale", torch.eye(latent))  # maps whitened codes to codes
         if config.prior == "gan":
@@ -81,11 +88,18 @@ class AEGAN(LatentModel):
             if config.image_weight:
                 self.image_critic = ConvDiscriminator(spec, config.image_widths)
 
+    @property
+    def base(self) -> Any:
+        """The auto-encoder of another run, or None where this one trains its own."""
+        return self.parts["base"] if "base" in self.parts else None  # noqa: SIM401 (a ModuleDict has no get)
+
     # --- objective ---
 
     def players(self) -> dict[str, Player]:
         c = self.config
-        players = {"autoencoder": Player((self.encoder, self.decoder), lr=c.lr, schedule=c.schedule)}
+        players = {}
+        if self.base is None:
+            players["autoencoder"] = Player((self.encoder, self.decoder), lr=c.lr, schedule=c.schedule)
         if c.prior == "gan":
             players["code_critic"] = Player((self.code_critic,), lr=c.latent_lr, betas=(0.0, 0.99), schedule=c.schedule)
             players["generator"] = Player((self.generator,), lr=c.latent_lr, betas=(0.0, 0.99), schedule=c.schedule)
@@ -95,32 +109,33 @@ class AEGAN(LatentModel):
 
     def stages(self) -> tuple[Stage, ...]:
         c = self.config
-        first = Stage("auto-encoder", self.autoencoder_turns, players=("autoencoder",), share=c.share, samples=False)
+        autoencoder = Stage("auto-encoder", self.autoencoder_turns, players=("autoencoder",), share=c.share, samples=False)
+        first = () if self.base is not None else (autoencoder,)
         if c.prior != "gan":
-            return first, Stage("fitted Gaussian", self.latent_turns, players=(), share=0, prepare=self.prepare_codes)
+            return *first, Stage("fitted Gaussian", self.latent_turns, players=(), share=0, prepare=self.prepare_codes)
         needs = frozenset({"image"}) if c.image_weight and c.image_real == "data" else frozenset()
         players = ("code_critic", "generator") + (("image_critic",) if c.image_weight else ())
-        return first, Stage("latent GAN", self.latent_turns, players, 1 - c.share, prepare=self.prepare_codes, needs=needs)
+        return *first, Stage("latent GAN", self.latent_turns, players, 1 - c.share, prepare=self.prepare_codes, needs=needs)
 
-    def autoencoder_turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def autoencoder_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         again = self.decode(self.encode(batch.image)).float()
         yield Turn({"autoencoder": F.mse_loss(again, batch.image)})
 
-    def prepare_codes(self, batches: Iterable[Batch]) -> None:
+    def prepare_codes(self, batches: Whole) -> None:
         """Encode all the data once, take the codes' statistics, and keep the whitened codes at hand: (N, latent)."""
         codes = torch.cat([self.encode(batch.image) for batch in batches])
         mean, scale, self._codes = whiten(codes, full=self.config.prior != "diagonal")
         self.code_mean.copy_(mean)
         self.code_scale.copy_(scale)
 
-    def latent_turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def latent_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
         assert self._codes is not None, "prepare_codes comes first"
         real, fake = self._codes[batch.index], self.prior_code(self.noise(batch))
 
         on_real, on_fake = self.code_critic(torch.cat([real, fake.detach()])).chunk(2)  # D1 has no batch norm: one pass for both
         critic = real_loss(on_real) + fake_loss(on_fake)
-        if c.penalty != "none" and step % c.penalty_every == 0:
+        if c.penalty != "none" and clock.step % c.penalty_every == 0:
             penalty = r1_penalty(self.code_critic, real) if c.penalty == "r1" else one_centred_penalty(self.code_critic, real, fake)
             yield Turn({"code_critic": critic + c.penalty_weight * c.penalty_every * penalty}, {"penalty": penalty})
         else:
@@ -142,7 +157,7 @@ class AEGAN(LatentModel):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        return (self.config.latent,)
+        return (self.latent,)
 
     def prior_code(self, noise: Tensor) -> Tensor:
         """G1, or nothing where the prior is a fitted Gaussian: noise (B, latent) -> whitened codes (B, latent)."""
@@ -154,12 +169,18 @@ class AEGAN(LatentModel):
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, latent)."""
-        return self.encoder(image)
+        return self.encoder(image) if self.base is None else self.base.encode(image)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W) in [-1, 1]."""
-        return torch.tanh(self.decoder(latent))
+        return torch.tanh(self.decoder(latent)) if self.base is None else self.base.decode(latent)
 
     def sample(self, noise: Tensor) -> Tensor:
         """Dec(G1(z)): (B, latent) -> (B, C, H, W) in [-1, 1]."""
         return self.decode(self.code_from(self.prior_code(noise)))
+
+
+def code_size(autoencoder: Encodes, spec: DataSpec) -> int:
+    """How many numbers an auto-encoder's code has."""
+    with torch.no_grad():
+        return autoencoder.encode(torch.zeros(1, *spec.shape)).shape[1]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.augment import differentiable
 from models.nets.conditions import as_vector, condition_size, join
@@ -63,7 +63,7 @@ class CGAN(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("adversarial", self.turns, players=("discriminator", "generator")),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         shown = as_vector(self.spec, **{self.config.condition: getattr(batch, self.config.condition)})
         fake = torch.tanh(self.generator(join(self.noise(batch), shown)))
         on_real, on_fake = self.judge(batch.image, shown), self.judge(fake.detach(), shown)

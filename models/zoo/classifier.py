@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.nets.augment import augment, harmless
 from models.nets.residual import ResidualEncoder
 
@@ -67,7 +67,7 @@ class Classifier(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("classification", self.turns, players=("classifier",)),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         logits = self.classify(augment(batch.image, self.augmentation)).float()
         truth = getattr(batch, self.target)
         accuracy = (self.answers(logits) == truth).float().mean()

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import kl_to_standard_normal, squared_error
 from models.nets.conditions import as_vector, condition_size, join
 from models.nets.conv import ConvDecoder, ConvEncoder
@@ -57,7 +57,7 @@ class CVAE(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("conditional variational auto-encoder", self.turns, players=("autoencoder",)),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         shown = as_vector(self.spec, **{self.config.condition: getattr(batch, self.config.condition)})
         mean, log_variance = self.posterior(batch.image, shown)
         again = torch.tanh(self.decoder(join(drawn(mean, log_variance), shown))).float()

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, kl_to_standard_normal, real_loss, squared_error
 from models.nets.batch_norm import as_in_use
 from models.nets.conditions import as_vector, condition_size, join
@@ -43,7 +43,7 @@ class CVAEGAN(LatentModel):
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         features: Annotated[int, Range(1, 8192)] = 256  # of the discriminator's and the classifier's last hidden layer
-        kl_weight: Annotated[float, Range(0, 1e6)] = 3.0  # lambda 1: less makes sharper reconstructions and worse samples
+        kl_weight: Annotated[float, Range(0, 1e6)] = 12.0  # lambda 1: less makes sharper reconstructions and worse samples
         reconstruction_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 2: pixels and features, pairwise
         mean_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 3: the mean of the discriminator's features
         class_weight: Annotated[float, Range(0, 1e6)] = 1.0  # lambda 4: the class centres of the classifier's features
@@ -60,7 +60,7 @@ class CVAEGAN(LatentModel):
         "default": Preset(1_200_000),
         "paper": Preset(
             4_000_000,
-            options={"latent": 256, "lr": 2e-4, "schedule": "constant"},
+            options={"latent": 256, "kl_weight": 3.0, "lr": 2e-4, "schedule": "constant"},
             about="the paper's code size; its 1e-3 for means and centres goes with features of their own size",
         ),
     }
@@ -95,7 +95,7 @@ class CVAEGAN(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("four players", self.turns, players=("classifier", "discriminator", "generator", "encoder")),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
         image, label = batch.image, getattr(batch, c.condition)
         shown = as_vector(self.spec, **{c.condition: label})

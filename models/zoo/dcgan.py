@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.augment import differentiable
 from models.nets.conv import ConvDecoder, ConvDiscriminator
@@ -65,7 +65,7 @@ class DCGAN(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("adversarial", self.turns, players=("discriminator", "generator")),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         fake = self.sample(self.noise(batch))
         on_real, on_fake = self.judge(batch.image), self.judge(fake.detach())
         yield Turn({"discriminator": real_loss(on_real) + fake_loss(on_fake)}, {"right": judged_right(on_real, on_fake)})

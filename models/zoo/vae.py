@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import bernoulli_error, kl_to_standard_normal, squared_error
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conv import start_small
@@ -73,7 +73,7 @@ class VAE(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("variational auto-encoder", self.turns, players=("autoencoder",)),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         features = self.encoder.trunk(batch.image)
         mean, log_variance = self.encoder.head(features).float(), bounded(self.log_variance(features))
         raw = self.decoder(drawn(mean, log_variance)).float()

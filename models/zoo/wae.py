@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, mmd_inverse_multiquadratic, real_loss, squared_error
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.mlp import mlp
@@ -109,14 +109,14 @@ class WAE(LatentModel):
             return (main,)
         return Stage("codes to the prior's moments", self.moment_turns, ("encoder",), share=c.pretrain, samples=False), main
 
-    def moment_turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def moment_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         """Mean and covariance of the batch's codes against those of as many draws of the prior."""
         codes, prior = self.noisy_codes(batch), self.draw(batch)
         mean = (codes.mean(0) - prior.mean(0)).square().mean()
         covariance = (codes.T.cov() - prior.T.cov()).square().mean()
         yield Turn({"encoder": mean + covariance})
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
         codes, prior = self.noisy_codes(batch), self.draw(batch)
         error = squared_error(self.decode(codes).float(), batch.image).mean()

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import wasserstein_estimate
 from models.nets.augment import differentiable
 from models.nets.conv import ConvDecoder, ConvDiscriminator
@@ -66,8 +66,8 @@ class WGAN(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("adversarial", self.turns, players=("critic", "generator")),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
-        moves = generator_moves(step, self.config.critic_steps, self.config.warm_up)
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
+        moves = generator_moves(clock.step, self.config.critic_steps, self.config.warm_up)
         with torch.set_grad_enabled(moves):  # the critic alone needs no graph of the generator
             fake = self.sample(self.noise(batch))
         distance = wasserstein_estimate(self.judge(batch.image), self.judge(fake.detach()))

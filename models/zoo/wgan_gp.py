@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import one_centred_penalty, wasserstein_estimate
 from models.nets.augment import differentiable
 from models.nets.conditions import as_vector
@@ -90,11 +90,11 @@ class WGANGP(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("adversarial", self.turns, players=("critic", "generator")),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
         real = batch.image + torch.rand_like(batch.image) / 128 if c.dequantise else batch.image
         label = batch.label if c.classes else None
-        moves = (step + 1) % c.critic_steps == 0
+        moves = (clock.step + 1) % c.critic_steps == 0
         with torch.set_grad_enabled(moves and c.generator_batches == 1):  # the critic alone needs no graph of the generator
             fake = self.sample(self.noise(batch), label)
         (on_real, named), (on_fake, _) = self.judge(real), self.judge(fake.detach())

@@ -74,7 +74,8 @@ def pictures(shape: tuple[int, int, int]) -> np.ndarray:
     return np.stack([np.asarray(image) for image in drawn]).reshape(-1, *shape)
 
 
-def build(case: Case, memory_format: Any) -> Any:
+def build(case: Case, memory_format: Any, stage: int = 0) -> Any:
+    """The case's model; for its second stage one that has the first behind it, because it is built around a trained base."""
     import torch
 
     from models.base import DataSpec
@@ -84,7 +85,9 @@ def build(case: Case, memory_format: Any) -> Any:
     height, width, channels = case.shape
     cls = model_class(case.model)
     torch.manual_seed(0)
-    return cls(check(cls.Config, case.options, case.name), DataSpec(channels, height, width)).to(memory_format=memory_format)
+    config, spec = check(cls.Config, case.options, case.name), DataSpec.of_images(channels, height, width)
+    model = cls(config, spec, {"base": cls(config, spec).requires_grad_(False).eval()}) if stage else cls(config, spec)
+    return model.to(memory_format=memory_format)
 
 
 def textbook(case: Case) -> Iterator[int]:
@@ -228,11 +231,11 @@ def lgm(case: Case, precision: str, stage: int) -> Iterator[int]:
     settle(device)
     never = {"sample_every": ENDLESS, "save_every": ENDLESS, "log_every": 50 * case.batch, "average_images": 0}
     values = {"model": case.model, "data": "benchmark", "batch": case.batch, "images": ENDLESS, "precision": precision, **never}
-    config = check(RunConfig, values | ({"base": "given"} if stage else {}), "benchmark")  # with a base, stage 1 is skipped
+    config = check(RunConfig, values, "benchmark")
     data = ImageData("benchmark", pictures(case.shape))
     loop._TICK = 0.02  # often enough to end a slice in time
     with tempfile.TemporaryDirectory(prefix="lgm-benchmark-") as folder:
-        job = loop.Job(config, build(case, torch.channels_last), Batches(data, device), "", Path(folder), device)
+        job = loop.Job(config, build(case, torch.channels_last, stage), Batches(data, device), "", Path(folder), device)
         seen = 0
         for event in loop.train(job):
             if isinstance(event, events.Progressed):
@@ -295,14 +298,14 @@ def operations(case: Case) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.base import Batch
+    from models.base import Batch, Clock
 
     height, width, channels = case.shape
     model = build(case, torch.channels_last)
     image = torch.zeros(2, channels, height, width).to(memory_format=torch.channels_last)
     batch = Batch(torch.arange(2), lambda key, index: image, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
-        for turn in model.stages()[0].turns(batch, 0):  # nobody steps, so the graphs of later turns hold
+        for turn in model.stages()[0].turns(batch, Clock(0)):  # nobody steps, so the graphs of later turns hold
             for name, loss in turn.losses.items():
                 loss.backward(inputs=model.players()[name].parameters())
     return counter.get_total_flops() / 2

@@ -19,7 +19,7 @@ import support
 import torch
 
 from models import generate
-from models.base import Classifies, DataSpec, Encodes, LatentModel, Samples, Validates
+from models.base import Classifies, DataSpec, Encodes, Field, LatentModel, Samples, Validates
 from models.config import RunConfig, check, fields_of, to_json
 from models.data.batches import Batches, spec_of, to_float
 from models.device import compile_networks
@@ -126,7 +126,8 @@ def test_preset_builds(name: str, preset: str, shape: tuple[int, int, int]) -> N
 
 
 def spec_like(shape: tuple[int, int, int]) -> DataSpec:
-    return dataclasses.replace(spec_of(support.image_data(6)), channels=shape[0], height=shape[1], width=shape[2])
+    spec = spec_of(support.image_data(6))
+    return dataclasses.replace(spec, fields={**spec.fields, "image": Field("image", shape)})
 
 
 # ---- training ------------------------------------------------------------------------------------------------------------------------

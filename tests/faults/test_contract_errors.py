@@ -12,7 +12,7 @@ import torch
 import toy
 from torch import nn
 
-from models.base import Batch, Player, Stage, Turn
+from models.base import Batch, Clock, Player, Stage, Turn
 from models.data.batches import Batches
 from models.errors import ContractError, RunFailed, UserError
 from models.losses import one_centred_penalty, r1_penalty
@@ -31,7 +31,7 @@ class OnePlayer(toy.Toy):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("only", self.turns, ("embed",)),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         yield Turn({"embed": self.embed(batch.image.flatten(1)).square().mean()})
 
 
@@ -52,9 +52,9 @@ def fails(run: Path, model: type[toy.Toy], error: type[Exception], **changes: An
 def test_G1_loss_becomes_not_finite(tmp_path: Path, save_every: int, seen: int) -> None:
     """It is found at the next save or line of the log, whichever comes first."""
 
-    def turns(self: Any, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self: Any, batch: Batch, clock: Clock) -> Iterator[Turn]:
         loss = self.embed(batch.image.flatten(1)).square().mean()
-        yield Turn({"embed": loss * float("nan") if step == 8 else loss})
+        yield Turn({"embed": loss * float("nan") if clock.step == 8 else loss})
 
     with pytest.raises(RunFailed) as error:
         toy.train(tmp_path, with_turns(turns), save_every=save_every)
@@ -70,9 +70,9 @@ def test_G1_loss_becomes_not_finite(tmp_path: Path, save_every: int, seen: int) 
 def test_G1_loss_that_is_not_finite_is_named_also_where_a_save_comes_first(tmp_path: Path) -> None:
     """The weights stay finite, because the player does not move: only the loss tells."""
 
-    def turns(self: Any, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self: Any, batch: Batch, clock: Clock) -> Iterator[Turn]:
         loss = self.embed(batch.image.flatten(1)).square().mean()
-        yield Turn({"embed": loss}, {"gap": loss.detach() * float("inf") if step == 4 else loss.detach()})
+        yield Turn({"embed": loss}, {"gap": loss.detach() * float("inf") if clock.step == 4 else loss.detach()})
 
     message = fails(tmp_path, with_turns(turns), RunFailed, log_every=96)
     assert "gap" in message
@@ -87,9 +87,10 @@ def test_G2_infinite_gradient_of_a_finite_loss(tmp_path: Path, clip: float | Non
         def players(self) -> dict[str, Player]:
             return {"embed": Player((self.embed,), lr=0.01, optimizer=optimizer, clip=clip)}
 
-        def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+        def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
             code = self.embed(batch.image.flatten(1))
-            yield Turn({"embed": (code - code.detach()).abs().sum().sqrt() if step == 8 else code.square().mean()})  # slope of a root at 0
+            steep = (code - code.detach()).abs().sum().sqrt()  # slope of a root at 0
+            yield Turn({"embed": steep if clock.step == 8 else code.square().mean()})
 
     message = fails(tmp_path, Steep, RunFailed)
     assert "weights of embed (embed.weight) became not finite between 64 and 72 images, in stage 'only'" in message
@@ -139,7 +140,7 @@ BAD_TURNS: dict[str, tuple[Callable[[Any, Batch], Any], str]] = {
 def test_G3_bad_turn_is_named_with_its_number(tmp_path: Path, kind: str, number: int) -> None:
     bad, expected = BAD_TURNS[kind]
 
-    def turns(self: Any, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self: Any, batch: Batch, clock: Clock) -> Iterator[Turn]:
         for _ in range(number):
             yield Turn({"embed": code(self, batch).square().mean()})
         yield bad(self, batch)
@@ -160,7 +161,7 @@ def test_G3_no_turn_at_all(tmp_path: Path) -> None:
 
 
 def test_G3_loss_of_someone_elses_graph(tmp_path: Path) -> None:
-    def turns(self: Any, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self: Any, batch: Batch, clock: Clock) -> Iterator[Turn]:
         yield Turn({"embed": self.generator(self.noise(batch)).mean()})
 
     assert "moved nobody" in fails(tmp_path, with_turns(turns), ContractError)
@@ -197,7 +198,7 @@ class Stale(toy.Toy):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("stale", self.turns, ("critic", "generator")),)
 
-    def turns(self, batch: Batch, step: int) -> Iterator[Turn]:
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         judged = self.critic(self.generator(self.noise(batch))).mean()
         yield Turn({"critic": self.critic(torch.randn(len(batch), 6)).square().mean()})
         yield Turn({"generator": -judged})

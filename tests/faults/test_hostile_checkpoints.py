@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import support
 import torch
 from forgery import contents, edited, forged
 from safetensors.torch import save_file
@@ -25,7 +27,7 @@ from support import newest
 
 from models import api
 from models.errors import UserError
-from models.training import checkpoint
+from models.training import checkpoint, events
 
 Runs = Callable[[str], Path]
 
@@ -202,7 +204,7 @@ BAD_JSON: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("key", ["config", "spec", "borders", "scalars", "environment"])
+@pytest.mark.parametrize("key", ["config", "spec", "borders", "scalars", "environment", "parts"])
 @pytest.mark.parametrize("kind", BAD_JSON)
 def test_D5_metadata_that_are_not_what_they_should_be(good: Path, tmp_path: Path, key: str, kind: str) -> None:
     bad = forged(good, tmp_path / "bad.safetensors", lambda strings: strings.update({key: BAD_JSON[kind]}))
@@ -218,7 +220,9 @@ def test_D5_images_seen_that_are_no_number(good: Path, tmp_path: Path, images: s
     assert "metadata" in refusal(bad)
 
 
-@pytest.mark.parametrize("key", ["config", "spec", "images", "stage", "borders", "scalars", "fingerprint", "environment", "lgm", "digest"])
+@pytest.mark.parametrize(
+    "key", ["config", "spec", "images", "stage", "borders", "scalars", "fingerprint", "environment", "parts", "lgm", "digest"]
+)
 def test_D5_missing_metadata(good: Path, tmp_path: Path, key: str) -> None:
     strings, values = contents(good)
     del strings[key]
@@ -234,7 +238,7 @@ def test_D5_huge_metadata(good: Path, tmp_path: Path) -> None:
     assert len(message) < 2000
 
 
-@pytest.mark.parametrize("number", ["2", "17", "9" * 5000, "0", "-1", "", "1.0", "²", "newest"])
+@pytest.mark.parametrize("number", ["3", "17", "9" * 5000, "0", "-1", "", "1.0", "²", "newest"])
 def test_D6_other_format(good: Path, tmp_path: Path, number: str) -> None:
     newer = forged(good, tmp_path / "newer.safetensors", lambda strings: strings.update(format=number, lgm="7.8.9"))
     message = refusal(newer)
@@ -242,6 +246,43 @@ def test_D6_other_format(good: Path, tmp_path: Path, number: str) -> None:
     assert str(newer) in message
     assert "fix: upgrade lgm" in message
     assert len(message) < 1000
+
+
+def of_format_1(strings: dict[str, str]) -> None:
+    """A header as it was before there were fields, sources and parts; an AEGAN's first stage had become its own."""
+    spec = json.loads(strings["spec"])["fields"]
+    names = {"classes": "label", "attributes": "attributes", "factors": "factors"}
+    channels, height, width = spec["image"]["shape"]
+    old = {"channels": channels, "height": height, "width": width, "identities": spec.get("identity", {}).get("count", 0)}
+    strings["spec"] = json.dumps(old | {key: spec.get(field, {}).get("names", []) for key, field in names.items()})
+    config = json.loads(strings["config"])
+    del config["parts"], config["sources"], strings["parts"]
+    strings["config"] = json.dumps(config | {"base": "/runs/gone"})
+    strings["format"] = "1"
+
+
+@pytest.mark.parametrize("model", ["vae", "aegan", "cvae"])
+def test_D6_files_of_format_1_sample_and_resume_as_before(model: str, straight: Callable[[str], Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight(model), run)
+    before = api.load(run, device="cpu").sample(3, seed=1)
+    for path in support.checkpoints(run).values():
+        forged(path, path, of_format_1)
+    (run / "config.json").write_text(json.dumps({k: v for k, v in json.loads((run / "config.json").read_text()).items() if k != "parts"}))
+    assert np.array_equal(api.load(run, device="cpu").sample(3, seed=1), before)
+    support.newest(run).unlink()
+    happened = support.call(support.resume, str(run))
+    assert not [event.message for event in happened if isinstance(event, events.Warned) and "not" in event.message.split()]
+    support.assert_same_tensors(support.newest(run), support.newest(straight(model)))
+
+
+@pytest.mark.parametrize("kind", BAD_JSON)
+def test_D6_a_broken_header_of_format_1(good: Path, tmp_path: Path, kind: str) -> None:
+    def broken(strings: dict[str, str]) -> None:
+        of_format_1(strings)
+        strings["spec"] = BAD_JSON[kind]
+
+    assert "metadata" in refusal(forged(good, tmp_path / "bad.safetensors", broken))
 
 
 # ---- D7, D8: nothing runs ------------------------------------------------------------------------------------------------------------
@@ -359,11 +400,28 @@ BAD_FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "huge batch": ("config", {"batch": 10**12}, "batch takes int, 1 to 1e+06"),
     "options are a list": ("config", {"options": []}, "options"),
     "fit": ("config", {"fit": "explode"}, "fit takes one of: crop, pad, stretch"),
-    "unknown in spec": ("spec", {"depth": 3}, "unknown option 'depth'"),
-    "huge image": ("spec", {"height": 10**9}, "images of shape (1, 1000000000, 16)"),
-    "no image": ("spec", {"width": 0}, "images of shape (1, 16, 0)"),
-    "seven channels": ("spec", {"channels": 7}, "images of shape (7, 16, 16)"),
-    "classes": ("spec", {"classes": 5}, "classes takes a list of text"),
+    "unknown in spec": ("spec", {"depth": 3}, "its spec has the wrong form"),
+    "no fields": ("spec", {"fields": {}}, "its spec tells of no image"),
+    "fields are a list": ("spec", {"fields": []}, "its spec has the wrong form"),
+    "a field is text": ("spec", {"fields": {"image": "large"}}, "its spec has the wrong form"),
+    "unknown in a field": ("spec", {"fields": {"image": {"kind": "image", "shape": [1, 16, 16], "depth": 3}}}, "unknown option 'depth'"),
+    "unknown kind": ("spec", {"fields": {"image": {"kind": "smell", "shape": [1, 16, 16]}}}, "kind takes one of: image, clip"),
+    "huge image": ("spec", {"fields": {"image": {"kind": "image", "shape": [1, 10**9, 16]}}}, "image of shape (1, 1000000000, 16)"),
+    "no width": ("spec", {"fields": {"image": {"kind": "image", "shape": [1, 16, 0]}}}, "image of shape (1, 16, 0)"),
+    "seven channels": ("spec", {"fields": {"image": {"kind": "image", "shape": [7, 16, 16]}}}, "images of shape (7, 16, 16)"),
+    "names are a number": ("spec", {"fields": {"label": {"kind": "number", "names": 5}}}, "names takes a list of text"),
+    "more names than kinds": (
+        "spec",
+        {"fields": {"image": {"kind": "image", "shape": [1, 16, 16]}, "label": {"kind": "number", "names": ["a", "b"], "count": 1}}},
+        "2 names for 1 kinds of label",
+    ),
+    "another source": ("spec", {"others": {"to": {"fields": {}}}}, "its spec has the wrong form"),
+    "a part is text": ("parts", {"base": "runs/vae"}, "its parts cannot be read"),
+    "a part of an unknown model": (
+        "parts",
+        {"base": {"model": "../evil", "options": {}, "spec": {"fields": {"image": {"kind": "image", "shape": [1, 8, 8]}}, "others": {}}}},
+        "its parts cannot be read",
+    ),
 }
 
 
@@ -377,7 +435,7 @@ def test_D9_bad_field_in_the_file(good: Path, tmp_path: Path, kind: str) -> None
     assert str(bad) in message
 
 
-@pytest.mark.parametrize(("key", "field"), [("config", "model"), ("config", "data"), ("spec", "height")])
+@pytest.mark.parametrize(("key", "field"), [("config", "model"), ("config", "data")])
 def test_D9_missing_field(good: Path, tmp_path: Path, key: str, field: str) -> None:
     bad = forged(good, tmp_path / "bad.safetensors", edited(key, lambda document: document.pop(field)))
     message = refusal(bad)
@@ -389,7 +447,7 @@ def test_D9_missing_field(good: Path, tmp_path: Path, key: str, field: str) -> N
     ("key", "change"),
     [
         ("config", lambda config: config["options"].update(widths=[8192, 8192])),
-        ("spec", lambda spec: spec.update(height=16384, width=16384)),
+        ("spec", lambda spec: spec["fields"]["image"].update(shape=[1, 16384, 16384])),
     ],
     ids=["widths", "image"],
 )

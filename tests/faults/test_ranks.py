@@ -17,9 +17,10 @@ import pytest
 import support
 import torch
 import toy
+import toys
 from safetensors.torch import load_file, save_file
 
-from models import api
+from models.data.batches import Batches
 from models.device import pick
 from models.registry import MODELS
 from models.training import checkpoint, events, loop
@@ -92,9 +93,23 @@ def train_toy(run: Path, state: Path) -> None:
         list(loop.train(toy.job(run, ranks=ranks)))
 
 
+def train_meeting(places: Mapping[str, Path], run: str, state: Path) -> None:
+    with toys.found():
+        train("meeting", {}, run, toys.meeting_settings(places), state)  # type: ignore[arg-type]
+
+
 def assert_identical(states: list[Path]) -> dict[str, torch.Tensor]:
     support.assert_same_tensors(*states)
     return load_file(states[0])
+
+
+def test_J1_sources_parts_and_stages_that_differ(places: dict[str, Path], tmp_path: Path) -> None:
+    run, states = tmp_path / "run", [tmp_path / f"state-{rank}" for rank in range(2)]
+    finished(two(tmp_path, run, train_meeting, *[(places, str(run), state) for state in states]))
+    found = assert_identical(states)
+    saved = checkpoint.read_tensors(support.newest(run))
+    assert all(torch.equal(value, found[name]) for name, value in saved.items())
+    assert checkpoint.read_header(support.newest(run)).borders == (32, 96)
 
 
 @pytest.mark.parametrize("model", sorted(MODELS.entries()))
@@ -120,7 +135,7 @@ def test_J1_toy_with_buffers_that_follow_the_batch(tmp_path: Path) -> None:
 
 
 def test_ranks_share_each_batch_without_overlap() -> None:
-    batches = api.Batches(support.image_data(20), torch.device("cpu"))
+    batches = Batches(support.image_data(20), torch.device("cpu"))
     whole, *shares = (batches.stream(0, 8, 16, rank=rank, world=world) for rank, world in ((0, 1), (0, 2), (1, 2)))
     for _ in range(6):
         parts = [next(share).index for share in shares]

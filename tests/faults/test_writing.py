@@ -27,12 +27,12 @@ from models import api
 from models.base import DataSpec
 from models.config import RunConfig
 from models.errors import Interrupted, RunFailed, UserError
-from models.training import checkpoint, events, loop
+from models.training import checkpoint, events, loop, setup
 from models.training.checkpoint import Header
 
 
 def header(images: int) -> Header:
-    return Header("toy", RunConfig("toy", "tiny"), DataSpec(1, 16, 16), images, "game", (100,))
+    return Header("toy", RunConfig("toy", "tiny"), DataSpec.of_images(1, 16, 16), images, "game", (100,))
 
 
 def tensors(images: int, floats: int = 16) -> dict[str, torch.Tensor]:
@@ -461,7 +461,7 @@ def test_A15_second_trainer_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads the data fails: that takes seconds, and what is wrong can be known before."""
-    monkeypatch.setattr(api, "load_data", lambda request: pytest.fail("the data were read"))
+    monkeypatch.setattr(setup, "load", lambda request: pytest.fail("the data were read"))
 
 
 @pytest.mark.usefixtures("no_data")

@@ -10,7 +10,7 @@ import torch
 from formulas import COUNT, SPEC, agree, batch, close, items, made, minus_log, minus_log_of_not, mirrored, seen, share_right, turns
 from torch import Tensor, nn
 
-from models.base import DataSpec
+from models.base import Clock, DataSpec
 from models.config import check
 from models.nets.mlp import Maxout
 from models.registry import model_class
@@ -24,7 +24,7 @@ def test_gan_plays_the_game(saturating: bool, augment: str, monkeypatch: pytest.
     model, draws = made("gan", monkeypatch, loss="saturating" if saturating else "non-saturating", augment=augment)
     mirrored("gan", monkeypatch)
     shown = batch()
-    step = turns(model, model.turns(shown, 0))
+    step = turns(model, model.turns(shown, Clock(0)))
     turn = next(step)
     (noise,) = draws.prior
     fake = torch.tanh(model.generator(noise))
@@ -81,7 +81,7 @@ def test_dcgan_plays_the_game_with_real_and_fake_in_batches_of_their_own(norm: s
     model, draws = made("dcgan", monkeypatch, norm=norm, augment=augment)
     mirrored("dcgan", monkeypatch)
     shown = batch()
-    step = turns(model, model.turns(shown, 0))
+    step = turns(model, model.turns(shown, Clock(0)))
     turn = next(step)
     (noise,) = draws.prior
     fake = torch.tanh(model.generator(noise))
@@ -117,7 +117,7 @@ def test_cgan_plays_the_game_of_a_projection_discriminator(condition: str, augme
             ]
         )
 
-    step = turns(model, model.turns(batch(data), 0))
+    step = turns(model, model.turns(batch(data), Clock(0)))
     turn = next(step)
     (noise,) = draws.prior
     asked = torch.cat([noise, math.sqrt(model.config.latent) * vectors], 1)
@@ -142,7 +142,7 @@ def test_the_classifier_minimises_the_cross_entropy_with_smoothed_targets(
 ) -> None:
     model, _ = made("classifier", monkeypatch, target=target, smoothing=smoothing, augment="none")
     data = items()
-    (turn,) = model.turns(batch(data), 0)
+    (turn,) = model.turns(batch(data), Clock(0))
     answers = model.head(model.encoder(data["image"])).double()
     loss, right = torch.zeros(()), 0
     for row, truth in zip(answers, data[target], strict=True):
@@ -158,7 +158,7 @@ def test_the_classifier_minimises_the_cross_entropy_with_smoothed_targets(
 def test_the_classifier_sums_the_logistic_losses_of_attributes(smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = made("classifier", monkeypatch, target="attributes", smoothing=smoothing, augment="none")
     data = items()
-    (turn,) = model.turns(batch(data), 0)
+    (turn,) = model.turns(batch(data), Clock(0))
     share = 1 / (1 + torch.exp(-model.head(model.encoder(data["image"])).double()))
     wanted = (1 - smoothing) * data["attributes"] + smoothing / 2
     loss = -(wanted * share.log() + (1 - wanted) * (1 - share).log()).sum() / COUNT
@@ -173,7 +173,7 @@ def test_the_classifier_learns_from_augmented_images(augment: str, used: str, mo
     model, _ = made("classifier", monkeypatch, augment=augment)
     shown = batch()
     monkeypatch.setattr(classifier, "augment", lambda image, how: {used: image.flip(2)}[how])
-    (turn,) = model.turns(shown, 0)
+    (turn,) = model.turns(shown, Clock(0))
     close(turn.losses["classifier"], model.loss(model.classify(shown.image.flip(2)), shown.label))
     assert (turn.losses["classifier"] - model.loss(model.classify(shown.image), shown.label)).abs() > SMALLEST
 
@@ -182,8 +182,8 @@ def test_the_classifier_learns_from_augmented_images(augment: str, used: str, mo
     ("spec", "target", "outputs"),
     [
         (SPEC, "label", 3),
-        (DataSpec(1, 16, 16, attributes=("x", "y")), "attributes", 2),
-        (DataSpec(1, 16, 16, identities=4), "label", 1),
+        (DataSpec.of_images(1, 16, 16, attributes=("x", "y")), "attributes", 2),
+        (DataSpec.of_images(1, 16, 16, identities=4), "label", 1),
     ],
 )
 def test_the_classifier_learns_labels_or_attributes_without_them(
@@ -222,7 +222,7 @@ def test_the_classifier_counts_its_right_answers_over_all_batches(target: str, m
 def test_every_step_draws_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws = made(name, monkeypatch)
     for step in range(3):
-        list(model.turns(batch(), step))
+        list(model.turns(batch(), Clock(step)))
     assert len({tuple(noise.flatten().tolist()) for noise in draws.prior}) == len(draws.prior) >= 3
 
 

@@ -10,7 +10,7 @@ import torch
 from formulas import Draws, agree, batch, close, items, made, minus_log, minus_log_of_not, slopes, turns
 from torch import Tensor
 
-from models.base import Stage
+from models.base import Clock, Stage
 
 DATA = items(40)
 CHOSEN = [7, 31, 2, 39, 16, 0]  # a batch in no order
@@ -43,7 +43,7 @@ def test_stage_one_minimises_the_mean_squared_error(monkeypatch: pytest.MonkeyPa
     game = ("code_critic", "generator")
     assert second == Stage("latent GAN", model.latent_turns, game, share=0.5, prepare=model.prepare_codes, needs=frozenset())
     shown = batch()
-    (turn,) = first.turns(shown, 0)
+    (turn,) = first.turns(shown, Clock(0))
     again = torch.tanh(model.decoder(model.encoder(shown.image)))
     agree(model, turn, {"autoencoder": ((again - shown.image) ** 2).sum() / shown.image.numel()}, untouched=("generator", "code_critic"))
     assert not draws.normal
@@ -70,7 +70,7 @@ def test_stage_two_plays_for_the_codes_of_the_batch_s_images(
     c, codes = model.config, codes_of(model)
     assert model._codes.shape == (40, 4)
     real = white(model, codes)[CHOSEN]
-    step = turns(model, model.latent_turns(batch(DATA, CHOSEN), step_number))
+    step = turns(model, model.latent_turns(batch(DATA, CHOSEN), Clock(step_number)))
     turn = next(step)
     (noise,) = draws.prior
     frozen = ("autoencoder",)

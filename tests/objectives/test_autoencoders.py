@@ -26,7 +26,7 @@ from formulas import (
 from torch import Tensor
 from torch.distributions import Normal
 
-from models.base import Stage
+from models.base import Clock, Stage
 from models.nets import posterior
 
 
@@ -50,7 +50,7 @@ def bernoulli(raw: Tensor, image: Tensor) -> Tensor:
 def test_vae_minimises_the_bound(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws = made("vae", monkeypatch, **options)
     shown = batch()
-    (turn,) = model.turns(shown, 0)
+    (turn,) = model.turns(shown, Clock(0))
     features = model.encoder.trunk(shown.image)
     mean, log_variance = model.encoder.head(features), bounded(model.log_variance(features))
     (noise,) = draws.normal
@@ -90,7 +90,7 @@ def test_an_extreme_variance_overflows_nothing(name: str, sign: int, monkeypatch
     head = model.log_variance if name == "vae" else model.heads
     with torch.no_grad():
         head.bias[-model.config.latent :] = sign * 1e4
-    (turn,) = model.turns(batch(), 0)
+    (turn,) = model.turns(batch(), Clock(0))
     assert torch.isfinite(turn.losses["autoencoder"])
 
 
@@ -114,7 +114,7 @@ def told(data: dict[str, Tensor], condition: str, length: float) -> Tensor:
 def test_cvae_minimises_the_conditional_bound(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws = made("cvae", monkeypatch, condition=condition, beta=3.0, sigma=0.7)
     data = items()
-    (turn,) = model.turns(batch(data), 0)
+    (turn,) = model.turns(batch(data), Clock(0))
     features = torch.nn.functional.leaky_relu(model.encoder(data["image"]), 0.2)
     heads = model.heads(torch.cat([features, told(data, condition, math.sqrt(features.shape[1]))], 1))
     mean, log_variance = heads[:, : model.config.latent], bounded(heads[:, model.config.latent :])
@@ -167,7 +167,7 @@ def imq_mmd(codes: Tensor, prior: Tensor, variance: float) -> Tensor:
 def test_wae_minimises_the_error_and_draws_the_codes_to_the_prior(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws = made("wae", monkeypatch, **options)
     c, shown = model.config, batch()
-    step = turns(model, model.turns(shown, 0))
+    step = turns(model, model.turns(shown, Clock(0)))
     turn = next(step)
 
     def logits(codes: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ def test_wae_first_teaches_the_encoder_the_prior_s_moments(monkeypatch: pytest.M
     assert moments == Stage("codes to the prior's moments", model.moment_turns, ("encoder",), share=0.25, samples=False)
     assert main == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder", "code_critic"), share=0.75)
     shown = batch()
-    (turn,) = moments.turns(shown, 0)
+    (turn,) = moments.turns(shown, Clock(0))
     codes, prior = model.encoder(shown.image + 0.01 * draws.normal[0].clamp(-2, 2)), 2 * draws.prior[0]
 
     def covariance(points: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ def test_wae_samples_with_the_prior_s_deviation(monkeypatch: pytest.MonkeyPatch)
 def test_every_step_draws_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws = made(name, monkeypatch)
     for step in range(2):
-        list(model.turns(batch(), step))
+        list(model.turns(batch(), Clock(step)))
     for drawn in (draws.normal, draws.prior):
         assert all(not torch.equal(before, after) for before, after in pairwise(drawn))
     assert len(draws.normal) == 2

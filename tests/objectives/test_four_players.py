@@ -10,6 +10,8 @@ import torch
 from formulas import COUNT, SPEC, agree, batch, bounded, close, half_kl, items, made, minus_log, minus_log_of_not, share_right, turns
 from torch import Tensor
 
+from models.base import Clock
+
 Sums = dict[int, tuple[Tensor | float, float]]  # of each class, what it sums up to and how many there were
 
 
@@ -54,7 +56,7 @@ def test_four_players_each_on_its_own_loss(options: dict[str, Any], monkeypatch:
         if number == 1:
             label[label == 1] = 2  # a class that the batch lacks
         shown = torch.eye(classes)[label]
-        step = turns(model, model.turns(batch({**data, c.condition: label}), number))
+        step = turns(model, model.turns(batch({**data, c.condition: label}), Clock(number)))
 
         def asked(vector: Tensor, shown: Tensor = shown) -> Tensor:
             return torch.cat([vector, math.sqrt(vector.shape[1]) * shown], 1)

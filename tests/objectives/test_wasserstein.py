@@ -9,7 +9,7 @@ import torch
 from formulas import COUNT, SPEC, Draws, agree, batch, close, items, made, mirrored, seen, slopes, turns
 from torch import Tensor
 
-from models.base import DataSpec
+from models.base import Clock, DataSpec
 
 CLASSES = len(SPEC.classes)
 
@@ -40,11 +40,11 @@ def test_wgan_s_critic_widens_the_difference_and_the_generator_lifts_its_score(
         agree(model, turn, {"critic": -distance}, untouched=("generator",))
         close(turn.logs["distance"], distance)
 
-    step = turns(model, model.turns(shown, 0))
+    step = turns(model, model.turns(shown, Clock(0)))
     critic_turn(step)
     assert next(step, None) is None
 
-    step = turns(model, model.turns(shown, 1))
+    step = turns(model, model.turns(shown, Clock(1)))
     critic_turn(step)
     before = len(draws.prior)
     turn = next(step)
@@ -60,7 +60,7 @@ def test_wgan_s_generator_waits_for_its_critic(options: dict[str, int], monkeypa
     model, _ = made("wgan", monkeypatch, **options)
     every = options.get("warm_up") or options["critic_steps"]
     for number in range(2 * every):
-        players = [name for turn in model.turns(batch(), number) for name in turn.losses]
+        players = [name for turn in model.turns(batch(), Clock(number)) for name in turn.losses]
         assert players == ["critic"] + ["generator"] * ((number + 1) % every == 0)
 
 
@@ -122,11 +122,11 @@ def test_wgan_gp_keeps_the_critic_s_slope_at_one(options: dict[str, Any], monkey
         close(turn.logs["distance"], distance)
         close(turn.logs["penalty"], penalty)
 
-    step = turns(model, model.turns(batch(data), 0))
+    step = turns(model, model.turns(batch(data), Clock(0)))
     critic_turn(step)
     assert next(step, None) is None
 
-    step = turns(model, model.turns(batch(data), 1))
+    step = turns(model, model.turns(batch(data), Clock(1)))
     critic_turn(step)
     before = len(draws.prior)
     turn = next(step)
@@ -155,7 +155,7 @@ def test_wgan_gp_mixes_classes_by_their_shares(monkeypatch: pytest.MonkeyPatch) 
 
 def test_wgan_gp_needs_labels_only_for_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made("wgan-gp", monkeypatch)[0].needs == {"image"}
-    assert made("wgan-gp", monkeypatch, DataSpec(1, 16, 16, classes=("a", "b")), classes=True)[0].needs == {"image", "label"}
+    assert made("wgan-gp", monkeypatch, DataSpec.of_images(1, 16, 16, classes=("a", "b")), classes=True)[0].needs == {"image", "label"}
 
 
 @pytest.mark.parametrize(("name", "options"), [("wgan", {}), ("wgan-gp", {}), ("wgan-gp", {"generator_batches": 2})], ids=str)
@@ -171,5 +171,5 @@ def test_the_critic_s_own_steps_need_no_graph_of_fakes(name: str, options: dict[
 
     monkeypatch.setattr(model.generator, "forward", recorded)
     for step in range(5):
-        list(model.turns(batch(), step))
+        list(model.turns(batch(), Clock(step)))
     assert graphs == ([False] * 5 + [True] if options else [False] * 4 + [True])

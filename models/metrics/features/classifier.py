@@ -25,8 +25,8 @@ from torch import Tensor
 
 from models.base import Classifies, LatentModel
 from models.data.batches import to_float
-from models.data.dataset import ImageData
 from models.data.images import WHITE, BadImage, Colour, fit, to_channels
+from models.data.items import Items
 from models.device import full_precision
 from models.errors import UserError
 from models.generate import require
@@ -71,7 +71,7 @@ class ClassifierFeatures:
             "precision": "fp32",
         }
 
-    def learned_from(self, data: ImageData) -> bool:
+    def learned_from(self, data: Items) -> bool:
         """Whether it was trained on these very images: data of that name, in whatever size, or of that content."""
         return data.name == self._data or data.fingerprint() == self._fingerprint
 

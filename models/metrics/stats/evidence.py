@@ -35,7 +35,7 @@ class Evidence:
     seed: int = 0
     trained: Any = None  # the loaded model, for metrics that run it
     features: Features | None = None  # the network behind the features
-    held_out: Any = None  # images with their labels (ImageData) that the run was not trained on, where there are such
+    held_out: Any = None  # images with their labels (Items) that the run was not trained on, where there are such
     training: Any = None  # those that it was trained on, where they are at hand; of the model's shape, as all images here
     count: int = 0  # images that a metric which draws its own should draw
     seen: bool = False  # whether the classifier behind the features has learned from these very real images

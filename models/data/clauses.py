@@ -1,0 +1,212 @@
+"""What may stand in brackets behind a data set: ``mnist[label=0,1,2;first=500]``. No torch here.
+
+| clause | what it does |
+|---|---|
+| `label=0,1,2` | keeps these classes, by name or number; they are numbered anew |
+| `NAME=1`, `NAME=0` | keeps the items whose attribute NAME is so |
+| `first=500` | keeps the first 500 items |
+| `labels=FILE.csv` | labels a folder from a table: see `models.data.labels` |
+| `target=FOLDER` | pairs: each image's target is the one of the same name in FOLDER |
+| `input=grey`, `input=small:4`, `input=masked` | pairs: the image is the target without colour, a quarter as large, or with a hole |
+| `input=left`, `input=right` | pairs: each file shows both side by side, A\\|B |
+
+They are carried out from left to right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from models.data.dataset import DataRequest, ImageData
+from models.data.folder import DEFAULT_SIZE, NATIVE_LIMIT, list_folder
+from models.data.images import BadImage, fit, read_header, resized, to_channels
+from models.data.items import Chosen, Field, Items, Paired, Side
+from models.data.labels import labelled
+from models.errors import UserError, nearest, printable
+
+KEYS = ("label", "first", "labels", "target", "input")  # and the names of the data's attributes
+Clauses = tuple[tuple[str, str], ...]
+RULES = ("grey", "small", "masked", "left", "right")
+_PATHS = ("labels", "target")
+_HOLE = 0.5  # side of the masked square, as a share of the image's
+_BLANK = 127  # what fills it
+
+
+def parse(text: str, whole: str) -> Clauses:
+    """``label=0,1;first=500`` as pairs. Raises UserError naming `whole`, what the user typed."""
+    pairs = [tuple(part.strip() for part in clause.partition("=")[::2]) for clause in text.split(";") if clause.strip()]
+    for key, value in pairs:
+        if not key or not value:
+            fix = "write KEY=VALUE, several with ; between, as in mnist[label=0,1;first=500]"
+            raise UserError("brackets without KEY=VALUE", printable(whole), fix)
+    return tuple((key, value) for key, value in pairs)
+
+
+def settled(clauses: Clauses) -> Clauses:
+    """The same clauses with absolute paths."""
+    return tuple((key, os.path.abspath(os.path.expanduser(value)) if key in _PATHS else value) for key, value in clauses)
+
+
+def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData], load: Callable[[DataRequest], Items]) -> Items:
+    """The set of a request, and then its clauses. Raises UserError.
+
+    Args:
+        load_plain: loads the set itself; load: loads another set that a clause names.
+    """
+    whole = request.plain
+    if ("input", "left") in request.clauses or ("input", "right") in request.clauses:
+        whole = replace(whole, size=_own_size(whole))  # each half is resized by itself: a filter would mix the two where they meet
+    data: Items = load_plain(whole)
+    for position, (key, value) in enumerate(request.clauses):
+        so_far = str(replace(request, clauses=request.clauses[: position + 1], joined=()))
+        if key == "label":
+            data = _of_classes(data, value, so_far)
+        elif key == "first":
+            data = _first(data, value, so_far)
+        elif key == "labels":
+            data = labelled(_whole_folder(data, so_far), value, so_far)
+        elif key == "target":
+            targets = load(replace(request.plain, name=value, split="train"))
+            data = _with_targets(_whole_folder(data, so_far), targets, value, so_far)
+        elif key == "input":
+            halves = value in ("left", "right")
+            data = _side_by_side(data, request, value, so_far) if halves else _derived(data, value, so_far)
+        elif "attributes" in data.fields and key in data.fields["attributes"].names:
+            data = _of_attribute(data, key, value, so_far)
+        else:
+            names = data.fields["attributes"].names if "attributes" in data.fields else ()
+            raise UserError(f"unknown clause {printable(key)!r}", so_far, nearest(key, [*KEYS, *names]))
+    return data
+
+
+# --- some of the items ------------------------------------------------------------------------------------------------------------------
+
+
+def _of_classes(data: Items, value: str, name: str) -> Items:
+    if "label" not in data.fields:
+        raise UserError("these data have no classes", name, "leave label= out, or give labels=FILE.csv before it")
+    names = data.fields["label"].names
+    numbers = {text: number for number, text in enumerate(names)}
+    kept = set()
+    for word in [value] if value in numbers else [part.strip() for part in value.split(",") if part.strip()]:
+        number = numbers.get(word, int(word) if word.isascii() and word.isdigit() and len(word) < 10 else -1)
+        if not 0 <= number < len(names):
+            raise UserError(f"unknown class {printable(word)!r}", name, f"{nearest(word, names)}; or a number from 0 to {len(names) - 1}")
+        kept.add(number)
+    return Chosen(data, _some(np.isin(data.all("label"), sorted(kept)), name), name, sorted(kept))
+
+
+def _of_attribute(data: Items, key: str, value: str, name: str) -> Items:
+    if value not in ("0", "1"):
+        raise UserError(f"{printable(key)}={printable(value)} is neither 0 nor 1", name, f"write {key}=0 or {key}=1")
+    column = data.fields["attributes"].names.index(key)
+    return Chosen(data, _some(data.all("attributes")[:, column] == int(value), name), name)
+
+
+def _first(data: Items, value: str, name: str) -> Items:
+    if not (value.isascii() and value.isdigit() and 0 < int(value[:12]) <= len(data)):
+        raise UserError(f"the first {printable(value)} of {len(data):,} items", name, f"give a number from 1 to {len(data)}")
+    return Chosen(data, np.arange(int(value)), name)
+
+
+def _some(which: np.ndarray, name: str) -> np.ndarray:
+    index = np.flatnonzero(which)
+    if not len(index):
+        raise UserError("no item is left", name, "ask for others")
+    return index
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _with_targets(data: ImageData, targets: Items, folder: str, name: str) -> Items:
+    """Each image with the one of the same name, suffixes aside, under another folder."""
+
+    def stem(path: str, root: str) -> str:
+        return os.path.splitext(os.path.relpath(path, root))[0]
+
+    if not targets.files:
+        raise UserError("not a folder of images", folder, "name the folder of the targets")
+    root = os.path.commonpath([os.path.dirname(file) for file in data.files])
+    other = os.path.commonpath([os.path.dirname(file) for file in targets.files])
+    places = {stem(file, other): number for number, file in enumerate(targets.files)}
+    stems = [stem(file, root) for file in data.files]
+    if missing := [one for one in stems if one not in places]:
+        what = f"{len(missing):,} of {len(stems):,} images have no target, the first is {printable(missing[0])}"
+        raise UserError(what, name, f"put a file of the same name into {printable(folder)}, in the same sub-folder")
+    at = np.array([places[one] for one in stems])
+    wanted = Side(targets.fields["image"], lambda index: targets.rows("image", at[index]))
+    return Paired(data, name, Side(data.fields["image"], lambda index: data.rows("image", index)), wanted)
+
+
+def _derived(data: Items, value: str, name: str) -> Items:
+    """Pairs whose input is made from the target."""
+    rule, _, number = value.partition(":")
+    channels, height, width = data.fields["image"].shape
+
+    def rows(index: np.ndarray) -> np.ndarray:
+        return data.rows("image", index)
+
+    whole = Side(data.fields["image"], rows)
+    if rule not in RULES or (number and rule != "small"):
+        raise UserError(f"unknown input {printable(value)!r}", name, f"{nearest(rule, RULES)} (small takes a factor: small:4)")
+    if rule == "grey":
+        return Paired(data, name, Side(Field("image", (1, height, width)), lambda index: to_channels(rows(index), 1)), whole)
+    if rule == "small":
+        factor = int(number) if number.isascii() and number.isdigit() and len(number) < 4 else 0
+        if factor < 2 or height % factor or width % factor:
+            what = f"{width}x{height} cannot be made {printable(number) or '?'} times smaller"
+            raise UserError(what, name, "give a factor that divides both sides: small:4")
+        size = (height // factor, width // factor)
+        return Paired(data, name, Side(Field("image", (channels, *size)), lambda index: resized(rows(index), size)), whole)
+    top, left = round(height * (1 - _HOLE) / 2), round(width * (1 - _HOLE) / 2)
+
+    def masked(index: np.ndarray) -> np.ndarray:
+        found = rows(index).copy()
+        found[:, top : height - top, left : width - left] = _BLANK
+        return found
+
+    return Paired(data, name, Side(whole.field, masked), whole)
+
+
+def _own_size(request: DataRequest) -> tuple[int, int] | None:
+    """(height, width) of a folder's first image; None for a named set, which has one size."""
+    if not os.path.isdir(os.path.expanduser(request.name)):
+        return None
+    try:
+        found = read_header(list_folder(request).paths()[0], background=request.background)
+    except BadImage:
+        return None  # loading the folder says more
+    return found.height, found.width
+
+
+def _side_by_side(data: Items, request: DataRequest, value: str, name: str) -> Items:
+    """Pairs that stand side by side in one image, each half brought to the asked size."""
+    channels, height, width = data.fields["image"].shape
+    half = width // 2
+    if width % 2:
+        raise UserError(f"images {width} wide have no halves", name, "give files that show two images of the same width side by side")
+    size = request.size or ((height, half) if max(height, half) <= NATIVE_LIMIT else DEFAULT_SIZE)
+
+    def side(start: int) -> Side:
+        def rows(index: np.ndarray) -> np.ndarray:
+            found = data.rows("image", index)[:, :, start : start + half]
+            if size == (height, half):
+                return np.ascontiguousarray(found)
+            return np.stack([fit(np.ascontiguousarray(one), size, request.fit, background=request.background) for one in found])
+
+        return Side(Field("image", (channels, *size)), rows)
+
+    left, right = side(0), side(half)
+    return Paired(data, name, *((left, right) if value == "left" else (right, left)))
+
+
+def _whole_folder(data: Items, name: str) -> ImageData:
+    """`data` as it was decoded from files. Raises UserError where it was not, or not all of it is there any more."""
+    if not isinstance(data, ImageData) or not data.files:
+        raise UserError("this goes with a folder of images, as its first clause", name, "name a folder, and put this clause first")
+    return data

@@ -1,0 +1,185 @@
+"""What a data set is to lgm: items that all have the same fields, fetched by key and position; and sets made of other sets. No torch here.
+
+A decoded folder is one implementation (`models.data.dataset.ImageData`). `Chosen` is some items of a set, `Joined` several sets one after
+the other, `Paired` a set with a second image for each item. None of them copies an image before it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from models.data.images import resized
+from models.errors import UserError
+
+Kind = Literal["image", "clip", "vector", "number", "flags", "tokens"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key of an item, described as data.
+
+    Attributes:
+        kind: `image`; `clip`, images in a row; `vector`, real numbers; `number`, one of `count` things; `flags`, each 0 or 1;
+            `tokens`, numbers of words, 0 behind the last.
+        shape: of one item, as a model gets it: image (C, H, W), clip (T, C, H, W), vector (D,), flags (A,), tokens (L,), number ().
+        names: of the things that a number names, of a vector's numbers, of the flags, of the words.
+        count: how many things a number can name; its names need not be known.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    count: int = 0
+
+
+class Items:
+    """A data set. Its `rows` may be asked from several threads.
+
+    Attributes:
+        name: what messages call it.
+        fields: what every item has, by key; `image` is the best-known one.
+        files: where each item came from, if that is a file. notes: what the user should know. bad: (path, reason) of files left out.
+    """
+
+    name: str
+    fields: Mapping[str, Field]
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    bad: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """One field of the items at `index` (B,), in that order.
+
+        Images are uint8 (B, H, W, C), resized to `size` (height, width) where that is given, clips (B, T, H, W, C); a number, (B,), and
+        tokens are int64, flags uint8, vectors float32.
+        """
+        raise NotImplementedError
+
+    def all(self, key: str) -> np.ndarray:
+        """One field of all items, in order; of images rather ask for some."""
+        return self.rows(key, np.arange(len(self)))
+
+    def fingerprint(self) -> str:
+        """sha256 over all fields: two data sets with the same fingerprint train the same model."""
+        digest = hashlib.sha256(repr((len(self), sorted(self.fields.items()))).encode())
+        for key in sorted(self.fields):
+            for start in range(0, len(self), 4096):  # in blocks: images may not fit into memory
+                index = np.arange(start, min(start + 4096, len(self)))
+                digest.update(np.ascontiguousarray(self.rows(key, index)).data)
+        return digest.hexdigest()
+
+    def lacks(self, key: str) -> UserError:
+        """The error of a field that is not there."""
+        return UserError(f"the data have no {key}", self.name, "choose data with labels of that kind (`lgm data info DATA`)")
+
+
+class Chosen(Items):
+    """Some items of a set.
+
+    Args:
+        of: the set.
+        index: the items' positions in it, in order (N,).
+        name: what messages call it.
+        kept: the numbers of the classes that remain, ascending, where only these do: they are numbered anew, from 0.
+    """
+
+    def __init__(self, of: Items, index: np.ndarray, name: str, kept: Sequence[int] | None = None) -> None:
+        self.of, self.index, self.name = of, index, name
+        self._kept = None if kept is None else np.array(kept)
+        self.fields = dict(of.fields)
+        if kept is not None:
+            self.fields["label"] = Field("number", names=tuple(of.fields["label"].names[k] for k in kept), count=len(kept))
+        self.files = tuple(of.files[i] for i in index) if of.files else ()
+        self.notes, self.bad = of.notes, of.bad
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        found = self.of.rows(key, self.index[index], size)
+        return np.searchsorted(self._kept, found) if key == "label" and self._kept is not None else found
+
+
+class Joined(Items):
+    """Several sets, one after the other. They share the fields that all of them have.
+
+    Classes, attributes and words are told apart by their names, and are numbered in the order in which they first come; images must
+    have one shape. Raises UserError where a field has another kind or shape in one of them.
+    """
+
+    def __init__(self, sets: Sequence[Items], name: str) -> None:
+        self.sets, self.name = tuple(sets), name
+        self._starts = np.cumsum([0, *map(len, sets)])
+        self._renumbered: dict[str, list[np.ndarray]] = {}
+        self.files = tuple(file for one in sets for file in one.files) if all(one.files for one in sets) else ()
+        self.notes = tuple(dict.fromkeys(note for one in sets for note in one.notes))
+        self.bad = tuple(bad for one in sets for bad in one.bad)
+        shared = [key for key in sets[0].fields if all(key in one.fields for one in sets)]
+        self.fields = {key: self._joined(key) for key in shared}
+
+    def _joined(self, key: str) -> Field:
+        fields = [one.fields[key] for one in self.sets]
+        first = fields[0]
+        if any(field.kind != first.kind or field.shape != first.shape for field in fields):
+            both = " and ".join(str(field.shape or field.kind) for field in fields)
+            raise UserError(f"{key} is {both} in sets that are joined", self.name, "give --size and --channels, or sets that are alike")
+        if first.kind != "number":
+            if any(field.names != first.names for field in fields):
+                raise UserError(f"{key} has other names in sets that are joined", self.name, "join sets with the same ones")
+            return first
+        if not all(field.names for field in fields):  # identities: nobody says that two sets show the same people
+            offsets = np.cumsum([0, *(field.count for field in fields)])
+            self._renumbered[key] = [np.arange(field.count) + offset for field, offset in zip(fields, offsets)]
+            return Field("number", count=int(offsets[-1]))
+        names = tuple(dict.fromkeys(name for field in fields for name in field.names))
+        self._renumbered[key] = [np.array([names.index(name) for name in field.names]) for field in fields]
+        return Field("number", names=names, count=len(names))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        if key not in self.fields:
+            raise self.lacks(key)
+        whose = np.searchsorted(self._starts, index, side="right") - 1
+        found: np.ndarray | None = None
+        for number in np.unique(whose):
+            here = whose == number
+            rows = self.sets[number].rows(key, index[here] - self._starts[number], size)
+            rows = self._renumbered[key][number][rows].astype(np.int64) if key in self._renumbered else rows
+            found = np.empty((len(index), *rows.shape[1:]), rows.dtype) if found is None else found
+            found[here] = rows
+        return self.sets[0].rows(key, index, size) if found is None else found  # an empty index still has a shape
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of a pair's images: its field, and its rows at an index (B,), uint8 (B, H, W, C)."""
+
+    field: Field
+    rows: Callable[[np.ndarray], np.ndarray]
+
+
+class Paired(Items):
+    """A set whose items have two images: `image`, what a model is given, and `target`, what it is to make of it; else as in `of`."""
+
+    def __init__(self, of: Items, name: str, given: Side, wanted: Side) -> None:
+        self.of, self.name = of, name
+        self._sides = {"image": given, "target": wanted}
+        self.fields = {**of.fields, "image": given.field, "target": wanted.field}
+        self.files, self.notes, self.bad = of.files, of.notes, of.bad
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        side = self._sides.get(key)
+        return self.of.rows(key, index, size) if side is None else resized(side.rows(index), size)
