@@ -30,6 +30,7 @@ from models import conditions, generate, inpainting, masks
 from models.base import Encodes, LatentModel, Samples
 from models.data import images as pictures
 from models.data.batches import spec_of, to_float
+from models.data.clauses import in_shape
 from models.data.dataset import DataRequest
 from models.data.images import BadImage
 from models.data.items import Items
@@ -454,6 +455,7 @@ class Trained:
         for source in map(str, sources):
             if _is_item(source):
                 request, index = parse_item(source, root=self._root(data_root), **self._fitting())
+                request = self._in_shape(request)
                 data = loaded[request] = loaded[request] if request in loaded else load_data(request)
                 if index >= len(data):
                     raise UserError(f"item {index} of {len(data)}", source, f"give a number from 0 to {len(data) - 1}")
@@ -468,7 +470,7 @@ class Trained:
 
     def data(self, text: str, data_root: str | None = None) -> Items:
         """A data set as the model takes it."""
-        return load_data(parse(text, root=self._root(data_root), **self._fitting()))
+        return load_data(self._in_shape(parse(text, root=self._root(data_root), **self._fitting())))
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         spec = self.header.spec
@@ -485,8 +487,11 @@ class Trained:
         return Path(root) if root else None
 
     def _fitting(self) -> dict[str, Any]:
-        config, spec = self.header.config, self.header.spec
-        return {"size": spec.size, "fit": config.fit, "channels": str(spec.channels), "background": config.background}
+        config = self.header.config
+        return {"fit": config.fit, "channels": config.channels, "background": config.background}
+
+    def _in_shape(self, request: DataRequest) -> DataRequest:
+        return in_shape(request, self.header.spec.size, self.header.spec.channels)
 
     def _points(
         self, images: Sequence[np.ndarray], space: str, condition: torch.Tensor | None, search: Mapping[str, Any]

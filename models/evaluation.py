@@ -34,6 +34,8 @@ from torch import Tensor
 from models import api, conditions
 from models.base import Classifies, Samples
 from models.config import RunConfig, check, parse_assignments
+from models.data.clauses import in_shape
+from models.data.dataset import DataRequest
 from models.data.images import atomic_file
 from models.data.items import Items
 from models.data.load import load as load_data
@@ -189,7 +191,7 @@ def evaluate(
         if wanted["real"] or needs & {"held_out", "training"} or (sampled and trained.condition is not None):
             config = _config_for(trained, data, how)
             with ranks.first_alone():
-                real = load_data(setup.data_request(config))
+                real = load_data(_request_for(trained, config))
                 if "held_out" in needs:
                     evidence = dataclasses.replace(evidence, held_out=looker.held_out(config, trained, real, data))
                 if "training" in needs:
@@ -399,7 +401,7 @@ class _Looker:
         if real.name == config.data:
             return real
         try:
-            return load_data(setup.data_request(config, download=False))
+            return load_data(_request_for(trained, config, download=False))
         except UserError as error:
             what = "the run's training images are not at hand, so principal components are fitted to the images that they reconstruct"
             self.warn(f"{what} ({error.what}: {error.where})")
@@ -584,16 +586,19 @@ def open_features(how: Settings) -> Features:
 
 
 def _config_for(trained: api.Trained, data: str | None, how: Settings) -> RunConfig:
-    """The run's configuration with the data that it is to be compared with, in its model's shape."""
-    config, spec = trained.header.config, trained.header.spec
+    """The run's configuration with the data that it is to be compared with."""
+    config = trained.header.config
     return dataclasses.replace(
         config,
         data=setup.anywhere(data) if data else config.data,
         data_root=how.data_root or config.data_root,
-        size=spec.size,
-        channels=str(spec.channels),  # type: ignore[arg-type]
         skip_bad=config.skip_bad or how.skip_bad,
     )
+
+
+def _request_for(trained: api.Trained, config: RunConfig, download: bool = True) -> DataRequest:
+    """What the leading source of that configuration asks for, in the model's shape."""
+    return in_shape(setup.data_request(config, download=download), trained.header.spec.size, trained.header.spec.channels)
 
 
 def _shape_of(side: Side) -> str | None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 import models
 from models.data.batches import Batches, spec_of, to_float
+from models.data.clauses import labelled_by
 from models.data.dataset import ImageData
 from models.data.images import resized
 from models.data.items import Chosen, Field, Items, Joined
@@ -90,7 +91,7 @@ def test_paths_are_settled_inside_of_brackets_too(pictures: Path, monkeypatch: p
         ("{0}[input=grey:2]", "unknown input 'grey:2'"),
         ("{0}[label=0;target={0}]", "this goes with a folder of images, as its first clause"),
         ("glyphs[labels=x.csv]", "this goes with a folder of images"),
-        ("{0}[target=glyphs]", "not a folder of images: glyphs"),
+        ("{0}[target=nosuch]", "no such folder: "),
         ("{0}[labels=nosuch.csv]", "the table cannot be read (No such file or directory)"),
         ("{0}+nosuch", "neither a data set nor a folder: nosuch"),
         ("{0}+svhn[label=11]", "unknown class '11'"),
@@ -182,7 +183,7 @@ def test_the_test_split_of_a_composition_is_composed_alike(tmp_path: Path) -> No
     planned = setup.plan("classifier", f"{tmp_path / 'set'}[label=cross,disc;first=6]", **support.tiny("classifier", batch=4))
     model = setup.build(planned.config, planned.spec, torch.device("cpu"), {})
     found = setup.held_out(planned.config, model, planned.data)
-    assert len(found) == 6
+    assert len(found) == 8  # all of them: `first` says how many to train on
     assert "test" in found.files[0]
 
 
@@ -355,3 +356,118 @@ def test_every_kind_of_field_reaches_a_batch_as_described() -> None:
     both = Joined([films, Films()], "twice")
     assert both.rows("clip", np.array([5, 0])).shape == (2, 2, 4, 6, 3)
     assert both.fields["year"].count == 18
+
+
+# ---- what a composition must not get wrong -------------------------------------------------------------------------------------------
+
+
+def grey_picture(path: Path, value: int, size: int = 4) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((size, size), value, np.uint8)).save(path)
+
+
+def test_targets_are_of_the_same_split(tmp_path: Path) -> None:
+    for split, value in (("train", 10), ("test", 100)):
+        grey_picture(tmp_path / "a" / split / "1.png", value)
+        grey_picture(tmp_path / "b" / split / "1.png", value + 1)
+    for text, expected in ((f"{tmp_path}/a:test[target={tmp_path}/b]", 100), (f"{tmp_path}/a[target={tmp_path}/b]", 10)):
+        found = load(parse(text))
+        assert (brightness(found, "image"), brightness(found, "target")) == ([expected], [expected + 1])
+
+
+def test_the_only_sub_folder_belongs_to_a_name(tmp_path: Path) -> None:
+    grey_picture(tmp_path / "a" / "2020" / "1.png", 10)
+    for year, value in (("2020", 20), ("2021", 21)):
+        grey_picture(tmp_path / "b" / year / "1.png", value)
+    assert brightness(load(parse(f"{tmp_path}/a[target={tmp_path}/b]")), "target") == [20]
+    path = table(tmp_path, "file,label", "2020/1.png,x")
+    assert load(parse(f"{tmp_path}/a[labels={path}]")).fields["label"].names == ("x",)
+
+
+def test_one_table_for_both_splits(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        grey_picture(tmp_path / "a" / split / "1.png", 10)
+    path = table(tmp_path, "file,label", "train/1.png,x", "test/1.png,y")
+    assert load(parse(f"{tmp_path}/a:test[labels={path}]")).fields["label"].names == ("y",)
+
+
+def test_a_damaged_target_is_left_out_with_its_image(tmp_path: Path) -> None:
+    for number in range(3):
+        grey_picture(tmp_path / "a" / f"{number}.png", 10 + number)
+        grey_picture(tmp_path / "b" / f"{number}.png", 20 + number)
+    (tmp_path / "b" / "1.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="1 of 3 images cannot be used"):
+        load(parse(f"{tmp_path}/a[target={tmp_path}/b]"))
+    found = load(parse(f"{tmp_path}/a[target={tmp_path}/b]", skip_bad=True))
+    assert (brightness(found, "image"), brightness(found, "target")) == ([10, 12], [20, 22])
+    assert [Path(path).name for path, _ in found.bad] == ["1.png"]
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "b" / "2.jpg")
+    with pytest.raises(UserError, match="two targets are called 2"):
+        load(parse(f"{tmp_path}/a[target={tmp_path}/b]", skip_bad=True))
+
+
+@pytest.mark.parametrize("folder", ["c++/imgs", "[2024] x/imgs", "q[1]", "a+b"])
+def test_brackets_and_pluses_in_a_path_stay_in_it(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    support.write_pictures(tmp_path / folder, 4)
+    text = setup.anywhere(f"{tmp_path / folder}[first=2]")
+    assert len(load(parse(text))) == 2
+    assert len(load(parse(f"{text}+{tmp_path / folder}"))) == 6
+    monkeypatch.chdir((tmp_path / folder).parent)
+    assert setup.anywhere(f"{Path(folder).name}[first=2]") == text
+
+
+def test_an_input_made_smaller_or_grey_keeps_its_shape_wherever_it_is_read_again(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for kind in ("cross", "disc"):
+            for number in range(4):
+                path = tmp_path / "set" / split / kind / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(dice.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    for rule, shape in (("small:2", (3, 8, 8)), ("grey", (1, 16, 16))):
+        text = f"{tmp_path / 'set'}[input={rule}]"
+        trained = models.train("classifier", text, out=tmp_path / rule[:4], **support.tiny("classifier", images=8, batch=4))
+        assert trained.model.spec.shape == shape
+        held_out = setup.held_out(trained.header.config, trained.model, load(parse(text)))
+        for again in (held_out, trained.data(text)):
+            assert again.fields["image"].shape == shape
+            assert again.fields["target"].shape == (3, 16, 16)
+        assert trained.images([f"{text}:3"]).shape == (1, *shape[1:], shape[0])
+    base = models.train("vae", f"{tmp_path / 'set'}[input=small:2]", out=tmp_path / "base", **support.tiny("vae", images=8))
+    planned = setup.plan("aegan", parts={"base": tmp_path / "base"}, batch=4)
+    assert planned.spec.shape == base.model.spec.shape == (3, 8, 8)
+
+
+def test_a_join_with_a_test_split_has_no_held_out_images() -> None:
+    planned = setup.plan("vae", "glyphs[first=40]+glyphs:test[first=40]", batch=4)
+    model = setup.build(planned.config, planned.spec, torch.device("cpu"), {})
+    with pytest.raises(UserError, match="it trains on a test split itself"):
+        setup.held_out(planned.config, model, planned.data)
+
+
+def test_names_that_are_the_same_number_have_an_order(captioned: Path, tmp_path: Path) -> None:
+    path = table(tmp_path, "file,class", "more/a.png,1", "a.png,01", "b.png,001", "c.png,1")
+    assert load(parse(f"{captioned}[labels={path}]")).fields["label"].names == ("001", "01", "1")
+    with pytest.raises(UserError, match=re.escape("line 3 names a.png for the second time")):
+        load(parse(f"{captioned}[labels={table(tmp_path, 'file,class', 'a.png,1', 'a.png,2')}]"))
+
+
+def test_the_option_for_labels_is_a_clause_in_front_of_the_others(pictures: Path) -> None:
+    request = labelled_by(parse(f"{pictures}[first=3]"), "/tables/x.csv")
+    assert str(request) == f"{pictures}[labels=/tables/x.csv;first=3]"
+    with pytest.raises(UserError, match="labels for several sets"):
+        labelled_by(parse(f"{pictures}+{pictures}"), "x.csv")
+    with pytest.raises(UserError, match="cannot stand in brackets"):
+        labelled_by(parse(str(pictures)), "x;y.csv")
+
+
+def test_one_source_is_named_once(pictures: Path) -> None:
+    with pytest.raises(UserError, match="two --data for data, which needs no name"):
+        setup.plan("vae", {"": str(pictures), "data": str(pictures)}, batch=4)
+
+
+def test_the_folder_of_a_run_on_a_long_composition_has_a_short_name(tmp_path: Path) -> None:
+    folder = support.write_pictures(tmp_path / ("long" * 40), 4)
+    name = setup.first_run("vae", f"{folder}[label=cross]+{folder}[target={folder}]").name
+    assert len(name) < 120
+    assert "/" not in name

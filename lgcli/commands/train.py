@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -152,7 +153,7 @@ def _named_data(words: list[str], labels: Path | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
         name, equals, rest = word.partition("=")
-        named = bool(equals) and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and not Path(word).exists()
+        named = bool(equals) and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and not os.path.exists(word)
         source, text = (name, rest) if named else ("", word)
         if source in found:
             which = f"for {source}" if source else "without a name"
@@ -161,9 +162,15 @@ def _named_data(words: list[str], labels: Path | None) -> dict[str, str]:
     if labels is not None:
         if not found:
             raise UserError("labels without images", f"--labels {labels}", "give the folder of the images with --data")
-        source, text = next(iter(found.items()))
-        whole, bracket, inside = text.partition("[")
-        found[source] = f"{whole}[labels={labels};{inside}" if bracket else f"{text}[labels={labels}]"
+        if "" not in found and len(found) > 1:
+            raise UserError(
+                "labels for one of several sources", f"--labels {labels}", "write them behind it: --data NAME='FOLDER[labels=FILE.csv]'"
+            )
+        from models.data.clauses import labelled_by
+        from models.data.load import parse
+
+        source = "" if "" in found else next(iter(found))
+        found[source] = str(labelled_by(parse(found[source]), str(labels)))
     return found
 
 

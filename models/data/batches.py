@@ -63,9 +63,9 @@ class Batches:
         """The items of the leading source at the given positions, images in their own size or in another."""
         return _batch(self.data, np.asarray(index, dtype=np.int64), self.device, size)
 
-    def in_order(self, batch: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """The items from `start` to `stop` once, in order; the last batch may be smaller."""
-        return _in_order(self.data, self.device, batch, start, stop)
+    def in_order(self, batch: int, start: int = 0, stop: int | None = None, size: tuple[int, int] | None = None) -> Iterator[Batch]:
+        """The items from `start` to `stop` once, in order, images in their own size or in another; the last batch may be smaller."""
+        return _in_order(self.data, self.device, batch, start, stop, size)
 
     def whole(self, batch: int, size: tuple[int, int] | None = None) -> WholeData:
         """All items of every source, for what looks at all of them."""

@@ -16,7 +16,8 @@ They are carried out from left to right.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from models.data.images import BadImage, fit, read_header, resized, to_channels
 from models.data.items import Chosen, Field, Items, Paired, Side
 from models.data.labels import labelled
 from models.errors import UserError, nearest, printable
+from models.registry import SETS
 
 KEYS = ("label", "first", "labels", "target", "input")  # and the names of the data's attributes
 Clauses = tuple[tuple[str, str], ...]
@@ -38,17 +40,38 @@ _BLANK = 127  # what fills it
 
 def parse(text: str, whole: str) -> Clauses:
     """``label=0,1;first=500`` as pairs. Raises UserError naming `whole`, what the user typed."""
-    pairs = [tuple(part.strip() for part in clause.partition("=")[::2]) for clause in text.split(";") if clause.strip()]
+    pairs = [[part.strip() for part in clause.partition("=")[::2]] for clause in text.split(";") if clause.strip()]
     for key, value in pairs:
         if not key or not value:
             fix = "write KEY=VALUE, several with ; between, as in mnist[label=0,1;first=500]"
             raise UserError("brackets without KEY=VALUE", printable(whole), fix)
-    return tuple((key, value) for key, value in pairs)
+    # Paths are made absolute at once, so that the text means the same wherever it is read again.
+    return tuple((key, os.path.abspath(os.path.expanduser(value)) if key in _PATHS else value) for key, value in pairs)
 
 
-def settled(clauses: Clauses) -> Clauses:
-    """The same clauses with absolute paths."""
-    return tuple((key, os.path.abspath(os.path.expanduser(value)) if key in _PATHS else value) for key, value in clauses)
+def labelled_by(request: DataRequest, path: str) -> DataRequest:
+    """`request`, a folder, with the labels of a table as its first clause. Raises UserError where that cannot be written."""
+    if request.joined:
+        raise UserError("labels for several sets at once", f"--labels {path}", f"write it behind its own: 'FOLDER[labels={path}]+OTHER'")
+    if ";" in path or "]" in path:
+        raise UserError("a path with ; or ] cannot stand in brackets", f"--labels {path}", "give the table another name")
+    return replace(request, clauses=(*parse(f"labels={path}", path), *request.clauses))
+
+
+def in_shape(request: DataRequest, size: tuple[int, int], channels: int) -> DataRequest:
+    """`request`, so that its images have this shape once its clauses are carried out; what becomes grey keeps the channels it came with."""
+
+    def one(request: DataRequest) -> DataRequest:
+        (height, width), wanted = size, str(channels)
+        for key, value in request.clauses:
+            rule, _, factor = value.partition(":")
+            if key == "input" and rule == "small" and factor.isdigit():
+                height, width = height * int(factor), width * int(factor)
+            if key == "input" and rule == "grey":
+                wanted = request.channels
+        return replace(request, size=(height, width), channels=wanted)
+
+    return replace(one(request), joined=tuple(map(one, request.joined)))
 
 
 def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData], load: Callable[[DataRequest], Items]) -> Items:
@@ -59,7 +82,7 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
     """
     whole = request.plain
     if ("input", "left") in request.clauses or ("input", "right") in request.clauses:
-        whole = replace(whole, size=_own_size(whole))  # each half is resized by itself: a filter would mix the two where they meet
+        whole = replace(whole, size=_own_size(whole))  # a filter would mix the halves where they meet
     data: Items = load_plain(whole)
     for position, (key, value) in enumerate(request.clauses):
         so_far = str(replace(request, clauses=request.clauses[: position + 1], joined=()))
@@ -70,8 +93,7 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
         elif key == "labels":
             data = labelled(_whole_folder(data, so_far), value, so_far)
         elif key == "target":
-            targets = load(replace(request.plain, name=value, split="train"))
-            data = _with_targets(_whole_folder(data, so_far), targets, value, so_far)
+            data = _with_targets(_whole_folder(data, so_far), _targets(request, value, load), request.skip_bad, value, so_far)
         elif key == "input":
             halves = value in ("left", "right")
             data = _side_by_side(data, request, value, so_far) if halves else _derived(data, value, so_far)
@@ -123,24 +145,39 @@ def _some(which: np.ndarray, name: str) -> np.ndarray:
 # --- pairs ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _with_targets(data: ImageData, targets: Items, folder: str, name: str) -> Items:
+def _targets(request: DataRequest, folder: str, load: Callable[[DataRequest], Items]) -> ImageData:
+    """The images of another folder; of the same split, where it has that."""
+    if not os.path.isdir(folder):
+        raise UserError("no such folder", folder, "name the folder of the targets")
+    split = request.split if os.path.isdir(os.path.join(folder, request.split)) else "train"
+    found = load(replace(request.plain, name=folder, split=split))
+    assert isinstance(found, ImageData)
+    return found
+
+
+def _with_targets(data: ImageData, targets: ImageData, skip_bad: bool, folder: str, name: str) -> Items:
     """Each image with the one of the same name, suffixes aside, under another folder."""
 
-    def stem(path: str, root: str) -> str:
-        return os.path.splitext(os.path.relpath(path, root))[0]
+    def stems(files: Iterable[str], root: str) -> list[str]:
+        return [os.path.splitext(os.path.relpath(file, root))[0] for file in files]
 
-    if not targets.files:
-        raise UserError("not a folder of images", folder, "name the folder of the targets")
-    root = os.path.commonpath([os.path.dirname(file) for file in data.files])
-    other = os.path.commonpath([os.path.dirname(file) for file in targets.files])
-    places = {stem(file, other): number for number, file in enumerate(targets.files)}
-    stems = [stem(file, root) for file in data.files]
-    if missing := [one for one in stems if one not in places]:
-        what = f"{len(missing):,} of {len(stems):,} images have no target, the first is {printable(missing[0])}"
+    names = stems(targets.files, targets.root)
+    places = {one: number for number, one in enumerate(names)}
+    if len(places) < len(names):
+        twice = next(one for one, count in Counter(names).items() if count > 1)
+        raise UserError(f"two targets are called {printable(twice)}", folder, "keep one of them")
+    bad = set(stems((path for path, _ in targets.bad), targets.root))
+    mine = stems(data.files, data.root)
+    kept = [number for number, one in enumerate(mine) if not (skip_bad and one in bad)]
+    if missing := [mine[number] for number in kept if mine[number] not in places]:
+        what = f"{len(missing):,} of {len(mine):,} images have no target, the first is {printable(missing[0])}"
         raise UserError(what, name, f"put a file of the same name into {printable(folder)}, in the same sub-folder")
-    at = np.array([places[one] for one in stems])
+    some = Chosen(data, np.array(kept, np.int64), name)
+    at = np.array([places[mine[number]] for number in kept], np.int64)
     wanted = Side(targets.fields["image"], lambda index: targets.rows("image", at[index]))
-    return Paired(data, name, Side(data.fields["image"], lambda index: data.rows("image", index)), wanted)
+    made = Paired(some, name, Side(data.fields["image"], lambda index: some.rows("image", index)), wanted)
+    made.bad, made.notes = (*data.bad, *targets.bad), tuple(dict.fromkeys((*data.notes, *targets.notes)))
+    return made
 
 
 def _derived(data: Items, value: str, name: str) -> Items:
@@ -175,7 +212,7 @@ def _derived(data: Items, value: str, name: str) -> Items:
 
 def _own_size(request: DataRequest) -> tuple[int, int] | None:
     """(height, width) of a folder's first image; None for a named set, which has one size."""
-    if not os.path.isdir(os.path.expanduser(request.name)):
+    if request.name in SETS.entries():
         return None
     try:
         found = read_header(list_folder(request).paths()[0], background=request.background)

@@ -23,7 +23,7 @@ class DataRequest:
 
     name: str  # a set's name ("mnist") or the path of a folder of images
     split: str = "train"  # "train" or "test"
-    clauses: tuple[tuple[str, str], ...] = ()  # what stands in brackets behind it: see `models.data.notation`
+    clauses: tuple[tuple[str, str], ...] = ()  # what stands in brackets behind it: see `models.data.clauses`
     joined: tuple[DataRequest, ...] = ()  # the sets that follow behind a +
     root: Path | None = None  # where named sets lie (--data-root, or the variable LGM_DATA)
     size: tuple[int, int] | None = None  # (height, width) wanted; None: the set's own
@@ -35,7 +35,7 @@ class DataRequest:
     workers: int = 0  # threads that decode; 0: one per core
 
     def __str__(self) -> str:
-        """The request in the words of `models.data.notation`."""
+        """The request in the words of `models.data.load`."""
         brackets = f"[{';'.join(f'{key}={value}' for key, value in self.clauses)}]" if self.clauses else ""
         return "+".join([self.name + ("" if self.split == "train" else f":{self.split}") + brackets, *map(str, self.joined)])
 
@@ -66,6 +66,7 @@ class ImageData(Items):
     factor_names: tuple[str, ...] = ()
     identities: np.ndarray | None = None  # (N,) int64, who is shown
     files: tuple[str, ...] = ()  # where each image came from, if it was a file
+    root: str = ""  # the folder that was read for them
     notes: tuple[str, ...] = ()  # what the user should know: skipped files, mixed modes, animations
     bad: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # (path, reason) of files left out
     more: Mapping[str, tuple[Field, np.ndarray]] = field(default_factory=dict)  # fields of other kinds: captions, say

@@ -107,6 +107,7 @@ def load_folder(request: DataRequest) -> ImageData:
         labels=None if listing.labels is None else listing.labels[kept],
         classes=listing.classes,
         files=tuple(paths[i] for i in kept),
+        root=str(listing.root),
         notes=(*listing.notes, *plan.notes, *_notes_on(outcomes), *skipped_note(bad)),
         bad=bad,
     )

@@ -111,8 +111,8 @@ class Chosen(Items):
 class Joined(Items):
     """Several sets, one after the other. They share the fields that all of them have.
 
-    Classes, attributes and words are told apart by their names, and are numbered in the order in which they first come; images must
-    have one shape. Raises UserError where a field has another kind or shape in one of them.
+    Classes are told apart by their names, and are numbered in the order in which they first come; identities are all different ones. All
+    other fields must be described alike. Raises UserError where a field has another kind, shape or other names in one of them.
     """
 
     def __init__(self, sets: Sequence[Items], name: str) -> None:

@@ -27,7 +27,7 @@ def labelled(data: ImageData, path: str, name: str) -> ImageData:
     Classes are in the order of their names (numbers in theirs), identities numbered in the order of theirs, words in that of the alphabet.
     """
     titles, table = _read(path)
-    rows = [table[key] for key in _matched(data.files, table, path)]
+    rows = [table[key] for key in _matched(data, table, path)]
     columns = {title: [row[number] for row in rows] for number, title in enumerate(titles)}
     changes: dict[str, object] = {"name": name, "labels": None, "classes": ()}
     flags = []
@@ -75,17 +75,19 @@ def _read(path: str) -> tuple[list[str], dict[str, list[str]]]:
             raise UserError(
                 f"line {number} has {len(line)} columns, the first line {len(titles)}", path, "put text with commas into quotes"
             )
-        table[line[0].strip().replace("\\", "/")] = [value.strip() for value in line[1:]]
+        name = line[0].strip().replace("\\", "/")
+        if name in table:
+            raise UserError(f"line {number} names {printable(name)} for the second time", path, "keep one of the two lines")
+        table[name] = [value.strip() for value in line[1:]]
     return titles[1:], table
 
 
-def _matched(files: Sequence[str], table: dict[str, list[str]], path: str) -> list[str]:
-    """The table's name of each file: as it lies under the images' folder, or its bare name."""
-    root = os.path.commonpath([os.path.dirname(file) for file in files])
+def _matched(data: ImageData, table: dict[str, list[str]], path: str) -> list[str]:
+    """The table's name of each file: as it lies under the images' folder (or under the folder of all splits), or its bare name."""
     found = []
-    for file in files:
-        inside = os.path.relpath(file, root).replace(os.sep, "/")
-        key = next((key for key in (inside, os.path.basename(file)) if key in table), None)
+    for file in data.files:
+        inside, outside = (os.path.relpath(file, root).replace(os.sep, "/") for root in (data.root, os.path.dirname(data.root)))
+        key = next((key for key in (inside, outside, os.path.basename(file)) if key in table), None)
         if key is None:
             raise UserError(f"no line for the image {printable(inside)}", path, "add one, or take the image out of the folder")
         found.append(key)
@@ -97,7 +99,7 @@ def _matched(files: Sequence[str], table: dict[str, list[str]], path: str) -> li
 def _numbered(values: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """The different values in order, and each one's number (N,) int64."""
     numeric = all(re.fullmatch(r"-?\d{1,15}", value) for value in values)
-    names = sorted(set(values), key=int if numeric else None)
+    names = sorted(set(values), key=(lambda value: (int(value), value)) if numeric else None)
     places = {name: number for number, name in enumerate(names)}
     return tuple(map(printable, names)), np.array([places[value] for value in values], np.int64)
 

@@ -36,33 +36,35 @@ def parse(text: str, **request_fields: Any) -> DataRequest:
     return replace(first, joined=tuple(rest))
 
 
+def _head(text: str) -> int:
+    """How much of the beginning of `text` is the path of a folder: in such a path, brackets and pluses mean nothing."""
+    ends = [end for end, letter in enumerate(text) if letter in "[+:"]
+    return max((end for end in (*ends, len(text)) if _is_folder(text[:end])), default=0)
+
+
 def _terms(text: str) -> list[str]:
-    """`text` cut at every + that stands outside of brackets; what is a folder, whole or with its split, is not cut."""
-    if _is_folder(text) or _is_folder(text.rpartition(":")[0]):
-        return [text]
-    terms, depth = [""], 0
-    for letter in text:
-        depth += {"[": 1, "]": -1}.get(letter, 0)
-        if letter == "+" and depth == 0:
-            terms.append("")
-        else:
-            terms[-1] += letter
-    return terms
+    """`text` cut at every + that stands neither in brackets nor in the path of a folder."""
+    start, depth = 0, 0
+    for end in range(_head(text), len(text)):
+        depth += {"[": 1, "]": -1}.get(text[end], 0)
+        if text[end] == "+" and depth == 0:
+            return [text[start:end], *_terms(text[end + 1 :])]
+    return [text]
 
 
 def _parse_term(text: str, request_fields: dict[str, Any]) -> DataRequest:
     """One set with its clauses."""
-    name, bracket, inside = text.partition("[")
-    if _is_folder(text) or not bracket or not text.endswith("]"):
+    bracket = text.find("[", _head(text))
+    if bracket < 0 or not text.endswith("]"):
         return _parse_one(text, **request_fields)
-    found = _parse_one(name, **request_fields)
-    return replace(found, clauses=clauses.parse(inside[:-1], text))
+    found = _parse_one(text[:bracket], **request_fields)
+    return replace(found, clauses=clauses.parse(text[bracket + 1 : -1], text))
 
 
 def settled(request: DataRequest) -> DataRequest:
     """The same request, so that it means the same from any working directory: paths become absolute."""
     name = request.name if _canonical(request.name) else os.path.abspath(os.path.expanduser(request.name))
-    return replace(request, name=name, clauses=clauses.settled(request.clauses), joined=tuple(map(settled, request.joined)))
+    return replace(request, name=name, joined=tuple(map(settled, request.joined)))
 
 
 def _parse_one(text: str, **request_fields: Any) -> DataRequest:
@@ -96,13 +98,12 @@ def parse_item(text: str, **request_fields: Any) -> tuple[DataRequest, int]:
 
 def load(request: DataRequest) -> Items:
     """What `request` asks for, decoded, in the asked size and channels. Raises UserError."""
-    sets = [clauses.applied(one, _load_plain, load) for one in (replace(request, joined=()), *request.joined)]
+    sets = [clauses.applied(_checked(one), _load_plain, load) for one in (replace(request, joined=()), *request.joined)]
     return sets[0] if len(sets) == 1 else Joined(sets, str(request))
 
 
 def _load_plain(request: DataRequest) -> ImageData:
     """A set itself, without clauses."""
-    _checked(request)
     known = _canonical(request.name)
     if known is None:
         return load_folder(request)

@@ -374,7 +374,10 @@ def _part(values: Any, path: Path) -> PartHeader:
     return found
 
 
-def _spec(values: Any, path: Path) -> DataSpec:
+_KINDS = {"image": "image", "target": "image", "label": "number", "identity": "number", "attributes": "flags", "factors": "vector"}
+
+
+def _spec(values: Any, path: Path, leading: bool = True) -> DataSpec:
     """A data spec from its JSON; its fields must be such as data can have."""
     where = f"{printable(path)}: spec"
     if not isinstance(values, dict) or set(values) != {"fields", "others"} or not all(isinstance(v, dict) for v in values.values()):
@@ -384,6 +387,8 @@ def _spec(values: Any, path: Path) -> DataSpec:
         if not isinstance(field_values, dict):
             raise _damaged(path, "its spec has the wrong form")
         described = fields[name] = check(Field, field_values, where)
+        if _KINDS.get(name, described.kind) != described.kind:
+            raise _damaged(path, f"{name} is a {described.kind}")
         sides = 16384 if described.kind in ("image", "clip") else 2**24
         if not all(1 <= side <= sides for side in described.shape) or not 0 <= described.count <= 2**31:
             raise _damaged(path, f"{printable(name, 40)} of shape {described.shape}")
@@ -393,7 +398,9 @@ def _spec(values: Any, path: Path) -> DataSpec:
             raise _damaged(path, f"{len(described.names)} names for {described.count} kinds of {printable(name, 40)}")
     if "image" not in fields:
         raise _damaged(path, "its spec tells of no image")
-    return DataSpec(fields, {name: _spec(other, path) for name, other in values["others"].items()})
+    if values["others"] and not leading:
+        raise _damaged(path, "a source within a source")
+    return DataSpec(fields, {name: _spec(other, path, leading=False) for name, other in values["others"].items()})
 
 
 def _spec_of_format_1(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -328,7 +328,7 @@ class _Trainer:
         if held_out is None or not isinstance(self.model, Validates) or not self.job.ranks.writes:
             return
         with self.averages.applied(), generate.evaluating(self.model), _autocast(self.job.device, self.config.precision):
-            measures = {name: float(value) for name, value in self.model.validate(held_out.in_order(VALIDATED)).items()}
+            measures = {name: float(value) for name, value in self.model.validate(held_out.in_order(VALIDATED, size=stage.size)).items()}
         if self.journal:
             self.journal.write({"images": self.images, "stage": stage.name, "held out": len(held_out), "measures": measures})
         yield events.Validated(self.images, stage.name, len(held_out), measures)

@@ -19,6 +19,7 @@ from models import generate
 from models.base import DataSpec, LatentModel, Stage, Validates
 from models.config import Preset, RunConfig, check
 from models.data.batches import Batches, spec_of
+from models.data.clauses import in_shape
 from models.data.dataset import DataRequest
 from models.data.items import Items
 from models.data.load import load, parse, settled
@@ -98,7 +99,7 @@ def plan(
     parts = {name: take(cls, name, Path(run).expanduser(), options or {}) for name, run in _parts_asked(cls, given).items()}
     texts = _sources(cls, data, {name: taken.config.data for name, taken in parts.items()}, model)
     leading, *further = cls.sources
-    shaped = _shape_of_parts(cls, parts, leading)
+    shaped = _shape_of_parts(cls, parts, texts[leading])
     values = {"images": chosen.images, "batch": chosen.batch, **shaped, **given}
     values |= {"model": MODELS.find(model).name, "preset": preset, "options": {}}
     values |= {"data": anywhere(texts[leading]), "sources": {name: anywhere(texts[name]) for name in further}}
@@ -129,7 +130,7 @@ def build(config: RunConfig, spec: DataSpec, device: torch.device, parts: Mappin
     cls = model_class(config.model)
     options = check(cls.Config, config.options, where)
     with torch.random.fork_rng(devices=[]):  # the caller's generator is none of our business
-        inner = {name: build_part(header) for name, header in parts.items()}
+        inner = _build_parts(cls, spec, parts, where)
         seed_torch(torch.device("cpu"), config.seed, "init")
         model: LatentModel = cls(options, spec, inner) if cls.takes else cls(options, spec)
     if config.compile:
@@ -139,11 +140,28 @@ def build(config: RunConfig, spec: DataSpec, device: torch.device, parts: Mappin
 
 def build_part(header: PartHeader) -> LatentModel:
     """A part as its header describes it, frozen and in eval mode; its weights still have to be filled in."""
-    cls = model_class(header.model)
-    options = check(cls.Config, header.options, f"the part {header.model}")
-    inner = {name: build_part(one) for name, one in header.parts.items()}
+    cls, where = model_class(header.model), f"the part {printable(header.model)}"
+    options = check(cls.Config, header.options, where)
+    inner = _build_parts(cls, header.spec, header.parts, where)
     part: LatentModel = cls(options, header.spec, inner) if cls.takes else cls(options, header.spec)
     return part.requires_grad_(False).eval()
+
+
+def _build_parts(cls: type[LatentModel], spec: DataSpec, parts: Mapping[str, PartHeader], where: str) -> dict[str, LatentModel]:
+    """The parts of a model, built. Raises UserError where they, or its sources, are not those that it is made of: a file may lie."""
+    wanted = {name for name, part in cls.takes.items() if not part.optional or name in parts}
+    if set(parts) != wanted or set(spec.others) != set(cls.sources[1:]):
+        raise UserError("other parts or sources than the model's", where, "use the lgm that wrote the file")
+    found = {}
+    for name, header in parts.items():
+        source = cls.takes[name].source
+        shown = spec if source in ("", cls.sources[0]) else spec[source]
+        if header.spec.shape != shown.shape:
+            raise UserError(f"the images of {name} are {header.spec.shape}, these are {shown.shape}", where, "give data that fit the part")
+        found[name] = build_part(header)
+        for capability in cls.takes[name].needs:
+            generate.require_of_part(found[name], capability, where, header.model)
+    return found
 
 
 def data_requests(config: RunConfig, cls: type[LatentModel], download: bool = True) -> dict[str, DataRequest]:
@@ -179,7 +197,7 @@ def load_sources(
     found = {}
     for name, request in data_requests(config, cls, download).items():
         if name in shapes and name != cls.sources[0]:
-            request = request.everywhere(size=shapes[name].size, channels=str(shapes[name].channels))
+            request = in_shape(request, shapes[name].size, shapes[name].channels)
         found[name] = loaded[request] = loaded.get(request) or load(request)
     return found.pop(cls.sources[0]), found
 
@@ -190,9 +208,9 @@ def held_out(config: RunConfig, model: LatentModel, data: Items) -> Items:
     Raises UserError where there is none, where it overlaps with `data`, and where its labels are not those that the model needs.
     """
     request, spec = data_request(config), model.spec
-    if request.split != "train":
-        raise UserError("it trains on the test split itself", config.data)
-    found = load(request.everywhere(split="test", size=spec.size, channels=str(spec.channels)))
+    if any(one.split != "train" for one in (request, *request.joined)):
+        raise UserError("it trains on a test split itself", config.data)
+    found = load(in_shape(_without_first(request.everywhere(split="test")), spec.size, spec.channels))
     if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
         raise UserError("the test images are among the training images", found.name)
     theirs = spec_of(found)
@@ -305,10 +323,7 @@ def _sources(cls: type[LatentModel], data: str | Mapping[str, str] | None, parts
     `parts` are the data that each part's own run was trained on.
     """
     leading = cls.sources[0]
-    said = {leading: data} if isinstance(data, str) else dict(data or {})
-    if "" in said:
-        said[leading] = said.pop("")
-    _check_sources(cls, said, model)
+    said = _named_sources(cls, data, model)
     for name, text in parts.items():
         said.setdefault(cls.takes[name].source or leading, text)
     for name, whose in cls.draws.items():
@@ -320,20 +335,31 @@ def _sources(cls: type[LatentModel], data: str | Mapping[str, str] | None, parts
     return said
 
 
-def _check_sources(cls: type[LatentModel], names: Iterable[str], model: str) -> None:
-    """Raise UserError where a source is named that the model does not have."""
-    for name in names:
+def _named_sources(cls: type[LatentModel], data: str | Mapping[str, str] | None, model: str) -> dict[str, str]:
+    """What was said of the sources, by their names; of the leading one also without. Raises UserError for one that the model has not."""
+    said, leading = ({"": data} if isinstance(data, str) else dict(data or {})), cls.sources[0]
+    if "" in said and leading in said:
+        raise UserError(f"two --data for {leading}, which needs no name", f"--data {said['']}", "give one of them")
+    if "" in said:
+        said[leading] = said.pop("")
+    for name in said:
         if name not in cls.sources:
             fix = f"its sources are {', '.join(cls.sources)}" if len(cls.sources) > 1 else f"give {model} one data set: --data DATA"
             raise UserError(f"this model has no source {printable(name)!r}", f"--data {printable(name)}=", fix)
+    return said
 
 
-def _shape_of_parts(cls: type[LatentModel], parts: Mapping[str, Taken], leading: str) -> dict[str, Any]:
-    """How images have to come so that they fit the part that looks at the leading source, where nobody says otherwise."""
+def _shape_of_parts(cls: type[LatentModel], parts: Mapping[str, Taken], data: str) -> dict[str, Any]:
+    """How images have to come so that they fit the part that looks at the leading source, where nobody says otherwise: `data` are its own?
+    Then as they came there."""
     for name, taken in parts.items():
-        if (cls.takes[name].source or leading) == leading:
+        if cls.takes[name].source in ("", cls.sources[0]):
             spec, config = taken.header.spec, taken.config
-            shown = {"size": spec.size, "channels": str(spec.channels), "fit": config.fit, "background": config.background}
+            shown: dict[str, Any] = {"size": config.size, "channels": config.channels, "fit": config.fit, "background": config.background}
+            if anywhere(data) != config.data:
+                request = in_shape(parse(data), spec.size, spec.channels)
+                shown |= {"size": request.size, "channels": request.channels}
+            shown = {key: value for key, value in shown.items() if value is not None}
             return shown | ({"data_root": config.data_root} if config.data_root else {})
     return {}
 
@@ -368,9 +394,9 @@ def changed(config: RunConfig, changes: Mapping[str, Any], run: Path) -> RunConf
     given = {key: value for key, value in changes.items() if value is not None}
     options = dict(given.pop("options", None) or {})
     if isinstance(given.get("data"), Mapping):
-        cls, named = model_class(config.model), dict(given.pop("data"))
-        _check_sources(cls, [name for name in named if name], config.model)
-        given |= {"data": named.pop(cls.sources[0], named.pop("", config.data))}
+        cls = model_class(config.model)
+        named = _named_sources(cls, given.pop("data"), config.model)
+        given |= {"data": named.pop(cls.sources[0], config.data)}
         given |= {"sources": {**config.sources, **named}} if named else {}
     refused = [f"{k}: {getattr(config, k)} -> {v}" for k, v in given.items() if k not in RunConfig.FREE and _differ(getattr(config, k), v)]
     refused += [f"{k}: {config.options.get(k)} -> {v}" for k, v in options.items() if _differ(config.options.get(k), v)]
@@ -433,10 +459,8 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 def first_run(model: str, data: str) -> Path:
     """The folder of a first run of this model on these data."""
-    request = settled(parse(data))
-    named = Path(request.name).resolve().name if os.sep in request.name else request.name
-    text = str(dataclasses.replace(request, name=named))
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-") or "data"
+    text = re.sub(r"[^\[\]+;=:]*/([^/\[\]+;=:]+)", r"\1", str(settled(parse(data))))  # of a path its last name
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-")[:100].strip("-") or "data"
     return Path(RUNS) / f"{MODELS.find(model).name}-{name}"
 
 
@@ -459,6 +483,12 @@ def other_names(model: LatentModel, found: DataSpec) -> list[str]:
         if now.names(name) != before.names(name):
             other.append("classes" if key == "label" else key)
     return other
+
+
+def _without_first(request: DataRequest) -> DataRequest:
+    """`request` without its clauses `first`: how many items to train on says nothing of the others."""
+    kept = tuple(clause for clause in request.clauses if clause[0] != "first")
+    return dataclasses.replace(request, clauses=kept, joined=tuple(map(_without_first, request.joined)))
 
 
 def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:

@@ -98,7 +98,7 @@ def test_spec_and_config_tell_of_all_sources(straight: Path, places: dict[str, P
     [
         ({"elsewhere": "glyphs"}, "no source 'elsewhere': --data elsewhere="),
         ({"there": "nosuchset"}, "neither a data set nor a folder: nosuchset"),
-        ({"there": "{here}[input=small:2]"}, "the images of far are (3, 12, 16), these are (3, 6, 8)"),
+        ({"there": "{here}[input=grey]"}, "the images of far are (3, 12, 16), these are (1, 12, 16)"),
     ],
 )
 def test_wrong_sources_are_refused(data: dict[str, str], message: str, places: dict[str, Path], tmp_path: Path) -> None:

@@ -415,6 +415,12 @@ BAD_FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"fields": {"image": {"kind": "image", "shape": [1, 16, 16]}, "label": {"kind": "number", "names": ["a", "b"], "count": 1}}},
         "2 names for 1 kinds of label",
     ),
+    "an image that is none": ("spec", {"fields": {"image": {"kind": "vector", "shape": [5]}}}, "image is a vector"),
+    "a source that the model has not": (
+        "spec",
+        {"others": {"to": {"fields": {"image": {"kind": "image", "shape": [1, 8, 8]}}, "others": {}}}},
+        "other parts or sources than the model's",
+    ),
     "another source": ("spec", {"others": {"to": {"fields": {}}}}, "its spec has the wrong form"),
     "a part is text": ("parts", {"base": "runs/vae"}, "its parts cannot be read"),
     "a part of an unknown model": (
