@@ -441,7 +441,7 @@ def test_an_input_made_smaller_or_grey_keeps_its_shape_wherever_it_is_read_again
 def test_a_join_with_a_test_split_has_no_held_out_images() -> None:
     planned = setup.plan("vae", "glyphs[first=40]+glyphs:test[first=40]", batch=4)
     model = setup.build(planned.config, planned.spec, torch.device("cpu"), {})
-    with pytest.raises(UserError, match="it trains on a test split itself"):
+    with pytest.raises(UserError, match="it trains on the test split itself"):
         setup.held_out(planned.config, model, planned.data)
 
 

@@ -209,7 +209,7 @@ def held_out(config: RunConfig, model: LatentModel, data: Items) -> Items:
     """
     request, spec = data_request(config), model.spec
     if any(one.split != "train" for one in (request, *request.joined)):
-        raise UserError("it trains on a test split itself", config.data)
+        raise UserError("it trains on the test split itself", config.data)
     found = load(in_shape(_without_first(request.everywhere(split="test")), spec.size, spec.channels))
     if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
         raise UserError("the test images are among the training images", found.name)
