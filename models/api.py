@@ -98,7 +98,7 @@ def stream(
             if ranks.writes:
                 loop.check_free(run)
             planned = setup.plan(model, data, **settings)
-        config, headers = planned.config, {name: taken.header for name, taken in planned.parts.items()}
+        config, headers = planned.config, planned.headers
         built = setup.build(config, planned.spec, device, headers)
         for name, taken in planned.parts.items():
             checkpoint.load_state(built.parts[name], taken.tensors)
@@ -137,9 +137,10 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
             if ranks.writes:
                 loop.check_free(folder)
             data, others = setup.load_sources(config, model_class(start.model), start.spec.others)
-        setup.check_like_before(start, config, spec_of(data, others))
+        now = spec_of(data, others)
+        setup.check_like_before(start, config, now)
         built = setup.build(config, start.spec, device, start.parts)
-        if other := setup.other_names(built, spec_of(data, others)):
+        if other := setup.other_names(built.needs, now, built.spec):
             raise UserError(f"the data have other {', '.join(other)} than the run's", config.data, "bring them back, or train anew")
         setup.fill(built, tensors, start)
         more = {"start": start, "tensors": tensors, "fused": fused, "parts": start.parts}
@@ -622,8 +623,8 @@ def describe_plan(
     """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing."""
     device = pick(settings.get("device"))
     planned = setup.plan(model, data, **settings)
-    config, headers = planned.config, {name: taken.header for name, taken in planned.parts.items()}
-    built = setup.build(dataclasses.replace(config, compile=False), planned.spec, torch.device("cpu"), headers)
+    config = planned.config
+    built = setup.build(dataclasses.replace(config, compile=False), planned.spec, torch.device("cpu"), planned.headers)
     stages = built.stages()
     return {
         "run": str(out or setup.new_run(model, config.data)),

@@ -71,7 +71,7 @@ def in_shape(request: DataRequest, size: tuple[int, int], channels: int) -> Data
                 wanted = request.channels
         return replace(request, size=(height, width), channels=wanted)
 
-    return replace(one(request), joined=tuple(map(one, request.joined)))
+    return request.each(one)
 
 
 def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData], load: Callable[[DataRequest], Items]) -> Items:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,9 +44,13 @@ class DataRequest:
         """The set itself, without what is done with it."""
         return replace(self, clauses=(), joined=())
 
+    def each(self, change: Callable[[DataRequest], DataRequest]) -> DataRequest:
+        """`change` made to this set and to all that are joined to it."""
+        return replace(change(self), joined=tuple(one.each(change) for one in self.joined))
+
     def everywhere(self, **changes: Any) -> DataRequest:
         """Other fields, of this set and of all that are joined to it."""
-        return replace(self, **changes, joined=tuple(one.everywhere(**changes) for one in self.joined))
+        return self.each(lambda one: replace(one, **changes))
 
 
 @dataclass(frozen=True)

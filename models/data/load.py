@@ -63,8 +63,11 @@ def _parse_term(text: str, request_fields: dict[str, Any]) -> DataRequest:
 
 def settled(request: DataRequest) -> DataRequest:
     """The same request, so that it means the same from any working directory: paths become absolute."""
-    name = request.name if _canonical(request.name) else os.path.abspath(os.path.expanduser(request.name))
-    return replace(request, name=name, joined=tuple(map(settled, request.joined)))
+
+    def one(request: DataRequest) -> DataRequest:
+        return request if _canonical(request.name) else replace(request, name=os.path.abspath(os.path.expanduser(request.name)))
+
+    return request.each(one)
 
 
 def _parse_one(text: str, **request_fields: Any) -> DataRequest:

@@ -61,6 +61,11 @@ class Plan(NamedTuple):
     def spec(self) -> DataSpec:
         return spec_of(self.data, self.others)
 
+    @property
+    def headers(self) -> dict[str, PartHeader]:
+        """What the run's checkpoints say of its parts."""
+        return {name: taken.header for name, taken in self.parts.items()}
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -106,7 +111,7 @@ def plan(
     values |= absolute(values)
     config = check(RunConfig, values, "train")  # before the data are read: a bad number should not wait for them
     complete = dataclasses.asdict(check(cls.Config, {**chosen.options, **(options or {})}, "--set"))
-    shapes = {cls.takes[name].source: taken.header.spec for name, taken in parts.items()}
+    shapes = {_source_of(cls, name): taken.header.spec for name, taken in parts.items()}
     loaded, others = load_sources(config, cls, shapes, download)
     if len(loaded) < config.batch:
         raise UserError(f"{len(loaded)} images, batch {config.batch}", texts[leading], f"use --batch {len(loaded)} or less")
@@ -154,21 +159,13 @@ def _build_parts(cls: type[LatentModel], spec: DataSpec, parts: Mapping[str, Par
         raise UserError("other parts or sources than the model's", where, "use the lgm that wrote the file")
     found = {}
     for name, header in parts.items():
-        source = cls.takes[name].source
-        shown = spec if source in ("", cls.sources[0]) else spec[source]
+        shown = _seen_by(cls, name, spec)
         if header.spec.shape != shown.shape:
             raise UserError(f"the images of {name} are {header.spec.shape}, these are {shown.shape}", where, "give data that fit the part")
         found[name] = build_part(header)
         for capability in cls.takes[name].needs:
             generate.require_of_part(found[name], capability, where, header.model)
     return found
-
-
-def data_requests(config: RunConfig, cls: type[LatentModel], download: bool = True) -> dict[str, DataRequest]:
-    """What each source of a run asks for, the leading one first."""
-    leading, *further = cls.sources
-    texts = {leading: config.data} | {name: config.sources[name] for name in further}
-    return {name: data_request(config, text, download) for name, text in texts.items()}
 
 
 def data_request(config: RunConfig, text: str | None = None, download: bool = True) -> DataRequest:
@@ -195,8 +192,10 @@ def load_sources(
     """
     loaded: dict[DataRequest, Items] = {}
     found = {}
-    for name, request in data_requests(config, cls, download).items():
-        if name in shapes and name != cls.sources[0]:
+    for name in cls.sources:
+        leads = name == cls.sources[0]
+        request = data_request(config, config.data if leads else config.sources[name], download)
+        if name in shapes and not leads:
             request = in_shape(request, shapes[name].size, shapes[name].channels)
         found[name] = loaded[request] = loaded.get(request) or load(request)
     return found.pop(cls.sources[0]), found
@@ -210,16 +209,15 @@ def held_out(config: RunConfig, model: LatentModel, data: Items) -> Items:
     request, spec = data_request(config), model.spec
     if any(one.split != "train" for one in (request, *request.joined)):
         raise UserError("it trains on the test split itself", config.data)
-    found = load(in_shape(_without_first(request.everywhere(split="test")), spec.size, spec.channels))
+    found = load(in_shape(request.everywhere(split="test").each(_without_first), spec.size, spec.channels))
     if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
         raise UserError("the test images are among the training images", found.name)
     theirs = spec_of(found)
     own = {key for key in model.needs if "." not in key}
     if lacking := own - theirs.provides:
         raise UserError(f"the test images have no {', '.join(sorted(lacking))}", found.name)
-    if other := [key for key in sorted(own) if theirs.names(key) != spec.names(key)]:
-        words = ["classes" if key == "label" else key for key in other]
-        raise UserError(f"the test images have other {', '.join(words)}", found.name)
+    if other := other_names(own, theirs, spec):
+        raise UserError(f"the test images have other {', '.join(other)}", found.name)
     return found
 
 
@@ -303,6 +301,17 @@ def take(cls: type[LatentModel], name: str, run: Path, options: Mapping[str, Any
     return Taken(header_of_part, header.config, weights)
 
 
+def _source_of(cls: type[LatentModel], part: str) -> str:
+    """The source whose images a part must fit."""
+    return cls.takes[part].source or cls.sources[0]
+
+
+def _seen_by(cls: type[LatentModel], part: str, spec: DataSpec) -> DataSpec:
+    """What a run's spec says of that source."""
+    source = _source_of(cls, part)
+    return spec if source == cls.sources[0] else spec[source]
+
+
 def _parts_asked(cls: type[LatentModel], given: Mapping[str, Any]) -> Mapping[str, str]:
     """The runs that were named as parts. Raises UserError where the model takes no such part, or cannot do without one."""
     asked: Mapping[str, str] = given.get("parts") or {}
@@ -322,10 +331,9 @@ def _sources(cls: type[LatentModel], data: str | Mapping[str, str] | None, parts
 
     `parts` are the data that each part's own run was trained on.
     """
-    leading = cls.sources[0]
     said = _named_sources(cls, data, model)
     for name, text in parts.items():
-        said.setdefault(cls.takes[name].source or leading, text)
+        said.setdefault(_source_of(cls, name), text)
     for name, whose in cls.draws.items():
         if whose in said:
             said.setdefault(name, said[whose])
@@ -353,7 +361,7 @@ def _shape_of_parts(cls: type[LatentModel], parts: Mapping[str, Taken], data: st
     """How images have to come so that they fit the part that looks at the leading source, where nobody says otherwise: `data` are its own?
     Then as they came there."""
     for name, taken in parts.items():
-        if cls.takes[name].source in ("", cls.sources[0]):
+        if _source_of(cls, name) == cls.sources[0]:
             spec, config = taken.header.spec, taken.config
             shown: dict[str, Any] = {"size": config.size, "channels": config.channels, "fit": config.fit, "background": config.background}
             if anywhere(data) != config.data:
@@ -366,17 +374,16 @@ def _shape_of_parts(cls: type[LatentModel], parts: Mapping[str, Taken], data: st
 
 def _check_fits(made: Plan, cls: type[LatentModel]) -> None:
     """Raise UserError where a part's images are of another shape, or the data lack what the model needs."""
-    spec, leading = made.spec, cls.sources[0]
+    spec = made.spec
     for name, taken in made.parts.items():
-        source = cls.takes[name].source or leading
-        shown = spec if source == leading else spec[source]
+        shown = _seen_by(cls, name, spec)
         if taken.header.spec.shape != shown.shape:
             what = f"the images of {name} are {taken.header.spec.shape}, these are {shown.shape}"
             raise UserError(what, f"--part {name}={made.config.parts[name]}", "use the same data, --size and --channels")
-    config, headers = dataclasses.replace(made.config, compile=False), {name: taken.header for name, taken in made.parts.items()}
+    config = dataclasses.replace(made.config, compile=False)
     with torch.device("meta") as meta, catch_warnings():  # what a model needs may depend on its options and on the data
         filterwarnings("ignore", "Initializing zero-element tensors")  # a layer for 0 classes: the message below says it
-        bare = build(config, spec, meta, headers)
+        bare = build(config, spec, meta, made.headers)
     lacking = bare.needs.union(*(stage.needs for stage in bare.stages() if stage.needs)) - spec.provides
     if lacking:
         have = ", ".join(sorted(spec.provides))
@@ -474,21 +481,20 @@ def new_run(model: str, data: str) -> Path:
     return path
 
 
-def other_names(model: LatentModel, found: DataSpec) -> list[str]:
-    """Which names of what the model needs are others in these data, so that their labels mean other things."""
+def other_names(keys: Iterable[str], found: DataSpec, expected: DataSpec) -> list[str]:
+    """Which of the fields that a model needs have other names in these data, so that their labels mean other things."""
     other = []
-    for key in sorted(model.needs):
+    for key in sorted(keys):
         source, dot, name = key.rpartition(".")
-        now, before = (spec[source] if dot else spec for spec in (found, model.spec))
+        now, before = (spec[source] if dot else spec for spec in (found, expected))
         if now.names(name) != before.names(name):
             other.append("classes" if key == "label" else key)
     return other
 
 
 def _without_first(request: DataRequest) -> DataRequest:
-    """`request` without its clauses `first`: how many items to train on says nothing of the others."""
-    kept = tuple(clause for clause in request.clauses if clause[0] != "first")
-    return dataclasses.replace(request, clauses=kept, joined=tuple(map(_without_first, request.joined)))
+    """One set of a request without its clauses `first`: how many items to train on says nothing of the others."""
+    return dataclasses.replace(request, clauses=tuple(clause for clause in request.clauses if clause[0] != "first"))
 
 
 def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:
