@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models import __version__, evaluation, masks
+    from models import __version__, evaluation
     from models.api import Trained, load, plan, stream, train
+    from models.capabilities import masks
 
 __all__ = ["Trained", "__version__", "evaluation", "load", "masks", "plan", "stream", "train"]
-_MODULES = ("evaluation", "masks")  # the others are names of the package itself
+_MODULES = {"evaluation": "models.evaluation", "masks": "models.capabilities.masks"}  # the others are names of the package itself
 
 
 def shadow() -> str | None:
@@ -39,4 +40,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if (other := shadow()) is not None:
         raise ImportError(f"another package named models hides lgm's own: {other}; start Python from another folder")
-    return importlib.import_module(f"models.{name}") if name in _MODULES else getattr(importlib.import_module("models"), name)
+    return importlib.import_module(_MODULES[name]) if name in _MODULES else getattr(importlib.import_module("models"), name)

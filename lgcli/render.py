@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -19,7 +19,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from models.api import Trained
+    from models.capabilities.told import Told
+    from models.capabilities.trained import Trained
     from models.data.folder import Report
     from models.registry import Entry
     from models.training import events
@@ -123,42 +124,14 @@ def errors_table(names: Sequence[str], errors: Sequence[float], written: Mapping
     print("\n".join([f"{mean:.5f}  mean squared error (black 0, white 1)", *written.values()]))
 
 
-def inpainting(
-    names: Sequence[str],
-    labels: Sequence[str],
-    start: Sequence[float],
-    errors: Sequence[Sequence[float]],
-    made: Mapping[str, Any],
-    json: bool,
-) -> None:
-    """The errors inside the holes: of each image in the end, and the mean after each iteration.
-
-    Args:
-        labels: what each image was said to show; empty for a model without condition.
-        start: each image's error before the first iteration. errors: of each iteration, each image's.
-        made: how, and what was written: `files` are the paths.
-    """
-    means = [sum(row) / len(row) for row in errors]
-    before = sum(start) / len(start)
-    if json:
-        listed: list[dict[str, Any]] = [
-            {"image": name, "start_error": first, "errors": [row[n] for row in errors], "error": errors[-1][n]}
-            for n, (name, first) in enumerate(zip(names, start, strict=True))
-        ]
-        for item, label in zip(listed, labels):
-            item["label"] = label
-        print(json_module.dumps({**made, "mean_start_error": before, "mean_errors": means, "images": listed}, allow_nan=False))
-        return
-    for n, (name, error) in enumerate(zip(names, errors[-1], strict=True)):
-        print(f"{error:.5f}  {name}{f' as {labels[n]}' if labels else ''}")
-    table = Table(box=None, pad_edge=False)
-    for column in ("iteration", "mean squared error inside the hole (black 0, white 1)"):
-        table.add_column(column)
-    steps = ["projection"] if made["by"] == "projection" else map(str, range(1, len(means) + 1))
-    for step, mean in [("start", before), *zip(steps, means, strict=True)]:
-        table.add_row(step, f"{mean:.5f}")
-    _out().print(table)
-    print("\n".join(made["files"]))
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows under their columns' names."""
+    shown = Table(box=None, pad_edge=False)
+    for column in columns:
+        shown.add_column(column)
+    for row in rows:
+        shown.add_row(*row)
+    _out().print(shown)
 
 
 def speaks() -> bool:
@@ -175,9 +148,9 @@ def note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr, flush=True)
 
 
-def note_if_guessed(trained: Trained, told: Mapping[str, Any]) -> None:
+def note_if_guessed(trained: Trained, told: Told | None) -> None:
     """Says that the model's own classifier says what the images show, where nobody else does."""
-    if trained.classifies and not any(told.values()):
+    if trained.classifies and told is None:
         note(f"nobody says which {trained.condition} the images show: the model's own classifier does")
 
 

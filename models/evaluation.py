@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import api, conditions
+from models import api
 from models.base import Classifies, Samples
+from models.capabilities import told
 from models.config import RunConfig, check, parse_assignments
 from models.data.clauses import in_shape
 from models.data.dataset import DataRequest
@@ -52,7 +53,7 @@ from models.metrics.stats import cache, files
 from models.metrics.stats.evidence import Collected, Evidence
 from models.metrics.stats.frechet import frechet_distance
 from models.metrics.stats.moments import Moments
-from models.randomness import numpy_generator
+from models.randomness import check_seed, numpy_generator
 from models.registry import METRICS, SETS
 from models.training import checkpoint, setup
 from models.training.distributed import Ranks, process_group
@@ -208,7 +209,8 @@ def evaluate(
             images["generated"] = how.number
         if wanted["real"]:
             assert real is not None
-            labels = conditions.examples(trained.condition, trained.model.spec, real) if "labels" in wanted["real"] else None
+            shown = told.of_all(trained.model, real) if "labels" in wanted["real"] else None
+            labels = None if shown is None else shown.values
             seen = labels is not None and "logits" in wanted["real"] and looker.learned_from(real)
             evidence = dataclasses.replace(evidence, real=looker.real(real, wanted["real"], labels), seen=seen)
             images |= {"real": len(real), "real_kept": min(how.number, len(real))}
@@ -303,7 +305,8 @@ class SampledSource:
     @property
     def labels(self) -> Tensor | None:
         """What each sample was asked to show, or None for a model without condition."""
-        return self.trained.asked(range(self.count))
+        told = self.trained.in_turn(range(self.count))
+        return None if told is None else told.values
 
 
 @dataclass(frozen=True)
@@ -681,5 +684,5 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     for name, value, choices in (("resize", how.resize, RESIZES), ("precision", how.precision, PRECISIONS)):
         if value not in choices:
             raise UserError(f"unknown {name} {value!r}", f"--{name}", nearest(value, choices))
-    api.check_seed(how.seed)
+    check_seed(how.seed)
     return how

@@ -14,6 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.errors import UserError
+
+
+def check_seed(seed: int) -> int:
+    """`seed` itself. Raises UserError unless it is one."""
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed {seed}", "--seed", "a seed is a whole number from 0 to 2^64 - 1")
+    return seed
+
 
 def derive(seed: int, *purpose: object) -> int:
     """A 128-bit integer that depends on all arguments and on nothing else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 from collections.abc import Callable
@@ -15,9 +16,9 @@ from forgery import blobs, contents, write_images
 from support import newest, tiny
 
 import models
-from models import api, registry
+from models import api, capabilities, registry
 from models.api import Trained
-from models.base import DataSpec
+from models.base import DataSpec, Field
 from models.config import RunConfig
 from models.data.batches import to_float
 from models.errors import UserError
@@ -150,6 +151,39 @@ def test_load_gives_averages_or_the_weights_as_trained(straight: Runs, vae: Trai
     assert torch.equal(vae.model.state_dict()[name], tensors[f"average/{name}"])
     assert torch.equal(raw.model.state_dict()[name], tensors[f"model/{name}"])
     assert not torch.equal(tensors[f"average/{name}"], tensors[f"model/{name}"])
+
+
+# ---- verbs ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_verb_is_a_method_with_its_own_signature_and_words(vae: Trained) -> None:
+    """Where somebody looks for them: in `dir`, in `help`, by name."""
+    assert {"sample", "reconstruct", "encode", "project", "interpolate", "way", "inpaint"} <= set(capabilities.verbs()) <= set(dir(vae))
+    for name, function in capabilities.verbs().items():
+        bound = getattr(vae, name)
+        assert bound.__doc__ == function.__doc__ and function.__doc__
+        assert ["trained", *inspect.signature(bound).parameters] == [*inspect.signature(function).parameters]
+    with pytest.raises(AttributeError, match="'Trained' has no attribute 'smaple'"):
+        vae.smaple  # noqa: B018
+
+
+def test_a_new_verb_needs_no_line_elsewhere(vae: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capabilities, "_VERBS", dict(capabilities.verbs()))
+
+    @capabilities.verb
+    def brighten(trained: Trained, images: np.ndarray, by: int = 1) -> np.ndarray:
+        return images + by
+
+    assert vae.brighten(vae.sample(1), by=0).shape == (1, 16, 16, 1)
+    assert "brighten" in dir(vae)
+
+
+@pytest.mark.parametrize(("capability", "verb"), [("decode", "reconstruct"), ("sample", "project")])
+def test_what_is_no_image_like_its_own_is_not_compared_with_one(capability: str, verb: str, vae: Trained, shown: np.ndarray) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(vae.model, "gives", lambda of: Field("image", (3, 8, 8)) if of == capability else vae.model.spec.fields["image"])
+        with pytest.raises(UserError, match=re.escape(f"makes image (3, 8, 8) from image (1, 16, 16), so it cannot {verb}")):
+            getattr(vae, verb)(shown)
 
 
 # ---- sample --------------------------------------------------------------------------------------------------------------------------

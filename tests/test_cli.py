@@ -28,7 +28,8 @@ from typer.testing import CliRunner, Result
 import models.zoo
 from lgcli import render
 from lgcli.app import app
-from models import api, results
+from models import api
+from models.capabilities import pictures as layouts
 from models.config import as_assignments, check, parse_assignments
 from models.errors import ContractError
 from models.registry import MODELS, Entry, model_class
@@ -352,16 +353,15 @@ def test_a_grid_that_no_picture_can_hold_is_refused_before_it_is_sampled(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("it has begun")
 
-    for name in ("sample", "reconstruct", "project", "images_from"):
-        monkeypatch.setattr(api.generate, name, fail)
-    monkeypatch.setattr(api.inpainting, "inpaint", fail)
+    for work in ("sample.draw", "reconstruct.reconstructions", "project.search", "interpolate.images_from", "inpaint.fill"):
+        monkeypatch.setattr(f"models.capabilities.{work}", fail)
     for more in ([], ["--columns", 10**9], ["--columns", 1]):
         message = refused("sample", vae, "-n", 10**9, "-o", "z.png", *more)
         assert "1,000,000,000 images would have" in message
         assert "more than the limit of 89,478,485: -n" in message
         assert "--out DIR" in message
     assert "more than the limit" in refused("interpolate", vae, "1", "2", "-n", 10**9)
-    monkeypatch.setattr(results, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(layouts, "MAX_PIXELS", 1000)
     image = sorted(pictures.rglob("*.png"))[0]
     for command, more in (("reconstruct", []), ("project", []), ("inpaint", ["--mask", "box"])):
         message = refused(command, vae, image, image, image, *more)
@@ -619,13 +619,13 @@ def test_H9_disk_full_while_single_images_are_written(vae: Path) -> None:
 
 
 def test_H9_disk_full_while_an_animation_is_written(vae: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = results.write_gif
+    real = layouts.write_gif
 
     def write_gif(*arguments: Any) -> Path:
         with largest_file(64):  # the disk has filled up since the strip was written
             return real(*arguments)
 
-    monkeypatch.setattr(results, "write_gif", write_gif)
+    monkeypatch.setattr(layouts, "write_gif", write_gif)
     message = refused(*writing(vae, pictures)["interpolate"], "-o", "strip.png", "--gif")
     assert "strip.gif" in message
     assert list(hashes(Path())) == ["strip.png"]

@@ -16,16 +16,24 @@ from PIL import Image
 from scipy import stats
 from support import REPOSITORY, image_data, tiny
 
-from models import api, conditions, evaluation, generate
+from models import api, evaluation
+from models.capabilities import told
+from models.capabilities.sample import truncated
 from models.data.dataset import ImageData
 from models.data.images import save_png
 from models.errors import UserError
-from models.generate import truncated
 from models.metrics.features.classifier import ClassifierFeatures
 from models.randomness import image_noise
-from models.training import setup
+from models.training import loop, setup
 
 Paint = Callable[..., api.Trained]
+
+
+def resolved(kind: str, words: Any, **spec: Any) -> told.Told:
+    """What a model that is told by `kind` makes of these words."""
+    found = told.resolve(painter(kind, **spec).model, words)
+    assert found is not None
+    return found
 
 
 # ---- what can be asked ---------------------------------------------------------------------------------------------------------------
@@ -45,42 +53,40 @@ Paint = Callable[..., api.Trained]
     ],
 )
 def test_labels_are_names_or_numbers(label: Any, numbers: list[int]) -> None:
-    found = conditions.resolve("label", SPEC, label)
-    assert [int(shown.value) for shown in found] == numbers
-    assert [shown.name for shown in found] == [SPEC.classes[number] for number in numbers]
+    found = resolved("label", label)
+    assert found.values.tolist() == numbers
+    assert found.names == [SPEC.classes[number] for number in numbers]
 
 
 def test_a_name_counts_before_a_number() -> None:
-    spec = painter("label", classes=("one", "0", "2")).model.spec
-    assert [int(shown.value) for shown in conditions.resolve("label", spec, "0,1,2")] == [1, 1, 2]
+    assert resolved("label", "0,1,2", classes=("one", "0", "2")).values.tolist() == [1, 1, 2]
 
 
 def test_file_names_begin_with_the_class() -> None:
-    many = painter("label", classes=tuple(map(str, range(12)))).model.spec
-    assert [shown.stem for shown in conditions.each("label", many)][9:] == ["09", "10", "11"]
-    odd = painter("label", classes=("t-shirt/top", "..", "a\nb")).model.spec
-    assert [shown.stem for shown in conditions.each("label", odd)] == ["0-t-shirt-top", "1", "2-a-b"]
-    assert conditions.resolve("identity", SPEC, "7")[0].stem == "07"
+    many = told.every(painter("label", classes=tuple(map(str, range(12)))).model)
+    odd = told.every(painter("label", classes=("t-shirt/top", "..", "a\nb")).model)
+    assert many is not None and odd is not None
+    assert many.stems[9:] == ["09", "10", "11"]
+    assert odd.stems == ["0-t-shirt-top", "1", "2-a-b"]
+    assert resolved("identity", "7").stems == ["07"]
 
 
 def test_attributes_that_are_not_named_are_0() -> None:
-    [found] = conditions.resolve("attributes", SPEC, attributes={"hat": 1, "smile": "0"})
-    assert (found.value.tolist(), found.name) == ([0, 0, 1], "hat")
-    several = conditions.resolve("attributes", SPEC, attributes=[{"smile": True}, {}])
-    assert [shown.value.tolist() for shown in several] == [[1, 0, 0], [0, 0, 0]]
-    assert conditions.parse_attributes(["smile=1, hat=0", "glasses=1"]) == {"smile": "1", "hat": "0", "glasses": "1"}
+    found = resolved("attributes", {"hat": 1, "smile": "0"})
+    assert (found.values.tolist(), found.names) == ([[0, 0, 1]], ["hat"])
+    several = resolved("attributes", [{"smile": True}, {}])
+    assert (several.values.tolist(), several.names) == ([[1, 0, 0], [0, 0, 0]], ["smile", "no attribute"])
+    assert told.parse_attributes(["smile=1, hat=0", "glasses=1"]) == {"smile": "1", "hat": "0", "glasses": "1"}
 
 
 def test_the_truth_goes_by_names() -> None:
     data = image_data()  # classes one, two, three; attributes left, right
-    classes = conditions.truth("label", painter("label").model.spec, data, [0, 1])
-    assert classes == ["one", "two"]
-    assert conditions.truth("identity", SPEC, data, [6]) == [1]
-    assert conditions.truth(None, SPEC, data, [0]) is None
-    assert conditions.truth("attributes", SPEC, data, [0]) is None  # other attributes
-    spec = painter("attributes", attributes=("right", "left")).model.spec
+    assert painter("label").truth(data, [0, 1]) == ["one", "two"]
+    assert painter("identity").truth(data, [6]) == [1]
+    assert painter(None).truth(data, [0]) is None
+    assert painter("attributes").truth(data, [0]) is None  # other attributes
     left, right = data.attributes[3]
-    assert conditions.truth("attributes", spec, data, [3]) == [{"right": right, "left": left}]
+    assert painter("attributes", attributes=("right", "left")).truth(data, [3]) == [{"right": right, "left": left}]
 
 
 @pytest.mark.parametrize(
@@ -128,15 +134,15 @@ def test_the_example_of_the_documentation(paint: Paint) -> None:
 
 def test_each_label_is_drawn_from_the_same_noises_as_alone() -> None:
     trained = painter("label")
-    made = trained.sample(20, seed=3, label=["disc", 0])
+    made = trained.sample(20, seed=3, told=["disc", 0])
     assert made.shape == (40, 16, 16, 1)
     assert [asked_of(image) for image in made] == [1] * 20 + [0] * 20
     assert np.array_equal(made[:20, :, 8:], made[20:, :, 8:])
-    assert np.array_equal(made[:20], trained.sample(20, seed=3, label=1))
-    assert np.array_equal(made[17:20], trained.sample(3, seed=3, first=17, label="disc"))
+    assert np.array_equal(made[:20], trained.sample(20, seed=3, told=1))
+    assert np.array_equal(made[17:20], trained.sample(3, seed=3, first=17, told="disc"))
     assert len(np.unique(made[:20, 0, -1])) > 10
     for batch in (1, 16, 33):
-        assert np.array_equal(np.concatenate(list(trained.sample_blocks(20, 3, batch=batch, label=["disc", 0]))), made)
+        assert np.array_equal(np.concatenate(list(trained.sample_blocks(20, 3, batch=batch, told=["disc", 0]))), made)
 
 
 def test_where_nobody_says_the_classes_come_in_turn() -> None:
@@ -144,10 +150,10 @@ def test_where_nobody_says_the_classes_come_in_turn() -> None:
         trained = painter(kind)
         made = trained.sample(33)
         assert [asked_of(image) for image in made] == [number % count for number in range(33)]
-        assert trained.asked(range(4, 33)).tolist() == [number % count for number in range(4, 33)]  # type: ignore[union-attr]
+        assert trained.in_turn(range(4, 33)).values.tolist() == [number % count for number in range(4, 33)]  # type: ignore[union-attr]
         assert np.array_equal(made[:, :, 8:], painter(None).sample(33)[:, :, 8:])
     assert {asked_of(image) for image in painter("attributes").sample(5)} == {0}
-    assert {asked_of(image) for image in painter("attributes").sample(5, attributes={"glasses": 1, "hat": True})} == {6}
+    assert {asked_of(image) for image in painter("attributes").sample(5, told={"glasses": 1, "hat": True})} == {6}
 
 
 # ---- lgm sample ----------------------------------------------------------------------------------------------------------------------
@@ -158,7 +164,7 @@ def test_sample_draws_a_row_for_each_label(paint: Paint) -> None:
     shown, said = done("sample", "run", "--label", "disc,cross", "--label", "t-shirt, top", "--label", 1, "-n", 5, "--seed", 2)
     assert shown == {"grid": "run-samples.png", "images": 15, "seed": 2, "labels": ["disc", "cross", "t-shirt, top"]}
     assert said == ""
-    expected = trained.sample(5, seed=2, label=[1, 0, 2])
+    expected = trained.sample(5, seed=2, told=[1, 0, 2])
     assert np.array_equal(cells("run-samples.png", 5), expected[..., 0])
 
 
@@ -177,7 +183,7 @@ def test_sample_draws_every_class_where_nobody_says(paint: Paint) -> None:
 def test_sample_with_columns_begins_each_label_on_a_new_row(paint: Paint) -> None:
     trained = paint("label")
     shown, _ = done("sample", "run", "--label", "1,0", "-n", 5, "--columns", 3)
-    found, made = cells(shown["grid"], 3), trained.sample(5, label=[1, 0])[..., 0]
+    found, made = cells(shown["grid"], 3), trained.sample(5, told=[1, 0])[..., 0]
     assert np.array_equal(found[:5], made[:5])
     assert np.array_equal(found[6:11], made[5:])
     assert all((blank == 255).all() for blank in (found[5], found[11]))
@@ -189,7 +195,7 @@ def test_sample_singles_carry_the_class(paint: Paint) -> None:
     assert shown["files"] == 40
     assert sorted(p.name for p in Path("out").iterdir())[::19] == ["1-disc-000000.png", "1-disc-000019.png", "2-t-shirt-top-000018.png"]
     with Image.open("out/2-t-shirt-top-000017.png") as image:
-        assert np.array_equal(np.asarray(image), trained.sample(18, label=2)[17, ..., 0])
+        assert np.array_equal(np.asarray(image), trained.sample(18, told=2)[17, ..., 0])
     Path("out/holiday-000001.png").write_bytes(b"precious")
     done("sample", "run", "--label", 1, "-n", 1, "--out", "out", "--force")
     assert sorted(p.name for p in Path("out").iterdir()) == ["1-disc-000000.png", "holiday-000001.png"]
@@ -237,10 +243,10 @@ def test_a_far_limit_changes_nothing_and_a_near_one_makes_noise_small() -> None:
 
 def test_truncated_samples_come_from_truncated_noise(paint: Paint) -> None:
     trained = paint("label")
-    made = trained.sample(20, seed=1, label=1, truncation=0.5)
+    made = trained.sample(20, seed=1, told=1, truncation=0.5)
     expected = torch.tanh(truncated(image_noise(1, range(20), (1,)), 0.5) / 2)[:, 0].numpy()
     assert np.abs(made[:, 0, -1, 0] - (expected + 1) * 127.5).max() <= 0.51
-    assert np.array_equal(trained.sample(3, seed=1, first=17, label=1, truncation=0.5), made[17:])
+    assert np.array_equal(trained.sample(3, seed=1, first=17, told=1, truncation=0.5), made[17:])
     shown, _ = done("sample", "run", "--label", 1, "-n", 20, "--seed", 1, "--truncation", 0.5)
     assert shown["truncation"] == 0.5
     assert np.array_equal(cells(shown["grid"], 20), made[..., 0])
@@ -283,8 +289,8 @@ def test_interpolate_refuses_what_it_cannot_ask(paint: Paint, pictures: Path) ->
 
 def test_interpolate_projects_images_of_the_label(paint: Paint) -> None:
     trained = paint("label")
-    a, b = trained.sample(2, seed=5, label=1)
-    way = trained.way(a, b, number=3, label="disc", search={"steps": 60, "restarts": 2})
+    a, b = trained.sample(2, seed=5, told=1)
+    way = trained.way(a, b, number=3, told="disc", search={"steps": 60, "restarts": 2})
     assert (way.space, way.shows) == ("noise", "disc")
     assert max(way.errors) < 1e-3
     assert np.abs(way.images[[0, 2]].astype(int) - np.stack([a, b])).max() <= 8
@@ -309,7 +315,7 @@ def test_interpolate_from_label_to_label_at_one_noise(paint: Paint) -> None:
     found = cells(*shown["files"], 5)
     assert [left_of(cell) for cell in found] == [0, 4, 8, 12, 16]
     assert {right_of(cell) for cell in found} == {right_of(trained.sample(1, seed=3))}
-    same = trained.interpolate("3", "3", number=5, label=[0, 2])
+    same = trained.interpolate("3", "3", number=5, told=[0, 2])
     assert np.array_equal(same[..., 0], found)
     paint("attributes")
     shown, _ = done("interpolate", "run", 3, "-n", 3, "--attributes", "smile=1,glasses=1", "--attributes", "hat=1", "-o", "b.png")
@@ -319,7 +325,7 @@ def test_interpolate_from_label_to_label_at_one_noise(paint: Paint) -> None:
 
 def test_interpolate_changes_label_and_noise_together(paint: Paint) -> None:
     trained = paint("identity")
-    way = trained.way("1", "2", number=3, label=[10, 20])
+    way = trained.way("1", "2", number=3, told=[10, 20])
     noise = torch.cat([image_noise(seed, [0], (1,)) for seed in (1, 2)])
     expected = torch.tanh(torch.stack([noise[0], noise.mean(0), noise[1]]) / 2)[:, 0]
     assert way.shows == "identity 10 to identity 20"
@@ -332,14 +338,14 @@ def test_a_grid_has_a_row_for_each_mixture(paint: Paint) -> None:
     shown, _ = done("interpolate", "run", 1, 2, "--label", "cross,disc", "--grid", "-n", 3)
     found = np.stack(cells(*shown["files"], 3)).reshape(3, 3, 16, 16)
     assert [[left_of(cell) for cell in row] for row in found] == [[0] * 3, [4] * 3, [8] * 3]
-    along = [right_of(image) for image in trained.interpolate("1", "2", number=3, label=0)]
+    along = [right_of(image) for image in trained.interpolate("1", "2", number=3, told=0)]
     assert [[right_of(cell) for cell in row] for row in found] == [along] * 3
 
 
 def test_interpolate_through_the_code_is_told_at_both_ends(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The data's own labels tell the encoder and the decoder; what is asked for counts before them."""
     trained = paint("label", Copyist)
-    originals, folder = trained.sample(1, seed=1, label=["disc", "t-shirt, top"]), tmp_path_factory.mktemp("data")
+    originals, folder = trained.sample(1, seed=1, told=["disc", "t-shirt, top"]), tmp_path_factory.mktemp("data")
     for name, image in zip(("disc", "t-shirt, top"), originals, strict=True):
         (folder / name).mkdir()
         save_png(image, folder / name / "0.png")
@@ -381,22 +387,22 @@ def test_samples_like_data_show_what_its_items_do() -> None:
     shown = [asked_of(image) for image in alike.sample(20, first=15)]
     assert sorted(shown[:3]) == [0, 3, 4]
     assert shown == (7 * shown[:3])[:20]
-    assert alike.asked(range(15, 35)).tolist() == [[n & 1, n >> 1 & 1, n >> 2] for n in shown]  # type: ignore[union-attr]
-    assert [asked_of(image) for image in alike.sample(2, attributes={"hat": 1})] == [4, 4]
+    assert alike.in_turn(range(15, 35)).values.tolist() == [[n & 1, n >> 1 & 1, n >> 2] for n in shown]  # type: ignore[union-attr]
+    assert [asked_of(image) for image in alike.sample(2, told={"hat": 1})] == [4, 4]
     assert [asked_of(image) for image in trained.like(with_attributes((1, 1), names=("hat", "smile")), 0).sample(2)] == [0, 0]
 
 
 def test_samples_like_data_have_its_classes_as_often() -> None:
     trained, data = painter("label"), with_labels(90, 10)
-    shown = trained.like(data, 0).asked(range(200)).tolist()  # type: ignore[union-attr]
+    shown = trained.like(data, 0).in_turn(range(200)).values.tolist()  # type: ignore[union-attr]
     assert [shown[:100].count(n) for n in range(3)] == [0, 90, 10]
     assert shown[100:] == shown[:100]
     assert 0 < shown[:50].count(2) < 10  # not in the data's order
-    assert trained.like(data, 1).asked(range(100)).tolist() not in (shown[:100], sorted(shown[:100]))  # type: ignore[union-attr]
+    assert trained.like(data, 1).in_turn(range(100)).values.tolist() not in (shown[:100], sorted(shown[:100]))  # type: ignore[union-attr]
     assert np.array_equal(trained.like(with_labels(5, 5, classes=("disc", "shoe")), 0).sample(5), trained.sample(5))
     people = dataclasses.replace(image_data(4), identities=np.array([7, 7, 29, 7]))
-    assert sorted(painter("identity").like(people, 0).asked(range(4)).tolist()) == [7, 7, 7, 29]  # type: ignore[union-attr]
-    assert painter("identity", identities=29).like(people, 0).asked([3]).tolist() == [3]  # type: ignore[union-attr]
+    assert sorted(painter("identity").like(people, 0).in_turn(range(4)).values.tolist()) == [7, 7, 7, 29]  # type: ignore[union-attr]
+    assert painter("identity", identities=29).like(people, 0).in_turn([3]).values.tolist() == [3]  # type: ignore[union-attr]
 
 
 def test_evaluate_asks_for_what_the_data_show(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,14 +439,14 @@ def test_evaluate_asks_for_what_the_data_show(paint: Paint, monkeypatch: pytest.
 def test_reconstructions_of_some_images_are_told_what_these_show(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = paint("label", Copyist)
     data = with_labels(9, 9, 9, classes=SPEC.classes)
-    data = dataclasses.replace(data, images=trained.sample(9, label=SPEC.classes))
+    data = dataclasses.replace(data, images=trained.sample(9, told=SPEC.classes))
     monkeypatch.setattr(evaluation, "load_data", lambda request: data)
     monkeypatch.setattr(evaluation, "open_features", lambda how: ClassifierFeatures(painter("label", Critic).model, "classifier:critic"))
-    told, tell = [], api.Trained.told_by
-    monkeypatch.setattr(api.Trained, "told_by", lambda self, data, items: told.append(list(items)) or tell(self, data, items))
+    known, tell = [], api.Trained.truth
+    monkeypatch.setattr(api.Trained, "truth", lambda self, data, items: known.append(list(items)) or tell(self, data, items))
     found = evaluation.evaluate("run", data="mnist", metrics=["reconstruction"], number=6, features="classifier:critic")
     assert found["metrics"]["reconstruction"]["mse"] < 1e-4
-    assert len(told[-1]) == 6 and set(told[-1]) > {told[0][0]} and max(told[-1]) > 8
+    assert len(known[-1]) == 6 and set(known[-1]) > {known[0][0]} and max(known[-1]) > 8
     assert "conditions" not in found["recipe"]
 
 
@@ -466,7 +472,7 @@ def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypat
     trained = paint("attributes")
     look = ClassifierFeatures(painter("attributes", Bits).model, "classifier:bits")
     rows = [(1, 0, 1), (0, 1, 0), (1, 1, 0), (0, 0, 0)]
-    real = np.concatenate([trained.sample(1, attributes=dict(zip(SPEC.attributes, row, strict=True))) for row in rows])
+    real = np.concatenate([trained.sample(1, told=dict(zip(SPEC.attributes, row, strict=True))) for row in rows])
     data = dataclasses.replace(with_attributes(*rows, names=SPEC.attributes), images=real)
     monkeypatch.setattr(evaluation, "open_features", lambda how: look)
     monkeypatch.setattr(evaluation, "load_data", lambda request: data)
@@ -482,7 +488,7 @@ def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypat
 
 def test_class_diversity_compares_with_real_classes_whatever_the_features_tell(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = paint("label")
-    data = dataclasses.replace(with_labels(4, 4, 4, classes=SPEC.classes), images=trained.sample(4, label=SPEC.classes))
+    data = dataclasses.replace(with_labels(4, 4, 4, classes=SPEC.classes), images=trained.sample(4, told=SPEC.classes))
     monkeypatch.setattr(evaluation, "load_data", lambda request: data)
     monkeypatch.setattr(evaluation, "open_features", lambda how: ClassifierFeatures(painter("attributes", Whole).model, "classifier:whole"))
     found = evaluation.evaluate("run", data="mnist", metrics=["class-diversity"], number=12, features="classifier:whole")
@@ -492,24 +498,24 @@ def test_class_diversity_compares_with_real_classes_whatever_the_features_tell(p
 @pytest.mark.parametrize("condition", ["attributes", "label"])
 def test_a_runs_grids_are_told_what_the_first_images_show(condition: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
-    data, draw, again = image_data(70), generate.sample, generate.reconstruct
+    data, draw, again = image_data(70), loop.draw, loop.reconstructions
 
-    def sample(*given: Any, examples: torch.Tensor | None = None) -> Any:
+    def sample(*given: Any, examples: told.Told | None = None) -> Any:
         asked["sample"] = examples
         return draw(*given, examples=examples)
 
-    def reconstruct(model: Any, images: np.ndarray, told: torch.Tensor | None) -> Any:
-        asked["reconstruct"] = told
-        return again(model, images, told)
+    def reconstruct(model: Any, images: np.ndarray, shown: told.Told | None) -> Any:
+        asked["reconstruct"] = shown
+        return again(model, images, shown)
 
     monkeypatch.setattr(setup, "load", lambda request: data)
-    monkeypatch.setattr(generate, "sample", sample)
-    monkeypatch.setattr(generate, "reconstruct", reconstruct)
+    monkeypatch.setattr(loop, "draw", sample)
+    monkeypatch.setattr(loop, "reconstructions", reconstruct)
     api.train("cvae", data="mnist", out=tmp_path / "run", **tiny("cvae", {"condition": condition}, images=8))
-    told = torch.from_numpy({"attributes": data.attributes, "label": data.labels}[condition])
-    assert torch.equal(asked["reconstruct"], told[:32].float() if condition == "attributes" else told[:32])
+    values = torch.from_numpy({"attributes": data.attributes, "label": data.labels}[condition])
+    assert torch.equal(asked["reconstruct"].values, values[:32].float() if condition == "attributes" else values[:32])
     if condition == "attributes":
-        assert torch.equal(asked["sample"], told[:64].float())
+        assert torch.equal(asked["sample"].values, values[:64].float())
     else:
         assert asked["sample"] is None
 
@@ -519,7 +525,7 @@ def test_a_runs_grids_are_told_what_the_first_images_show(condition: str, tmp_pa
 
 def test_reconstruct_is_told_by_the_data_by_words_or_by_its_own_classifier(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
     trained = paint("label", Copyist)
-    images, folder = trained.sample(1, seed=1, label=[2, 1]), tmp_path_factory.mktemp("data")
+    images, folder = trained.sample(1, seed=1, told=[2, 1]), tmp_path_factory.mktemp("data")
     for name, image in zip(("t-shirt, top", "disc"), images, strict=True):
         (folder / name).mkdir()
         save_png(image, folder / name / "0.png")
@@ -540,8 +546,8 @@ def test_reconstruct_is_told_by_the_data_by_words_or_by_its_own_classifier(paint
 def test_reconstruct_by_attributes_and_by_identity() -> None:
     asked: list[dict[str, Any]] = [{"smile": 1}, {"hat": 1, "glasses": 1}]
     trained = painter("attributes", Copyist)
-    again, error = trained.reconstruct(trained.sample(1, attributes=asked), attributes=asked)
+    again, error = trained.reconstruct(trained.sample(1, told=asked), told=asked)
     assert [asked_of(image) for image in again] == [1, 6]
     assert error.max() < 1e-4
     trained = painter("identity", Copyist)
-    assert [asked_of(image) for image in trained.reconstruct(trained.sample(2, label=7), label=[7, 11])[0]] == [7, 11]
+    assert [asked_of(image) for image in trained.reconstruct(trained.sample(2, told=7), told=[7, 11])[0]] == [7, 11]

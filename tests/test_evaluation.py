@@ -753,7 +753,7 @@ def test_accuracy_is_what_the_classifier_sees(painter: Callable[..., api.Trained
     assert found["real_top1_seen"] == right.mean() > 0.8
     alike = trained.like(data, 0)
     said = judge.classify(to_float(torch.from_numpy(alike.sample(21)))).argmax(1)
-    assert found["top1"] == (said == alike.asked(range(21))).double().mean() > 0.8
+    assert found["top1"] == (said == alike.in_turn(range(21)).values).double().mean() > 0.8
     fewer = evaluation.evaluate("painter", **{**settings, "number": 11})["metrics"]["accuracy"]
     assert fewer["real_top1_seen"] > 0.8  # each of the images that were chosen has its own label
     many = evaluation.evaluate("painter", **{**settings, "metrics": ["accuracy", "class-diversity", "inception-score"]})["metrics"]
@@ -805,7 +805,7 @@ def test_fid_of_a_conditional_run_asks_for_what_the_other_side_shows(
     load = evaluation.SampledSource.load
 
     def watched(self: evaluation.SampledSource, start: int, stop: int) -> Any:
-        asked.extend(self.trained.asked(range(start, stop)).tolist())  # type: ignore[union-attr]
+        asked.extend(self.trained.in_turn(range(start, stop)).values.tolist())  # type: ignore[union-attr]
         return load(self, start, stop)
 
     monkeypatch.setattr(evaluation.SampledSource, "load", watched)

@@ -11,10 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from models import generate, results
 from models.base import DataSpec, LatentModel
+from models.capabilities import pictures
+from models.capabilities.ask import BLOCK, evaluating, images_from, in_blocks
+from models.capabilities.interpolate import blend
+from models.capabilities.pictures import columns_for, grid, pairs
+from models.capabilities.project import search
+from models.capabilities.reconstruct import reconstructions
+from models.capabilities.sample import draw
 from models.errors import UserError
-from models.generate import BLOCK, blend, columns_for, evaluating, grid, in_blocks, pairs
 from models.randomness import image_noise
 
 CPU = torch.device("cpu")
@@ -107,7 +112,7 @@ class Painter(LatentModel):
 
 
 def drawn(count: int, seed: int = 0, **where: int) -> np.ndarray:
-    return np.concatenate(list(generate.sample(Painter(), count, seed, **where)))
+    return np.concatenate(list(draw(Painter(), count, seed, **where)))
 
 
 def test_sample_i_depends_on_the_seed_and_i_alone() -> None:
@@ -122,7 +127,7 @@ def test_sample_i_depends_on_the_seed_and_i_alone() -> None:
 
 @pytest.mark.parametrize(("batch", "sizes"), [(256, [40]), (16, [16, 16, 8]), (3, [16, 16, 8]), (33, [32, 8])])
 def test_sample_comes_in_parts(batch: int, sizes: list[int]) -> None:
-    assert [len(part) for part in generate.sample(Painter(), 40, 0, batch=batch)] == sizes
+    assert [len(part) for part in draw(Painter(), 40, 0, batch=batch)] == sizes
 
 
 def test_evaluating_restores_every_module_s_own_mode() -> None:
@@ -161,16 +166,16 @@ class Copier(LatentModel):
 
 def test_a_capability_that_is_missing_is_named() -> None:
     with pytest.raises(UserError, match="this model cannot reconstruct"):
-        generate.reconstruct(Painter(), images(2))
+        reconstructions(Painter(), images(2))
     with pytest.raises(UserError, match="this model cannot sample"):
-        next(generate.sample(Copier(), 1, 0))
+        next(draw(Copier(), 1, 0))
     with pytest.raises(UserError, match="this model cannot project"):
-        generate.project(Copier(), images(1))
+        search(Copier(), images(1))
 
 
 def test_reconstruct_gives_images_and_errors_from_black_0_to_white_1() -> None:
     shown = np.stack([np.full((3, 4, 1), 255, np.uint8), np.zeros((3, 4, 1), np.uint8), np.full((3, 4, 1), 51, np.uint8)])
-    again, error = generate.reconstruct(Copier(), shown)
+    again, error = reconstructions(Copier(), shown)
     assert (again.dtype, again.shape) == (np.uint8, shown.shape)
     assert again[:, 0, 0, 0].tolist() == [191, 64, 89]  # 1, -1 and -0.6 halved, (x + 1) * 127.5 rounded
     assert error.tolist() == pytest.approx([0.0625, 0.0625, 0.0225])
@@ -180,19 +185,19 @@ def test_project_finds_the_noise_of_a_sample() -> None:
     model = Painter()
     wanted = drawn(3, seed=5)
     steps: list[tuple[int, int]] = []
-    found = generate.project(model, wanted, steps=60, restarts=3, progress=lambda *step: steps.append(step))
+    found = search(model, wanted, steps=60, restarts=3, progress=lambda *step: steps.append(step))
     assert found.noise.shape == (3, 1)
     assert found.error.max() < 1e-3
-    assert np.abs(generate.images_from(model, found.noise, "noise").astype(int) - wanted).max() <= 8
+    assert np.abs(images_from(model, found.noise, "noise").astype(int) - wanted).max() <= 8
     assert steps == [(n, 60) for n in range(1, 61)]
-    again = generate.project(model, wanted, steps=60, restarts=3)
+    again = search(model, wanted, steps=60, restarts=3)
     assert torch.equal(found.noise, again.noise)
     assert model.scale.grad is None
 
 
 def test_more_steps_never_make_a_projection_worse() -> None:
     model, wanted = Painter(), drawn(4, seed=6)
-    start, more = (generate.project(model, wanted, steps=steps, restarts=1).error for steps in (0, 40))
+    start, more = (search(model, wanted, steps=steps, restarts=1).error for steps in (0, 40))
     assert (more <= start).all()
     assert more.sum() < start.sum()
 
@@ -216,21 +221,21 @@ def test_grid_in_colour_and_from_a_list() -> None:
 
 def test_a_grid_has_no_more_columns_than_images() -> None:
     assert np.array_equal(grid(images(3), 500), grid(images(3), 3))
-    assert np.array_equal(generate.rows([images(3), images(2)], 500), generate.rows([images(3), images(2)], 3))
+    assert np.array_equal(pictures.rows([images(3), images(2)], 500), pictures.rows([images(3), images(2)], 3))
 
 
 @pytest.mark.parametrize(("count", "columns", "lists"), [(5, 3, 1), (5, 3, 4), (6, 3, 2), (2, 9, 3)])
 def test_the_size_of_a_grid_is_known_before(count: int, columns: int, lists: int) -> None:
-    picture = generate.rows([images(count)] * lists, columns)
-    assert generate.grid_size(count, columns, (3, 4), lists) == picture.shape[:2]
+    picture = pictures.rows([images(count)] * lists, columns)
+    assert pictures.grid_size(count, columns, (3, 4), lists) == picture.shape[:2]
 
 
 def test_a_grid_is_no_larger_than_what_can_be_read_again() -> None:
-    results.check_grid(77_000, (32, 32))
+    pictures.check_grid(77_000, (32, 32))
     with pytest.raises(UserError, match="more than the limit of 89,478,485: -n"):
-        results.check_grid(78_000, (32, 32))
+        pictures.check_grid(78_000, (32, 32))
     with pytest.raises(UserError, match="78,000 images"):
-        results.check_grid(7_800, (32, 32), 10_000, lists=10)
+        pictures.check_grid(7_800, (32, 32), 10_000, lists=10)
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (4, 2), (5, 3), (9, 3), (64, 8), (65, 9)])
@@ -255,15 +260,15 @@ def opened(path: Path) -> np.ndarray:
 
 
 def test_write_grid_and_pairs(tmp_path: Path) -> None:
-    assert np.array_equal(opened(results.write_grid(images(4), tmp_path / "a.png")), grid(images(4), 2)[:, :, 0])
-    assert np.array_equal(opened(results.write_grid(images(4, channels=3), tmp_path / "b.png", 4)), grid(images(4, channels=3), 4))
-    assert np.array_equal(opened(results.write_pairs(images(9), images(9), tmp_path / "c.png")), pairs(images(9), images(9), 8)[:, :, 0])
+    assert np.array_equal(opened(pictures.write(grid(images(4)), tmp_path / "a.png")), grid(images(4), 2)[:, :, 0])
+    assert np.array_equal(opened(pictures.write(grid(images(4, channels=3), 4), tmp_path / "b.png")), grid(images(4, channels=3), 4))
+    assert np.array_equal(opened(pictures.write(pairs(images(9), images(9)), tmp_path / "c.png")), pairs(images(9), images(9), 8)[:, :, 0])
 
 
 def test_write_singles_numbers_across_blocks(tmp_path: Path) -> None:
     done: list[int] = []
-    blocks = results.counted(iter([images(2), images(3)]), done.append)
-    assert results.write_singles(blocks, tmp_path / "new" / "folder") == 5
+    blocks = pictures.counted(iter([images(2), images(3)]), done.append)
+    assert pictures.write_singles(blocks, tmp_path / "new" / "folder") == 5
     assert done == [0, 2, 5]
     found = sorted((tmp_path / "new" / "folder").iterdir())
     assert [p.name for p in found] == [f"{n:06d}.png" for n in range(5)]
@@ -273,7 +278,7 @@ def test_write_singles_numbers_across_blocks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_write_gif_goes_there_and_back(tmp_path: Path, channels: int) -> None:
     flat = images(4, 8, 8, channels) * 60
-    path = results.write_gif(flat, tmp_path / "way.gif", seconds=0.1)
+    path = pictures.write_gif(flat, tmp_path / "way.gif", seconds=0.1)
     with Image.open(path) as animation:
         frames = []
         for number in range(animation.n_frames):
@@ -284,5 +289,5 @@ def test_write_gif_goes_there_and_back(tmp_path: Path, channels: int) -> None:
 
 
 def test_write_gif_of_two_images(tmp_path: Path) -> None:
-    with Image.open(results.write_gif(images(2) * 100, tmp_path / "way.gif")) as animation:
+    with Image.open(pictures.write_gif(images(2) * 100, tmp_path / "way.gif")) as animation:
         assert animation.n_frames == 2

@@ -15,11 +15,12 @@ from PIL import Image
 from support import REPOSITORY
 from torch import Tensor, nn
 
-from models import api, masks
+from models import api
 from models.base import DataSpec, LatentModel
+from models.capabilities import masks
+from models.capabilities.inpaint import Inpainting
 from models.data.images import save_png
 from models.errors import UserError
-from models.inpainting import Inpainting
 
 Paint = Callable[..., api.Trained]
 QUICK = ("--steps", 60, "--restarts", 2)
@@ -109,7 +110,7 @@ def test_what_is_known_is_put_back_and_the_hole_comes_nearer_each_time() -> None
     squares = [((value - 151) / 255) ** 2 for value in expected]
     assert found.start_error.tolist() == pytest.approx(squares[:1], rel=1e-4)
     assert found.error[:, 0].tolist() == pytest.approx(squares[1:], rel=1e-3)
-    assert (found.condition, found.projected) == (None, False)
+    assert (found.told, found.projected) == (None, False)
 
 
 def test_the_mean_of_the_known_pixels_is_each_channels_own() -> None:
@@ -136,12 +137,12 @@ def test_a_label_for_each_image_fills_its_hole() -> None:
     trained = painter("label", Copyist)
     images = np.stack([painted(0, 100)] * 20)
     labels = [number % 3 for number in range(20)]
-    found = trained.inpaint(images, hole(LEFT), iterations=1, label=labels)
+    found = trained.inpaint(images, hole(LEFT), iterations=1, told=labels)
     assert [asked_of(image) for image in found.images[0]] == labels
     assert found.error[0] == pytest.approx([(8 * label / 255) ** 2 for label in labels], abs=1e-6)
-    assert found.condition is not None
-    assert found.condition.tolist() == labels
-    assert [asked_of(image) for image in trained.inpaint(images[:2], hole(LEFT), label="disc").images[-1]] == [1, 1]
+    assert found.told is not None
+    assert found.told.values.tolist() == labels
+    assert [asked_of(image) for image in trained.inpaint(images[:2], hole(LEFT), told="disc").images[-1]] == [1, 1]
 
 
 def test_its_own_classifier_is_asked_before_each_iteration() -> None:
@@ -162,8 +163,8 @@ def test_its_own_classifier_is_asked_before_each_iteration() -> None:
     found = painter("label", Asked).inpaint(painted(0, 40)[None], hole(np.s_[1:, :8]), iterations=4)
     assert asked == [[2], [1], [0], [0]]
     assert [asked_of(made[0, -1]) for made in found.images] == [1, 0, 0, 0]
-    assert found.condition is not None
-    assert found.condition.tolist() == [0]
+    assert found.told is not None
+    assert found.told.values.tolist() == [0]
 
 
 def test_an_image_is_completed_alike_in_any_company() -> None:
@@ -183,16 +184,16 @@ def test_an_image_is_completed_alike_in_any_company() -> None:
 def test_a_model_without_encoder_is_searched_on_what_is_known() -> None:
     """The unknown half of the right side is white: had it been looked at, the noise would be another."""
     trained = painter("label", Painter)
-    whole = trained.sample(3, seed=4, label=1)
+    whole = trained.sample(3, seed=4, told=1)
     spoilt = whole.copy()
     spoilt[:, 8:] = 255
-    found = trained.inpaint(spoilt, hole(np.s_[8:]), label=1, steps=60, restarts=2)
+    found = trained.inpaint(spoilt, hole(np.s_[8:]), told=1, steps=60, restarts=2)
     assert found.projected
     assert found.images.shape == (1, 3, 16, 16, 1)
     assert np.abs(found.images[0].astype(int) - whole).max() <= 8
     assert np.array_equal(found.images[0, :, :8], spoilt[:, :8])
     assert found.error[0] == pytest.approx(((whole[:, 8:] / 255 - 1) ** 2).mean((1, 2, 3)), rel=0.1)
-    again = trained.project(spoilt, label=1, steps=60, restarts=2)
+    again = trained.project(spoilt, told=1, steps=60, restarts=2)
     assert again.error.min() > 0.1
 
 
@@ -209,13 +210,13 @@ def test_python_names_what_does_not_fit() -> None:
         (np.ones((16, 16), bool), "white all over"),
     ):
         with pytest.raises(UserError, match=message):
-            trained.inpaint(image, holes, label=1)
+            trained.inpaint(image, holes, told=1)
     with pytest.raises(UserError, match="0 iterations"):
-        trained.inpaint(image, "box", label=1, iterations=0)
+        trained.inpaint(image, "box", told=1, iterations=0)
     with pytest.raises(UserError, match="nobody says which label"):
         trained.inpaint(image, "box")
     with pytest.raises(UserError, match="2 for 1 images"):
-        trained.inpaint(image, "box", label=[1, 2])
+        trained.inpaint(image, "box", told=[1, 2])
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,7 @@ def test_inpaint_a_grid_with_a_row_for_each_image(paint: Paint, tmp_path_factory
     words = ("--mask", "box", "--label", "disc,cross", "--seed", 3, "--iterations", 6, "--show", "5,2,5")
     shown, said = done("inpaint", "run", *images, *words)
     holes = masks.draw("box", 3, range(2), (16, 16))
-    found: Inpainting = trained.inpaint(np.stack(originals), holes, iterations=6, label=[1, 0])
+    found: Inpainting = trained.inpaint(np.stack(originals), holes, iterations=6, told=[1, 0])
     row = cells("run-inpainted.png", 4)
     for n in range(2):
         assert np.array_equal(row[4 * n], originals[n][..., 0])
@@ -356,7 +357,7 @@ def test_label_true_is_what_the_data_say(paint: Paint, pictures: Path) -> None:
 
 def test_inpaint_by_projection(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
     trained = paint("label")
-    images = files(tmp_path_factory.mktemp("shown"), list(trained.sample(2, seed=1, label=2)))
+    images = files(tmp_path_factory.mktemp("shown"), list(trained.sample(2, seed=1, told=2)))
     shown, _ = done("inpaint", "run", *images, "--mask", "center", "--label", 2, *QUICK, "--seed", 5)
     assert (shown["by"], shown["iterations"]) == ("projection", 1)
     assert len(cells(*shown["files"], 3)) == 6
@@ -373,4 +374,4 @@ def test_the_example_of_the_documentation(paint: Paint) -> None:
     exec(code, names)
     assert names["found"].images.shape == (10, 8, 16, 16, 1)
     assert names["found"].error.shape == (10, 8)
-    assert torch.equal(names["found"].condition, torch.full((8,), 3))
+    assert torch.equal(names["found"].told.values, torch.full((8,), 3))

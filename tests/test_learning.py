@@ -12,8 +12,9 @@ from functools import lru_cache
 import pytest
 import torch
 
-from models import generate
 from models.base import Clock, Encodes
+from models.capabilities.reconstruct import reconstructions
+from models.capabilities.told import Told, condition_of
 from models.config import check
 from models.data.batches import Batches, spec_of
 from models.data.dataset import ImageData
@@ -50,8 +51,8 @@ def test_an_auto_encoder_learns_each_built_in_set_in_eval_mode(name: str, data: 
         mover.schedule(step / STEPS)
         for number, turn in enumerate(stage.turns(next(stream), Clock(step))):
             mover.apply(turn, number)
-    kind = generate.condition_of(model)
-    shown = getattr(Batches(test, CPU).at(range(len(test))), kind) if kind else None
-    _, error = generate.reconstruct(model, test.images, shown)
+    kind = condition_of(model)
+    told = Told(kind, model.spec, getattr(Batches(test, CPU).at(range(len(test))), kind)) if kind else None
+    _, error = reconstructions(model, test.images, told)
     dull = ((test.images / 255.0 - train.images.mean(0) / 255.0) ** 2).mean()  # the error of the mean image
     assert error.mean() < 0.85 * dull

@@ -15,7 +15,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from models import api, generate
+from models import api
+from models.capabilities.ask import images_from
+from models.capabilities.told import resolve
 from models.data.images import save_png
 from models.errors import UserError
 
@@ -53,7 +55,7 @@ def test_project_a_grid_and_the_errors(paint: Paint, tmp_path_factory: pytest.Te
 
 def test_project_writes_single_images_and_the_noise(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
     trained = paint("label")
-    data = written(trained.sample(2, label=1), tmp_path_factory.mktemp("shown"))
+    data = written(trained.sample(2, told=1), tmp_path_factory.mktemp("shown"))
     shown, _ = done("project", "run", data, "--label", "disc", *QUICK, "--seed", 3, "--out", "out")
     assert (shown["folder"], shown["noise"]) == ("out", "out/noise.safetensors")
     assert sorted(p.name for p in Path("out").iterdir()) == ["000000.png", "000001.png", "noise.safetensors"]
@@ -62,7 +64,7 @@ def test_project_writes_single_images_and_the_noise(paint: Paint, tmp_path_facto
     assert kept["error"].tolist() == [item["error"] for item in shown["images"]]
     with safe_open("out/noise.safetensors", "pt") as file:
         assert file.metadata()["kind"] == "lgm projection"
-    again = generate.images_from(trained.model, kept["noise"], "noise", kept["condition"])
+    again = images_from(trained.model, kept["noise"], "noise", resolve(trained.model, kept["condition"].numpy()))
     for number in range(2):
         with Image.open(f"out/{number:06}.png") as image:
             assert np.array_equal(np.asarray(image), again[number, ..., 0])
@@ -73,7 +75,7 @@ def test_project_writes_single_images_and_the_noise(paint: Paint, tmp_path_facto
 def test_project_tells_a_model_the_data_s_own_labels(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The folder has two of the model's three classes, so its own numbers differ from the model's."""
     trained = paint("label", classes=("zero", "cross", "disc"))
-    originals = trained.sample(2, seed=1, label=["disc", "cross"])
+    originals = trained.sample(2, seed=1, told=["disc", "cross"])
     data = written(originals, tmp_path_factory.mktemp("shown"), ["disc", "disc", "cross", "cross"])
     shown, _ = done("project", "run", data, *QUICK)
     found = cells(shown["grid"], 4)
@@ -87,7 +89,7 @@ def test_project_tells_a_model_the_data_s_own_labels(paint: Paint, tmp_path_fact
 
 def test_project_takes_a_label_for_each_image(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
     trained = paint("identity")
-    files = sorted(written(trained.sample(1, label=[7, 0, 7]), tmp_path_factory.mktemp("shown")).iterdir())
+    files = sorted(written(trained.sample(1, told=[7, 0, 7]), tmp_path_factory.mktemp("shown")).iterdir())
     shown, _ = done("project", "run", *files, "--label", "7,0,7", *QUICK)
     assert [asked_of(cell) for cell in cells(shown["grid"], 3)[3:]] == [7, 0, 7]
 
@@ -108,11 +110,11 @@ def test_project_refuses_what_it_is_not_told(paint: Paint, pictures: Path) -> No
 def test_project_by_attributes_in_python() -> None:
     trained = painter("attributes")
     asked: list[dict[str, Any]] = [{"smile": 1}, {"hat": 1, "glasses": 1}]
-    found = trained.project(trained.sample(1, attributes=asked), attributes=asked, steps=60, restarts=2)
+    found = trained.project(trained.sample(1, told=asked), told=asked, steps=60, restarts=2)
     assert [asked_of(image) for image in found.images] == [1, 6]
     assert found.error.max() < 1e-3
-    assert found.condition is not None
-    assert found.condition.tolist() == [[1, 0, 0], [0, 1, 1]]
+    assert found.told is not None
+    assert found.told.values.tolist() == [[1, 0, 0], [0, 1, 1]]
     with pytest.raises(UserError, match="nobody says"):
         trained.project(found.images)
 
@@ -121,13 +123,13 @@ def test_project_searches_blocks_of_images() -> None:
     """More images than a block: each is found, told its own label, counted in the progress, and starts where it would in any company."""
     trained = painter("label")
     labels = [number % 3 for number in range(20)]
-    originals = np.concatenate([trained.sample(1, seed=number, label=label) for number, label in enumerate(labels)])
+    originals = np.concatenate([trained.sample(1, seed=number, told=label) for number, label in enumerate(labels)])
     steps: list[tuple[int, int]] = []
     settings: dict[str, Any] = {"steps": 60, "restarts": 2}
-    found = trained.project(originals, label=labels, **settings, progress=lambda *step: steps.append(step))
+    found = trained.project(originals, told=labels, **settings, progress=lambda *step: steps.append(step))
     assert steps == [(number, 120) for number in range(1, 121)]
     assert found.error.max() < 2e-3  # of a noise far out, which the pull towards |z|^2 = dim keeps from its place
     assert [asked_of(image) for image in found.images] == labels
-    fewer = trained.project(originals[:17], label=labels[:17], **settings)
+    fewer = trained.project(originals[:17], told=labels[:17], **settings)
     assert torch.equal(fewer.noise[:16], found.noise[:16])
     assert torch.allclose(fewer.noise, found.noise[:17], atol=1e-5)

@@ -18,8 +18,9 @@ from rich.console import Console
 
 import models
 from lgcli import render
-from models import api, generate
+from models import api
 from models.base import Batch
+from models.capabilities.ask import evaluating
 from models.data.batches import Batches
 from models.data.load import load, parse
 from models.errors import UserError
@@ -69,7 +70,7 @@ def test_the_log_and_the_events_tell_the_measures(split: Path, tmp_path: Path) -
 
     trained = api.load(tmp_path / "run")  # the averaged weights
     data = load(parse(f"{split}:test"))
-    with generate.evaluating(trained.model):
+    with evaluating(trained.model):
         again = trained.model.validate(Batches(data, CPU).in_order(5))  # type: ignore[operator]
     assert again == told[-1].measures
     assert set(again) == {"accuracy"}

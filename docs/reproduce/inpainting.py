@@ -18,7 +18,11 @@ import numpy as np
 import torch
 
 import models
-from models import api, generate, masks, results
+from models import api
+from models.capabilities import masks
+from models.capabilities.ask import evaluating, in_blocks
+from models.capabilities.inpaint import picture
+from models.capabilities.pictures import write
 from models.config import parse_count
 from models.data.batches import to_float
 from models.data.load import load, parse
@@ -28,8 +32,8 @@ SHOWN = (1, 5, 10)
 
 def share_right(judge: api.Trained, images: np.ndarray, labels: np.ndarray) -> float:
     """How often the classifier names uint8 images (N, H, W, C) by their labels (N,)."""
-    with generate.evaluating(judge.model):
-        logits = generate.in_blocks(judge.model.classify, judge.device, to_float(torch.from_numpy(images)))  # type: ignore[arg-type]
+    with evaluating(judge.model):
+        logits = in_blocks(judge.model.classify, judge.device, to_float(torch.from_numpy(images)))  # type: ignore[arg-type]
     return float((logits.argmax(1).numpy() == labels).mean())
 
 
@@ -46,18 +50,17 @@ def main() -> None:
     trained, judge = models.load(chosen.run), models.load(chosen.classifier)
     data = load(parse(chosen.test, root=Path(chosen.data_root) if chosen.data_root else None))
     originals, labels = data.images[: chosen.number], data.labels[: chosen.number]  # type: ignore[index]
-    told = {"the true class": {"label": labels.tolist()}, "its own classifier": {}} if trained.condition else {"nothing": {}}
+    told = {"the true class": labels, "its own classifier": None} if trained.condition else {"nothing": None}
     lines = [["", "", "whole images", "", f"{100 * share_right(judge, originals, labels):.1f}"]]
     for kind in masks.KINDS:
         holes = masks.draw(kind, 0, range(len(originals)), originals.shape[1:3])
         for source, says in told.items():
-            found = trained.inpaint(originals, holes, iterations=SHOWN[-1], **says)  # type: ignore[arg-type]
+            found = trained.inpaint(originals, holes, iterations=SHOWN[-1], told=says)
             for n in SHOWN:
                 right = 100 * share_right(judge, found.images[n - 1], labels)
                 lines.append([kind, source, str(n), f"{found.error[n - 1].mean():.4f}", f"{right:.1f}"])
-            pictures = [found.images[n - 1, :12] for n in SHOWN]
-            place = chosen.out / f"{chosen.run.name}-{kind}-{'told' if says else 'untold'}.png"
-            results.write_inpainting(originals[:12], holes[:12], pictures, place)
+            place = chosen.out / f"{chosen.run.name}-{kind}-{'untold' if says is None else 'told'}.png"
+            write(picture(originals[:12], holes[:12], [found.images[n - 1, :12] for n in SHOWN]), place)
     text = common.markdown(["hole", "told by", "iterations", "squared error in the hole", "named right, %"], lines)
     (chosen.out / f"{chosen.run.name}.md").write_text(text)
     print(text)

@@ -19,7 +19,8 @@ import common
 import numpy as np
 
 import models
-from models import evaluation, generate
+from models import evaluation
+from models.capabilities import pictures
 from models.config import parse_count
 from models.training import checkpoint
 
@@ -76,7 +77,7 @@ def draw(runs: dict[tuple[str, str], Path], scores: dict[tuple[str, str], dict[i
     lowest = min(min(score.values()) for score in scores.values())
     for column, ((game, norm), run) in enumerate(runs.items()):
         top, middle, bottom = axes[:, column]
-        picture = generate.grid(models.load(run).sample(36), 6)
+        picture = pictures.grid(models.load(run).sample(36), 6)
         top.imshow(np.squeeze(picture), cmap="gray" if picture.shape[2] == 1 else None)
         top.set_axis_off()
         top.set_title(f"{game}\n{'batch norm' if norm == 'batch' else 'no batch norm'} in the generator", fontsize=10)

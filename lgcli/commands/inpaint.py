@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -51,7 +53,10 @@ def inpaint(
     `--label true`; else its own classifier says what is most likely, before each iteration. --out writes the completed images.
     """
     from lgcli import render
-    from models import api, conditions, masks, results
+    from models import api
+    from models.capabilities import masks, pictures
+    from models.capabilities.inpaint import picture
+    from models.capabilities.told import of_command
     from models.errors import UserError
 
     o.check_single_output(output, out)
@@ -61,18 +66,18 @@ def inpaint(
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
     if out is None:
-        results.check_grid(2 + len(shown), trained.model.spec.size, 2 + len(shown), lists=len(originals), singles=True)
+        pictures.check_grid(2 + len(shown), trained.model.spec.size, 2 + len(shown), lists=len(originals), singles=True)
     holes = masks.gather(mask, names, seed, trained.model.spec.size)
-    told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth, trusting=False)
+    told = of_command(trained.model, label, attributes, truth, trusting=False)
     path = o.picture_path(output, f"{api.name_of(run)}-inpainted", force) if out is None else o.free_path(out, force, "--out")
     with render.progress() as advance:
-        search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": lambda done, total: advance("inpainting", done, total)}
-        found = trained.inpaint(originals, holes, iterations=iterations, seed=seed, **told, **search)
+        search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": partial(advance, "inpainting")}
+        found = trained.inpaint(originals, holes, iterations=iterations, seed=seed, told=told, **search)
     if out is None:
         kept = [found.images[-1]] if found.projected else [found.images[n - 1] for n in shown]
-        results.write_inpainting(originals, holes, kept, path)
+        pictures.write(picture(originals, holes, kept), path)
     else:
-        results.write_singles([found.images[-1]], out)
+        pictures.write_singles([found.images[-1]], out)
     made = {
         "mask": mask,
         "seed": seed,
@@ -81,5 +86,40 @@ def inpaint(
         **({"shown": [*shown]} if out is None and not found.projected else {}),
         "files": [str(path)],
     }
-    labels = [] if found.condition is None else [conditions.named(trained.condition, trained.model.spec, c).name for c in found.condition]
-    render.inpainting(names, labels, found.start_error.tolist(), found.error.tolist(), made, json)
+    _show(names, [] if found.told is None else found.told.names, found.start_error.tolist(), found.error.tolist(), made, json)
+
+
+def _show(
+    names: Sequence[str],
+    labels: Sequence[str],
+    start: Sequence[float],
+    errors: Sequence[Sequence[float]],
+    made: Mapping[str, Any],
+    json: bool,
+) -> None:
+    """The errors inside the holes: of each image in the end, and the mean after each iteration.
+
+    Args:
+        labels: what each image was said to show; empty for a model without condition.
+        start: each image's error before the first iteration. errors: of each iteration, each image's.
+        made: how, and what was written: `files` are the paths.
+    """
+    from lgcli import render
+
+    means = [sum(row) / len(row) for row in errors]
+    before = sum(start) / len(start)
+    if json:
+        listed: list[dict[str, Any]] = [
+            {"image": name, "start_error": first, "errors": [row[n] for row in errors], "error": errors[-1][n]}
+            for n, (name, first) in enumerate(zip(names, start, strict=True))
+        ]
+        for item, label in zip(listed, labels):
+            item["label"] = label
+        render.result({**made, "mean_start_error": before, "mean_errors": means, "images": listed}, "", json)
+        return
+    for n, (name, error) in enumerate(zip(names, errors[-1], strict=True)):
+        print(f"{error:.5f}  {name}{f' as {labels[n]}' if labels else ''}")
+    steps = ["projection"] if made["by"] == "projection" else map(str, range(1, len(means) + 1))
+    rows = [(step, f"{mean:.5f}") for step, mean in [("start", before), *zip(steps, means, strict=True)]]
+    render.table(("iteration", "mean squared error inside the hole (black 0, white 1)"), rows)
+    print("\n".join(made["files"]))

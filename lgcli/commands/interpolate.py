@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 
@@ -46,7 +47,10 @@ def interpolate(
     A conditional model also walks from one label to another (--label 3,8), from A to B at the same time, or both ways in a --grid.
     """
     from lgcli import render
-    from models import api, conditions, results
+    from models import api
+    from models.capabilities import pictures
+    from models.capabilities.ask import size_of
+    from models.capabilities.told import of_command
     from models.errors import UserError, nearest
 
     if path not in ("lerp", "slerp"):
@@ -56,30 +60,30 @@ def interpolate(
     if grid and gif:
         raise UserError("both --grid and --gif", "--gif", "a grid is no single way: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
-    results.check_grid(number, trained.model.spec.size, number, lists=number if grid else 1)
+    pictures.check_grid(number, size_of(trained.model, "sample"), number, lists=number if grid else 1)
     target = o.picture_path(output, f"{api.name_of(run)}-interpolation", force)
     animation = target.with_suffix(".gif")
     if gif:
         o.free_path(animation, force, "-o")
+    told = of_command(trained.model, label, attributes, several=True)
     with render.progress() as advance:
-        watch: dict[str, Any] = {"progress": lambda done, total: advance("projecting", done, total)}
+        search = {"steps": steps, "restarts": restarts, "seed": seed, "progress": partial(advance, "projecting")}
         way = trained.way(
             a,
             b,
             number=number,
             grid=grid,
-            path=path,  # type: ignore[arg-type]
-            space=space,  # type: ignore[arg-type]
+            path=path,
+            space=space,
             data_root=o.root(data_root),
-            search={"steps": steps, "restarts": restarts, "seed": seed, **watch},
-            label=label or None,
-            attributes=[conditions.parse_attributes([words]) or {} for words in attributes] if attributes else None,
+            search=search,
+            told=told,
         )
     if way.shows and not (label or attributes):
         render.note(f"neither --label nor --attributes: the way shows {way.shows}")
-    written = [str(results.write_grid(way.images, target, columns=way.columns))]
+    written = [str(pictures.write(pictures.grid(way.images, way.columns), target))]
     if gif:
-        written.append(str(results.write_gif(way.images, animation)))
+        written.append(str(pictures.write_gif(way.images, animation)))
     lines = [*written, *([f"projected with a mean squared error of {', '.join(f'{e:.5f}' for e in way.errors)}"] if way.errors else [])]
     found = {"files": written, "space": way.space, "projection_errors": way.errors, **({"shows": way.shows} if way.shows else {})}
     render.result(found, "\n".join(lines), json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from lgcli import options as o
 
@@ -31,22 +31,23 @@ def project(
     --out writes the projections, and noise.safetensors.
     """
     from lgcli import render
-    from models import api, conditions, results
+    from models import api
+    from models.capabilities import pictures
+    from models.capabilities.told import of_command
 
     o.check_single_output(output, out)
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
     if out is None:
-        results.check_grid(len(originals), trained.model.spec.size, results.PAIRS, lists=2, singles=True)
-    told: dict[str, Any] = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
+        pictures.check_grid(len(originals), trained.model.spec.size, pictures.PAIRS, lists=2, singles=True)
+    told = of_command(trained.model, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-projections", force) if out is None else o.free_path(out, force, "--out")
     render.note_if_guessed(trained, told)
     with render.progress() as advance:
-        told |= {"steps": steps, "restarts": restarts, "seed": seed}
-        found = trained.project(originals, **told, progress=lambda done, total: advance("projecting", done, total))
+        found = trained.project(originals, told=told, steps=steps, restarts=restarts, seed=seed, progress=partial(advance, "projecting"))
     if out is None:
-        written = {"grid": str(results.write_pairs(originals, found.images, path))}
+        written = {"grid": str(pictures.write(pictures.pairs(originals, found.images), path))}
     else:
-        results.write_singles([found.images], out)
-        written = {"folder": str(out), "noise": str(results.write_noise(found, out / "noise.safetensors"))}
+        pictures.write_singles([found.images], out)
+        written = {"folder": str(out), "noise": str(found.write(out / "noise.safetensors"))}
     render.errors_table(names, found.error.tolist(), written, json)

@@ -24,14 +24,16 @@ def reconstruct(
     for each. Where nobody says, its own classifier does, if it has one.
     """
     from lgcli import render
-    from models import api, conditions, results
+    from models import api
+    from models.capabilities import pictures
+    from models.capabilities.told import of_command
 
     trained = api.load(run, device=device, raw=raw)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
-    results.check_grid(len(originals), trained.model.spec.size, results.PAIRS, lists=2)
-    told = conditions.told(trained.condition, trained.model.spec, label, attributes, truth)
+    pictures.check_grid(len(originals), trained.model.spec.size, pictures.PAIRS, lists=2)
+    told = of_command(trained.model, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
-    again, errors = trained.reconstruct(originals, **told)
+    again, errors = trained.reconstruct(originals, told=told)
     render.note_if_guessed(trained, told)
-    results.write_pairs(originals, again, path)
+    pictures.write(pictures.pairs(originals, again), path)
     render.errors_table(names, errors.tolist(), {"grid": str(path)}, json)

@@ -9,7 +9,7 @@ import typer
 from lgcli import options as o
 
 if TYPE_CHECKING:
-    from models.api import Trained
+    from models.capabilities.trained import Trained
 
 SAMPLES, A_CLASS, CLASSES = 64, 8, 20  # drawn where nothing is said: images, or images of each class, of so many classes at most
 
@@ -47,49 +47,47 @@ def sample(
     import numpy as np
 
     from lgcli import render
-    from models import api, conditions, results
+    from models import api
+    from models.capabilities import pictures
+    from models.capabilities import told as t
+    from models.capabilities.ask import size_of
 
     o.check_single_output(output, out)
     trained = api.load(run, device=device, raw=raw)
-    wanted = conditions.parse_attributes(attributes)
-    asked = trained.conditions_for(label or None, wanted)
-    classes = [] if wanted else list({int(shown.value): shown for shown in asked or trained.classes(CLASSES)}.values())  # each once
+    asked = t.of_command(trained.model, label, attributes)
+    drawn = asked.different if asked is not None else t.every(trained.model, CLASSES)
+    classes = [] if drawn is None or drawn.kind == "attributes" else drawn.names
     count = number or (A_CLASS if classes else SAMPLES)
-    blocks = trained.sample_blocks(
-        count,
-        seed,
-        batch=batch,
-        label=[int(shown.value) for shown in classes] or None,
-        attributes=wanted,
-        truncation=truncation,
-    )
+    blocks = trained.sample_blocks(count, seed, batch=batch, told=drawn, truncation=truncation)
     total = count * max(len(classes), 1)
     made: dict[str, Any] = {"images": total, "seed": seed}
-    made |= {"labels": [shown.name for shown in classes]} if classes else {}
+    made |= {"labels": classes} if classes else {}
     made |= {"truncation": truncation} if truncation is not None else {}
     if out is None:
-        results.check_grid(count, trained.model.spec.size, columns or (count if classes else None), max(len(classes), 1), singles=True)
+        size = size_of(trained.model, "sample")
+        pictures.check_grid(count, size, columns or (count if classes else None), max(len(classes), 1), singles=True)
     path = o.picture_path(output, f"{api.name_of(run)}-samples", force) if out is None else o.free_path(out, force, "--out")
-    if not asked:
-        _say_what_is_drawn(trained, [shown.name for shown in classes])
+    if asked is None:
+        _say_what_is_drawn(trained, classes)
     with render.progress() as advance:
-        blocks = results.counted(blocks, lambda done: advance("sampling", done, total))
+        blocks = pictures.counted(blocks, lambda done: advance("sampling", done, total))
         if out is not None:
-            made["files"] = results.write_singles(blocks, out, [shown.stem for shown in classes], count)
+            made["files"] = pictures.write_singles(blocks, out, drawn.stems if drawn is not None and classes else (), count)
         elif classes:
-            results.write_rows(np.split(np.concatenate(list(blocks)), len(classes)), path, columns or count)
+            pictures.write(pictures.rows(np.split(np.concatenate(list(blocks)), len(classes)), columns or count), path)
         else:
-            results.write_grid(np.concatenate(list(blocks)), path, columns)
+            pictures.write(pictures.grid(np.concatenate(list(blocks)), columns), path)
     render.result({"grid" if out is None else "folder": str(path), **made}, f"{path}" if out is None else f"{out}: {total} images", json)
 
 
 def _say_what_is_drawn(trained: Trained, classes: list[str]) -> None:
     """A note for a conditional model that nobody has asked for anything."""
     from lgcli import render
+    from models.capabilities.told import every
 
     if trained.condition == "attributes":
         render.note(f"no --attributes: all are 0 ({', '.join(trained.model.spec.attributes)})")
     elif classes:
-        every = len(trained.classes())
-        some = f"all {every}" if len(classes) == every else f"the first {len(classes)} of {every}"
+        number = len(every(trained.model) or ())
+        some = f"all {number}" if len(classes) == number else f"the first {len(classes)} of {number}"
         render.note(f"no --label: {some} are drawn, a row each ({', '.join(classes)})")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import torch
 
-from models import generate
+from models.capabilities.ask import ask_in_blocks, evaluating
 from models.config import Range
 from models.device import full_precision
 from models.metrics.stats.evidence import Evidence
@@ -37,18 +37,18 @@ def lacks(e: Evidence) -> str:
 def measure(e: Evidence, config: Config) -> dict[str, float]:
     """{"ppl", "median"}: mean and median of the distances that are left, >= 0, in squared units of the features."""
     assert e.features is not None
-    model, device, seed = e.trained.model, e.trained.device, e.seed
+    model, seed = e.trained.model, e.seed
     distances = []
     for start in range(0, config.pairs, _BATCH):
         rows = range(start, min(start + _BATCH, config.pairs))
         a, b = (image_noise(seed, rows, model.noise_shape, f"path {end}") for end in "ab")
         share = torch.special.ndtr(image_noise(seed, rows, (1,), "path share"))  # uniform in (0, 1), from the row's own stream
         share = share.view(-1, *[1] * (a.ndim - 1))
-        condition = e.trained.asked(rows)
+        told = e.trained.in_turn(rows)
         ends = []
-        with generate.evaluating(model), full_precision():  # a square of epsilon divides what rounding has moved
+        with evaluating(model), full_precision():  # a square of epsilon divides what rounding has moved
             for t in (share, share + config.epsilon):
-                images = generate.samples_of(model, great_circle(a, b, t), condition, device)
+                images = ask_in_blocks(model, "sample", great_circle(a, b, t), told)
                 ends.append(e.features.look(images).double())
         distances.append((ends[1] - ends[0]).square().sum(1) / config.epsilon**2)
     ordered = torch.cat(distances).sort().values

@@ -56,7 +56,7 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     for start in range(0, len(chosen), _BATCH):
         items = chosen[start : start + _BATCH]
         part = e.held_out.rows("image", items)
-        again, error = e.trained.reconstruct(part, **e.trained.told_by(e.held_out, items))
+        again, error = e.trained.reconstruct(part, told=e.trained.truth(e.held_out, items))
         errors.append(error)
         if linear is not None:
             others.append(linear.errors(part))
@@ -76,7 +76,7 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
 
 def _linear(e: Evidence, item: np.ndarray) -> components.Components | None:
     """As many principal components of training images as the code of an item has numbers, or None where they are no match for it."""
-    code = e.trained.encode(e.held_out.rows("image", item), **e.trained.told_by(e.held_out, item))[0]
+    code = e.trained.encode(e.held_out.rows("image", item), told=e.trained.truth(e.held_out, item))[0]
     channels, height, width = e.training.fields["image"].shape
     chosen = some(components.most((height, width, channels)), len(e.training), e.seed, "principal components")
     if code.ndim != 1 or len(code) >= min(len(chosen), channels * height * width):

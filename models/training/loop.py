@@ -25,8 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import generate
 from models.base import Batch, Clock, Encodes, LatentModel, Samples, Stage, Validates
+from models.capabilities import pictures
+from models.capabilities.ask import evaluating
+from models.capabilities.reconstruct import reconstructions
+from models.capabilities.sample import draw
+from models.capabilities.told import Told, condition_of
 from models.config import RunConfig, to_json
 from models.data.batches import Batches
 from models.data.images import save_png
@@ -292,22 +296,22 @@ class _Trainer:
         if not self.job.ranks.writes:
             return
         folder = self.job.run / "samples"
-        alarm, again, pictures = None, None, {}
-        kind, first = generate.condition_of(self.model), self.job.batches.at(np.arange(min(SAMPLES, len(self.job.batches))))
-        told = getattr(first, kind) if kind else None  # what the first images show
+        alarm, reconstructed, drawn = None, None, {}
+        kind, first = condition_of(self.model), self.job.batches.at(np.arange(min(SAMPLES, len(self.job.batches))))
+        told = Told(kind, self.model.spec, getattr(first, kind).cpu()) if kind else None  # what the first images show
         with self.averages.applied():
             if isinstance(self.model, Encodes):
                 shown = self._first_images(RECONSTRUCTIONS, stage.size)
-                again, _ = generate.reconstruct(self.model, shown, None if told is None else told[: len(shown)])
-                pictures["reconstruction"] = generate.pairs(shown, again, 8)
+                reconstructed, _ = reconstructions(self.model, shown, None if told is None else told[: len(shown)])
+                drawn["reconstruction"] = pictures.pairs(shown, reconstructed, 8)
             if isinstance(self.model, Samples) and stage.samples:
                 examples = told if kind == "attributes" else None
-                made = np.concatenate(list(generate.sample(self.model, SAMPLES, self.config.seed, examples=examples)))
-                pictures["sample"] = generate.grid(made, 8)
-                alarm = self.alarm.look(made, progress, again) if len(stage.players) > 1 else None  # one player alone plays no game
+                made = np.concatenate(list(draw(self.model, SAMPLES, self.config.seed, examples=examples)))
+                drawn["sample"] = pictures.grid(made, 8)
+                alarm = self.alarm.look(made, progress, reconstructed) if len(stage.players) > 1 else None  # one player alone plays no game
         if alarm:
             yield events.Warned(self.images, *alarm)
-        for kind, picture in pictures.items():
+        for kind, picture in drawn.items():
             path = folder / f"{kind}-{self.images:09d}.png"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -327,7 +331,7 @@ class _Trainer:
         held_out = self.job.held_out
         if held_out is None or not isinstance(self.model, Validates) or not self.job.ranks.writes:
             return
-        with self.averages.applied(), generate.evaluating(self.model), _autocast(self.job.device, self.config.precision):
+        with self.averages.applied(), evaluating(self.model), _autocast(self.job.device, self.config.precision):
             measures = {name: float(value) for name, value in self.model.validate(held_out.in_order(VALIDATED, size=stage.size)).items()}
         if self.journal:
             self.journal.write({"images": self.images, "stage": stage.name, "held out": len(held_out), "measures": measures})

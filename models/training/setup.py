@@ -15,8 +15,8 @@ from warnings import catch_warnings, filterwarnings
 
 import torch
 
-from models import generate
 from models.base import DataSpec, LatentModel, Stage, Validates
+from models.capabilities.ask import require_of_part
 from models.config import Preset, RunConfig, check
 from models.data.batches import Batches, spec_of
 from models.data.clauses import in_shape
@@ -164,7 +164,7 @@ def _build_parts(cls: type[LatentModel], spec: DataSpec, parts: Mapping[str, Par
             raise UserError(f"the images of {name} are {header.spec.shape}, these are {shown.shape}", where, "give data that fit the part")
         found[name] = build_part(header)
         for capability in cls.takes[name].needs:
-            generate.require_of_part(found[name], capability, where, header.model)
+            require_of_part(found[name], capability, where, header.model)
     return found
 
 
@@ -292,7 +292,7 @@ def take(cls: type[LatentModel], name: str, run: Path, options: Mapping[str, Any
     with torch.device("meta"):
         bare = build_part(header_of_part)
     for capability in asked.needs:
-        generate.require_of_part(bare, capability, flag, header.model)
+        require_of_part(bare, capability, flag, header.model)
     if decided := sorted(set(options) & set(asked.decides)):
         raise UserError(f"{', '.join(decided)}: the part decides it", flag, "leave these options out")
     tensors = checkpoint.read_tensors(path)

@@ -18,8 +18,11 @@ import pytest
 import support
 import torch
 
-from models import generate
 from models.base import Classifies, DataSpec, Encodes, Field, LatentModel, Samples, Validates
+from models.capabilities.ask import Capability, ask, evaluating
+from models.capabilities.reconstruct import reconstructions
+from models.capabilities.sample import draw
+from models.capabilities.told import Told, condition_of, in_turn
 from models.config import RunConfig, check, fields_of, to_json
 from models.data.batches import Batches, spec_of, to_float
 from models.device import compile_networks
@@ -206,19 +209,21 @@ def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> N
 
 def assert_capable(model: LatentModel, batches: Batches) -> None:
     """Shape, range and dtype of all that the model can do; the same again; and the same whatever else is in the batch."""
-    images, shown = batches.data.images[:5], shown_by(model, batches, range(5))
+    images, told = batches.data.images[:5], shown_by(model, batches, range(5))
+    shown = None if told is None else told.values
     real = to_float(torch.from_numpy(images))
-    with generate.evaluating(model):
+    with evaluating(model):
         if isinstance(model, Encodes):
-            code = generate.ask(model, "encode", real, shown)
+            code = ask(model, "encode", real, shown)
             assert_answers(model, "encode", real, shown)
             assert_images(assert_answers(model, "decode", code, shown), real.shape)
         if isinstance(model, Samples):
             noise = torch.randn(5, *model.noise_shape, generator=torch.Generator().manual_seed(0))
-            condition = generate.asked(model, range(5))
+            turn = in_turn(model, range(5))
+            condition = None if turn is None else turn.values
             made = assert_answers(model, "sample", noise, condition)
             assert_images(made, real.shape)
-            assert not torch.equal(made, generate.ask(model, "sample", -noise, condition)), "the noise changes nothing"
+            assert not torch.equal(made, ask(model, "sample", -noise, condition)), "the noise changes nothing"
         if isinstance(model, Classifies):
             spec = model.spec
             answers = {"label": len(spec.classes), "attributes": len(spec.attributes), "identity": spec.identities}[model.target]
@@ -232,36 +237,36 @@ def assert_capable(model: LatentModel, batches: Batches) -> None:
     if isinstance(model, Validates):
         assert_validates(model)
     if isinstance(model, Samples):
-        many = np.concatenate(list(generate.sample(model, 20, seed=3)))
+        many = np.concatenate(list(draw(model, 20, seed=3)))
         assert many.dtype == np.uint8
-        assert np.array_equal(many[17:20], np.concatenate(list(generate.sample(model, 3, seed=3, first=17))))
-        assert np.array_equal(many, np.concatenate(list(generate.sample(model, 20, seed=3, batch=16))))
+        assert np.array_equal(many[17:20], np.concatenate(list(draw(model, 3, seed=3, first=17))))
+        assert np.array_equal(many, np.concatenate(list(draw(model, 20, seed=3, batch=16))))
     if isinstance(model, Encodes):
-        again, error = generate.reconstruct(model, images, shown)
+        again, error = reconstructions(model, images, told)
         assert again.shape == images.shape
         assert error.shape == (len(images),)
-        assert np.array_equal(again[2:3], generate.reconstruct(model, images[2:3], None if shown is None else shown[2:3])[0])
+        assert np.array_equal(again[2:3], reconstructions(model, images[2:3], None if told is None else told[2:3])[0])
 
 
-def shown_by(model: LatentModel, batches: Batches, items: Iterable[int]) -> torch.Tensor | None:
+def shown_by(model: LatentModel, batches: Batches, items: Iterable[int]) -> Told | None:
     """What the data say that these items show, for a model that has to be told."""
-    kind = generate.condition_of(model)
-    return getattr(batches.at(list(items)), kind) if kind else None
+    kind = condition_of(model)
+    return Told(kind, model.spec, getattr(batches.at(list(items)), kind)) if kind else None
 
 
-def assert_answers(model: LatentModel, capability: generate.Capability, given: torch.Tensor, told: torch.Tensor | None) -> torch.Tensor:
+def assert_answers(model: LatentModel, capability: Capability, given: torch.Tensor, told: torch.Tensor | None) -> torch.Tensor:
     """What one method makes of what it is given: the same again and in any company; told otherwise, another; told softly, the same."""
-    made = generate.ask(model, capability, given, told)
-    assert torch.equal(made, generate.ask(model, capability, given, told))
-    assert torch.allclose(made[1:2], generate.ask(model, capability, given[1:2], None if told is None else told[1:2]), atol=1e-4)
-    if told is None or generate.condition_of(model) not in signature(getattr(model, capability)).parameters:
+    made = ask(model, capability, given, told)
+    assert torch.equal(made, ask(model, capability, given, told))
+    assert torch.allclose(made[1:2], ask(model, capability, given[1:2], None if told is None else told[1:2]), atol=1e-4)
+    if told is None or condition_of(model) not in signature(getattr(model, capability)).parameters:
         return made
     other = 1 - told if told.is_floating_point() else (told + 1) % 3
-    assert not torch.equal(made, generate.ask(model, capability, given, other)), "the condition changes nothing"
-    count = {"label": len(model.spec.classes), "identity": model.spec.identities}.get(str(generate.condition_of(model)))
+    assert not torch.equal(made, ask(model, capability, given, other)), "the condition changes nothing"
+    count = {"label": len(model.spec.classes), "identity": model.spec.identities}.get(str(condition_of(model)))
     shares = told if count is None else torch.nn.functional.one_hot(told, count).float()
-    assert torch.allclose(made, generate.ask(model, capability, given, shares), atol=1e-4)
-    between = generate.ask(model, capability, given, torch.lerp(shares, shares.flip(0), 0.5))
+    assert torch.allclose(made, ask(model, capability, given, shares), atol=1e-4)
+    between = ask(model, capability, given, torch.lerp(shares, shares.flip(0), 0.5))
     assert (between.shape, between.dtype) == (made.shape, made.dtype)
     return made
 
@@ -272,7 +277,7 @@ def assert_validates(model: LatentModel) -> None:
     height, width = model.spec.size
     held_out = Batches(support.image_data(11, height, width, model.spec.channels, seed=1), CPU)
     before = torch.get_rng_state()
-    with generate.evaluating(model):
+    with evaluating(model):
         found, again = (model.validate(held_out.in_order(batch)) for batch in (11, 4))
     assert torch.equal(before, torch.get_rng_state()), "validating draws from the generator"
     assert found
@@ -322,12 +327,12 @@ def distance(model: LatentModel, batches: Batches) -> float:
     """
     images = batches.data.images
     if isinstance(model, Encodes):
-        return float(generate.reconstruct(model, images, shown_by(model, batches, range(len(images))))[1].mean())
+        return float(reconstructions(model, images, shown_by(model, batches, range(len(images))))[1].mean())
     if isinstance(model, Classifies):
         [batch] = batches.in_order(len(batches))
-        with generate.evaluating(model):
+        with evaluating(model):
             return float(torch.nn.functional.cross_entropy(model.classify(batch.image), getattr(batch, model.target)))
-    made = np.concatenate(list(generate.sample(model, 16, seed=0))).astype(float) / 255
+    made = np.concatenate(list(draw(model, 16, seed=0))).astype(float) / 255
     return float(((made[:, None] - images[None].astype(float) / 255) ** 2).mean((2, 3, 4)).min(1).mean())
 
 

@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Classifies, LatentModel
+from models.capabilities.ask import require
 from models.data.batches import to_float
 from models.data.images import WHITE, BadImage, Colour, fit, to_channels
 from models.data.items import Items
 from models.device import full_precision
 from models.errors import UserError
-from models.generate import require
 
 
 class ClassifierFeatures:

@@ -1,4 +1,4 @@
-"""Results as files: grids, single images, strips, animations. A file appears complete under its name or not at all."""
+"""Images laid out in grids, and as files: grids, single images, animations. A file appears complete under its name or not at all."""
 
 from __future__ import annotations
 
@@ -7,16 +7,61 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from safetensors.torch import save as to_bytes
 
-from models import generate
 from models.data.images import MAX_PIXELS, atomic_file, save_png
 from models.errors import UserError
 
+GAP = 2  # pixels between the images of a grid, and around them
 PAIRS = 8  # columns of a picture of pairs
 _SINGLE = re.compile(r"(\d+(-[^/]+)?-)?\d{6}\.png")  # the names that `write_singles` gives
+
+
+# --- layouts --------------------------------------------------------------------------------------------------------------------------
+
+
+def grid(images: np.ndarray | Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
+    """Lay uint8 images (N, H, W, C) out in rows of `columns`, or of all where they are fewer; about square where nobody says.
+
+    One picture, uint8 (height, width, C).
+    """
+    images = np.asarray(images)
+    count, height, width, channels = images.shape
+    columns = min(columns or columns_for(count), count)
+    picture = np.full((*grid_size(count, columns, (height, width)), channels), 255, dtype=np.uint8)
+    for n, image in enumerate(images):
+        top, left = GAP + (n // columns) * (height + GAP), GAP + (n % columns) * (width + GAP)
+        picture[top : top + height, left : left + width] = image
+    return picture
+
+
+def grid_size(count: int, columns: int, size: tuple[int, int], lists: int = 1) -> tuple[int, int]:
+    """Height and width of the grid of `lists` lists of `count` images of `size` (height, width), each list beginning a row of its own."""
+    columns = min(columns, count)
+    rows = lists * -(-count // columns)
+    return rows * (size[0] + GAP) + GAP, columns * (size[1] + GAP) + GAP
+
+
+def columns_for(count: int) -> int:
+    """As many columns as make the grid about square."""
+    return max(1, int(np.ceil(np.sqrt(count))))
+
+
+def pairs(above: np.ndarray, below: np.ndarray, columns: int = PAIRS) -> np.ndarray:
+    """A grid in which every row of `above` (N, H, W, C) has the matching row of `below` under it."""
+    columns = min(columns, len(above))
+    rows = [part[start : start + columns] for start in range(0, len(above), columns) for part in (above, below)]
+    blank = np.full_like(above[:1], 255)
+    padded = [np.concatenate([row, np.repeat(blank, columns - len(row), 0)]) if len(row) < columns else row for row in rows]
+    return grid(np.concatenate(padded), columns)
+
+
+def rows(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """A grid in which every list of images (N, H, W, C) begins a row of its own."""
+    columns = min(columns, max(map(len, images)))
+    blank = np.full_like(images[0][:1], 255)
+    filled = [np.concatenate([part, np.repeat(blank, -len(part) % columns, 0)]) for part in images]
+    return grid(np.concatenate(filled), columns)
 
 
 def check_grid(count: int, size: tuple[int, int], columns: int | None = None, lists: int = 1, singles: bool = False) -> None:
@@ -28,35 +73,18 @@ def check_grid(count: int, size: tuple[int, int], columns: int | None = None, li
         lists: how many lists of so many images there are, each beginning a row of its own.
         singles: whether there are single images to be had instead (--out).
     """
-    height, width = generate.grid_size(count, columns or generate.columns_for(count), size, lists)
+    height, width = grid_size(count, columns or columns_for(count), size, lists)
     if height * width > MAX_PIXELS:
         what = f"a grid of {count * lists:,} images would have {width:,} x {height:,} pixels, more than the limit of {MAX_PIXELS:,}"
         raise UserError(what, "-n", f"ask for fewer images{', or for single ones with --out DIR' if singles else ''}")
 
 
-def write_grid(images: np.ndarray, path: Path, columns: int | None = None) -> Path:
-    """Images (N, H, W, C) as one picture, about square unless `columns` says otherwise."""
-    save_png(generate.grid(images, columns or generate.columns_for(len(images))), path)
-    return path
+# --- files ----------------------------------------------------------------------------------------------------------------------------
 
 
-def write_pairs(above: np.ndarray, below: np.ndarray, path: Path) -> Path:
-    """Two lists of images as one picture, each row of the first above the matching row of the second."""
-    save_png(generate.pairs(above, below, min(PAIRS, len(above))), path)
-    return path
-
-
-def write_rows(images: Sequence[np.ndarray], path: Path, columns: int) -> Path:
-    """Lists of images as one picture, each list beginning a row of its own."""
-    save_png(generate.rows(images, columns), path)
-    return path
-
-
-def write_inpainting(originals: np.ndarray, holes: np.ndarray, completed: Sequence[np.ndarray], path: Path) -> Path:
-    """A row for each image: the original, the same with its hole (N, H, W) in middle grey, and each of the completed (N, H, W, C)."""
-    masked = np.where(holes[..., None], np.uint8(128), originals)
-    columns = [originals, masked, *completed]
-    save_png(generate.grid(np.stack(columns, 1).reshape(-1, *originals.shape[1:]), len(columns)), path)
+def write(picture: np.ndarray, path: Path) -> Path:
+    """One picture, uint8 (height, width, C), as a PNG."""
+    save_png(picture, path)
     return path
 
 
@@ -104,16 +132,6 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:  # a file lies there, or on the way there
         raise UserError(f"cannot make the folder ({error.strerror})", folder, "choose another one") from error
     return folder
-
-
-def write_noise(found: generate.Projection, path: Path) -> Path:
-    """A projection as safetensors: `noise` (N, ...), `error` (N,), and what it was asked to show, if anything, as `condition` (N, ...)."""
-    tensors = {"noise": found.noise, "error": torch.from_numpy(found.error)}
-    if found.condition is not None:
-        tensors["condition"] = found.condition
-    with atomic_file(path) as file:
-        file.write(to_bytes({name: value.contiguous() for name, value in tensors.items()}, {"kind": "lgm projection"}))
-    return path
 
 
 def write_gif(images: np.ndarray, path: Path, seconds: float = 0.08) -> Path:

@@ -1,0 +1,124 @@
+"""How a trained model is asked: in eval mode, in blocks of one size, with what it has to be told.
+
+Images are made in blocks of `BLOCK` items, the last one filled up, whatever number is asked for: matrix products of another shape round
+differently, so only a fixed shape makes image i depend on its noise alone, to the last bit. (A projection searches a block at once.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.base import Classifies, LatentModel
+from models.capabilities.told import Told, arguments, condition_of
+from models.data.batches import to_uint8
+from models.errors import UserError
+
+BLOCK = 16
+Capability = Literal["sample", "encode", "decode"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block, without gradients; every module's own mode is restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def in_blocks(function: Callable[..., Tensor], device: torch.device, *inputs: Tensor) -> Tensor:
+    """Apply `function` to blocks of exactly `BLOCK` rows of the inputs on `device`; the result lies on the CPU."""
+    made = []
+    for parts in zip(*(rows.split(BLOCK) for rows in inputs), strict=True):
+        count = len(parts[0])
+        full = [torch.cat([part, part[-1:].expand(BLOCK - count, *part.shape[1:])]) if count < BLOCK else part for part in parts]
+        made.append(function(*(part.to(device) for part in full))[:count].float().cpu())
+    return torch.cat(made)
+
+
+def ask(model: LatentModel, capability: Capability, given: Tensor, shown: Tensor | None = None) -> Tensor:
+    """`model.sample`, `encode` or `decode`: what it is given (B, ...), and what is shown (B, ...) where it has to be told."""
+    kind = condition_of(model) if shown is not None else None
+    told = {kind: shown} if kind and kind in arguments(model, capability) else {}
+    made: Tensor = getattr(model, capability)(given, **told)
+    return made
+
+
+def ask_in_blocks(model: LatentModel, capability: Capability, given: Tensor, told: Told | None = None) -> Tensor:
+    """`ask` in blocks: (N, ...) and what is shown, a row for each, if anything -> (N, ...), on the CPU."""
+    rows = [given] if told is None else [given, told.values]
+    return in_blocks(lambda *parts: ask(model, capability, *parts), device_of(model), *rows)
+
+
+def images_from(model: LatentModel, points: Tensor, space: Literal["code", "noise"], told: Told | None = None) -> np.ndarray:
+    """Codes or noise (N, ...), and what is asked for, if anything -> uint8 (N, H, W, C)."""
+    with evaluating(model):
+        return to_uint8(ask_in_blocks(model, "sample" if space == "noise" else "decode", points, told)).numpy()
+
+
+def size_of(model: LatentModel, capability: Capability) -> tuple[int, int]:
+    """(height, width) of the images that a method of the model makes."""
+    _, height, width = model.gives(capability).shape
+    return height, width
+
+
+# --- what a model can be asked --------------------------------------------------------------------------------------------------------
+
+
+def require(model: LatentModel, capability: type, verb: str) -> None:
+    """Raise UserError where the model lacks a capability."""
+    if not isinstance(model, capability):
+        raise UserError(
+            f"this model cannot {verb}",
+            type(model).__module__.rpartition(".")[2],
+            f"`lgm models` lists the models; take one that can {verb}",
+        )
+
+
+def require_of_part(part: LatentModel, capability: type, where: str, name: str) -> None:
+    """Raise UserError where a model that is to be a part lacks a capability, or can be asked only with a condition."""
+    if not isinstance(part, capability):
+        verbs = " and ".join(sorted(key for key in vars(capability) if not key.startswith("_") and callable(getattr(capability, key))))
+        raise UserError(f"a {name} cannot {verbs}", where, "give the run of a model that can (`lgm models`)")
+    if condition_of(part) is not None:
+        raise UserError(f"a {name} has to be told what images show", where, "give the run of a model without condition")
+
+
+def require_alike(model: LatentModel, capability: Capability, verb: str) -> None:
+    """Raise UserError where what the model makes cannot be compared with its own images, because it is of another kind or shape."""
+    made, own = model.gives(capability), model.spec.fields["image"]
+    if (made.kind, made.shape) != (own.kind, own.shape):
+        what = f"this model makes {made.kind} {made.shape} from {own.kind} {own.shape}, so it cannot {verb}"
+        raise UserError(what, type(model).__module__.rpartition(".")[2], "take a model that makes images like its own")
+
+
+def classifies(model: LatentModel) -> TypeGuard[Classifies]:
+    """Whether the model has a classifier of its own for what it has to be told."""
+    kind = condition_of(model)
+    return kind is not None and isinstance(model, Classifies) and model.target == kind
+
+
+def classified(model: LatentModel, images: Tensor) -> Told | None:
+    """What images (N, C, H, W) in [-1, 1] most likely show in the eyes of the model's own classifier.
+
+    None for a model that has no classifier of what it has to be told. Call it in eval mode.
+    """
+    kind, spec, device = condition_of(model), model.spec, device_of(model)
+    if not classifies(model) or kind is None:
+        return None
+    logits = in_blocks(model.classify, device, images)
+    return Told(kind, spec, (logits > 0).float() if kind == "attributes" else logits.argmax(1))

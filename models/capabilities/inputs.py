@@ -1,0 +1,111 @@
+"""What a trained model is shown: image files, items of data sets, seeds and arrays, in the model's shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from models.capabilities import told
+from models.capabilities.told import Words
+from models.data import images as pictures
+from models.data.clauses import in_shape
+from models.data.dataset import DataRequest
+from models.data.images import BadImage
+from models.data.items import Items
+from models.data.load import load, parse, parse_item
+from models.errors import UserError, printable
+from models.randomness import check_seed
+
+if TYPE_CHECKING:
+    from models.capabilities.trained import Trained
+
+
+class Gathered(NamedTuple):
+    """Images (N, H, W, C) uint8, their names, and what they show as the data say; None where these do not say."""
+
+    names: list[str]
+    images: np.ndarray
+    truth: Words | None
+
+
+def gather(trained: Trained, sources: Sequence[str], limit: int, data_root: str | None = None) -> Gathered:
+    """Files and items, or the first `limit` images of the one data set or folder that is named."""
+    if len(sources) == 1 and not Path(sources[0]).is_file() and not _is_item(sources[0]):
+        found = data(trained, sources[0], data_root)
+        shown = min(limit, len(found))
+        names = list(found.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)]
+        return Gathered(names, found.rows("image", np.arange(shown)), told.truth(trained.model, found, range(shown)))
+    images, truths = zip(*read(trained, sources, data_root), strict=True)
+    return Gathered(list(sources), np.stack(images), None if None in truths else list(truths))
+
+
+def data(trained: Trained, text: str, data_root: str | None = None) -> Items:
+    """A data set as the model takes it."""
+    return load(_in_shape(trained, parse(text, **_as_trained(trained, data_root))))
+
+
+def read(trained: Trained, sources: Iterable[str | Path], data_root: str | None = None) -> Iterator[tuple[np.ndarray, Any | None]]:
+    """Each image (H, W, C) uint8, with what it shows where it is an item of data that say so."""
+    loaded: dict[DataRequest, Items] = {}
+    for source in map(str, sources):
+        if not _is_item(source):
+            yield _file(trained, source), None
+            continue
+        request, index = parse_item(source, **_as_trained(trained, data_root))
+        request = _in_shape(trained, request)
+        found = loaded[request] = loaded[request] if request in loaded else load(request)
+        if index >= len(found):
+            raise UserError(f"item {index} of {len(found)}", source, f"give a number from 0 to {len(found) - 1}")
+        truth: Any = told.truth(trained.model, found, [index])
+        yield found.rows("image", np.array([index]))[0], None if truth is None else truth[0]
+
+
+def end(trained: Trained, what: str | np.ndarray, data_root: str | None = None) -> tuple[int | np.ndarray, Any | None]:
+    """A seed, or an image (H, W, C) uint8 of the model's shape with what the data say that it shows, where they do."""
+    if isinstance(what, np.ndarray):
+        return np.asarray(checked(trained, what[None])[0]), None
+    text = what.removeprefix("seed:")
+    if text.isascii() and text.isdigit() and not Path(what).exists():
+        return check_seed(int(text)), None
+    [found] = read(trained, [what], data_root)
+    return found
+
+
+def checked(trained: Trained, images: np.ndarray) -> np.ndarray:
+    """`images` themselves. Raises UserError unless they are uint8 (N, H, W, C) of the model's shape, at least one."""
+    spec = trained.model.spec
+    wanted = (*spec.size, spec.channels)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted or not len(images):
+        what = f"images are {images.dtype} {images.shape}"
+        raise UserError(what, "images", f"give uint8 of shape (N, {', '.join(map(str, wanted))})")
+    return images
+
+
+def _is_item(source: str) -> bool:
+    return bool(re.fullmatch(r".+:\d+", source)) and not Path(source).exists()
+
+
+def _file(trained: Trained, source: str) -> np.ndarray:
+    spec, config = trained.model.spec, trained.header.config
+    try:
+        decoded = pictures.decode(source, background=config.background)
+        fitted = pictures.fit(decoded, spec.size, config.fit, background=config.background)
+        return pictures.to_channels(fitted, spec.channels)
+    except (BadImage, OSError) as error:
+        raise UserError(f"no readable image ({printable(error)})", source, "give an image file, or SET:NUMBER") from error
+
+
+def _as_trained(trained: Trained, data_root: str | None) -> dict[str, Any]:
+    """How the run's own images came; named sets lie as asked, or where the run found them."""
+    config = trained.header.config
+    root = data_root or config.data_root
+    fitting = {"fit": config.fit, "channels": config.channels, "background": config.background}
+    return {"root": Path(root) if root else None, **fitting}
+
+
+def _in_shape(trained: Trained, request: DataRequest) -> DataRequest:
+    return in_shape(request, trained.model.spec.size, trained.model.spec.channels)
