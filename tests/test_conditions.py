@@ -23,7 +23,7 @@ from models.errors import UserError
 from models.generate import truncated
 from models.metrics.features.classifier import ClassifierFeatures
 from models.randomness import image_noise
-from models.training import setup
+from models.training import sources
 
 Paint = Callable[..., api.Trained]
 
@@ -502,7 +502,7 @@ def test_a_runs_grids_are_told_what_the_first_images_show(condition: str, tmp_pa
         asked["reconstruct"] = told
         return again(model, images, told)
 
-    monkeypatch.setattr(setup, "load", lambda request: data)
+    monkeypatch.setattr(sources, "load", lambda request: data)
     monkeypatch.setattr(generate, "sample", sample)
     monkeypatch.setattr(generate, "reconstruct", reconstruct)
     api.train("cvae", data="mnist", out=tmp_path / "run", **tiny("cvae", {"condition": condition}, images=8))

@@ -21,7 +21,7 @@ from models.base import Clock
 from models.data.batches import Batches, to_float
 from models.data.load import load, parse
 from models.errors import UserError
-from models.training import checkpoint, events, loop, setup
+from models.training import checkpoint, events, loop
 
 BORDER, TOTAL = 32, 96  # the toy's stages: 8 steps of 4 images, 8 steps of 8
 CPU = torch.device("cpu")
@@ -215,7 +215,7 @@ def test_a_resumed_run_keeps_its_sources(straight: Path, places: dict[str, Path]
 
 
 def test_a_plan_shows_every_source(places: dict[str, Path]) -> None:
-    planned = setup.plan("meeting", **settings(places))
+    planned = api.plan("meeting", **settings(places))
     assert (len(planned.data), {name: len(other) for name, other in planned.others.items()}) == (20, {"there": 13, "again": 20})
     assert planned.others["again"] is planned.data  # what is asked for twice is read once
     shown = api.describe_plan("meeting", **settings(places))

@@ -17,7 +17,7 @@ import toy
 
 from models import api, registry
 from models.errors import UserError
-from models.training import checkpoint, events, loop, setup
+from models.training import checkpoint, events, sources, stages
 
 MODELS = ["vae", "aegan"]
 OTHERS = sorted(set(registry.MODELS.entries()) - set(MODELS))
@@ -324,7 +324,7 @@ def test_B11_a_named_set_is_never_another_one(
     path, was, now = support.newest(run), was or str(pictures), now or str(pictures)
     header, tensors = checkpoint.read_header(path), checkpoint.read_tensors(path)
     checkpoint.write(path, dataclasses.replace(header, config=dataclasses.replace(header.config, data=was)), tensors)
-    monkeypatch.setattr(setup, "load", lambda request: pytest.fail("the data were read"))
+    monkeypatch.setattr(sources, "load", lambda request: pytest.fail("the data were read"))
     with pytest.raises(UserError, match="these are other data than the run's") as error:
         list(api.resume(run, data=now, accept_data=accept))
     assert was in str(error.value)
@@ -519,4 +519,4 @@ def test_B17_config_json_is_not_what_was_written(how: str, straight: Straight, t
 def test_resumed_header_keeps_the_borders(straight: Straight) -> None:
     header = checkpoint.read_header(support.newest(straight("aegan")))
     assert header.borders == (support.BORDER, support.TOTAL)
-    assert loop.borders(header.config, (), header) == header.borders
+    assert stages.borders(header.config, (), header) == header.borders
