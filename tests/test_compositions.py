@@ -18,7 +18,7 @@ from models.data.clauses import labelled_by
 from models.data.dataset import ImageData
 from models.data.images import resized
 from models.data.items import Chosen, Field, Items, Joined
-from models.data.load import describe, load, parse, settled
+from models.data.load import describe, load, named_sets, parse, settled
 from models.errors import UserError
 from models.training import places, sources
 from models.training.build import build
@@ -406,6 +406,12 @@ def test_a_damaged_target_is_left_out_with_its_image(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "b" / "2.jpg")
     with pytest.raises(UserError, match="two targets are called 2"):
         load(parse(f"{tmp_path}/a[target={tmp_path}/b]", skip_bad=True))
+
+
+def test_named_sets_are_told_from_folders_that_are_gone() -> None:
+    assert named_sets("/gone/a[first=2]+/gone/b+glyphs:test[first=3]+/gone/c") == ("", "glyphs:test[first=3]", "")
+    assert named_sets("glyphs+glyphs") == ("glyphs", "glyphs")
+    assert named_sets("/gone/c++/imgs") == ("",)
 
 
 @pytest.mark.parametrize("folder", ["c++/imgs", "[2024] x/imgs", "q[1]", "a+b"])

@@ -314,6 +314,22 @@ def test_B11_data_that_have_moved_are_the_same(pictures: Path, straight: Straigh
     support.assert_same_run(straight("vae"), run)
 
 
+@pytest.mark.parametrize("text", ["glyphs[first=8]+{0}/a", "{0}/a[first=8]+glyphs[first=8]+{0}/b", "{0}/a+{0}/b", "{0}/a[first=8]"])
+def test_B11_folders_among_joined_sets_may_have_moved(text: str, tmp_path: Path) -> None:
+    before, after, run = tmp_path / "before", tmp_path / "after", tmp_path / "run"
+    for number, name in enumerate(("a", "b")):
+        support.write_pictures(before / name, seed=number)
+    support.call(support.train, "vae", text.format(before), str(run), support.tiny("vae", images=48, size=(16, 16)))
+    before.rename(after)
+    assert not warnings(resumed(run, data=text.format(after), images=64))
+    assert checkpoint.read_header(support.newest(run)).config.data == text.format(after)
+    if "glyphs" in text:
+        for other in ("glyphs[first=9]", "glyphs:test[first=8]", "street[first=8]"):
+            with pytest.raises(UserError, match="these are other data than the run's") as error:
+                list(api.resume(run, data=text.replace("glyphs[first=8]", other).format(after), accept_data=True))
+            assert "--accept-data" not in error.value.fix
+
+
 @pytest.mark.parametrize("accept", [False, True])
 @pytest.mark.parametrize(("was", "now"), [(None, "glyphs"), ("glyphs", None), ("glyphs", "street"), ("glyphs", "glyphs:test")])
 def test_B11_a_named_set_is_never_another_one(
