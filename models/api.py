@@ -23,15 +23,16 @@ from typing import Any
 import torch
 
 from models.capabilities.trained import Trained
-from models.data.batches import spec_of
-from models.data.load import describe
-from models.device import pick, settle
-from models.errors import UserError, printable
-from models.registry import model_class
-from models.training import checkpoint, events, loop, setup
+from models.device import pick
+from models.errors import UserError
+from models.training import checkpoint, events
+from models.training.build import build
 from models.training.checkpoint import Header
-from models.training.distributed import process_group
-from models.training.setup import plan as plan
+from models.training.describe import describe_plan as describe_plan
+from models.training.describe import describe_run as describe_run
+from models.training.plan import Plan, ask, complete
+from models.training.resume import go_on
+from models.training.start import begin
 
 META = torch.device("meta")
 
@@ -54,7 +55,7 @@ def train(
         data: a data set's name, `name:test`, or a folder of images; or these by the names of the model's sources.
         out: the run's folder; by default a new one, `runs/<model>-<data>`.
         on_event: called with every event of `models.training.events`.
-        settings: as for `models.training.setup.plan`.
+        settings: as for `plan`.
 
     Raises UserError, RunFailed, Interrupted (see `models.errors`).
     """
@@ -74,26 +75,7 @@ def stream(
     **settings: Any,
 ) -> Iterator[events.Event]:
     """`train` as an iterator of events; nothing happens until it is iterated over."""
-    device = pick(settings.get("device"))
-    settle(device)
-    with process_group(device) as ranks:
-        named = setup.leading_data(model, data, settings)
-        run = Path(ranks.from_first(str(out or setup.new_run(model, named))))
-        if checkpoint.numbered(run / checkpoint.FOLDER):
-            raise UserError("a run lies there already", run, f"go on with it: lgm train --resume {run}; or choose another --out")
-        with ranks.first_alone():
-            if ranks.writes:
-                loop.check_free(run)
-            planned = setup.plan(model, data, **settings)
-        config, headers = planned.config, planned.headers
-        built = setup.build(config, planned.spec, device, headers)
-        for name, taken in planned.parts.items():
-            checkpoint.load_state(built.parts[name], taken.tensors)
-        first = setup.first_run(model, named)
-        taken_names = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
-        told = (*taken_names, *setup.short(config, built.stages()))
-        made = setup.job(config, built, planned.data, planned.others, run, device, ranks, told, fused=fused, parts=headers)
-        yield from loop.train(made)
+    return begin(model, data, out=out, fused=fused, **settings)
 
 
 def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: bool = True, **changes: Any) -> Iterator[events.Event]:
@@ -105,45 +87,29 @@ def resume(run: str | os.PathLike[str], *, accept_data: bool = False, fused: boo
         changes: fields of RunConfig that may differ (`RunConfig.FREE`); any other that does is a UserError. `options` may be a function
             that takes the model's Config class, for a caller who does not know yet what is trained.
     """
-    folder = Path(run)
-    if not folder.is_dir():
-        raise UserError("no such run", folder, "give the folder that `lgm train` wrote")
-    start, tensors, damaged = checkpoint.newest_valid(folder)
-    checkpoint.check_belongs(start, folder)
-    if callable(changes.get("options")):
-        changes["options"] = changes["options"](model_class(start.model).Config)
-    config = setup.changed(start.config, changes, folder)
-    if config.images < max((end for end in start.borders if end < start.borders[-1]), default=0):
-        raise UserError(f"the stages before the last take {start.borders[-2]:,} images", f"--images {config.images}", "give more than that")
-    device = pick(config.device)
-    settle(device)
-    with process_group(device) as ranks:
-        warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
-        warnings += setup.inexact(start, config, loop.environment(device, ranks))
-        with ranks.first_alone():
-            if ranks.writes:
-                loop.check_free(folder)
-            data, others = setup.load_sources(config, model_class(start.model), start.spec.others)
-        now = spec_of(data, others)
-        setup.check_like_before(start, config, now)
-        built = setup.build(config, start.spec, device, start.parts)
-        if other := setup.other_names(built.needs, now, built.spec):
-            raise UserError(f"the data have other {', '.join(other)} than the run's", config.data, "bring them back, or train anew")
-        setup.fill(built, tensors, start)
-        more = {"start": start, "tensors": tensors, "fused": fused, "parts": start.parts}
-        job = setup.job(config, built, data, others, folder, device, ranks, warnings, **more)
-        if job.fingerprint != start.fingerprint:
-            moved = config.data != start.config.data or config.sources != start.config.sources
-            if moved:
-                what, where = setup.other_data(start.config.data), f"--data {config.data}"
-                fix = "give the run's data where they lie now; if these are they, and have changed, add --accept-data"
-            else:
-                what, where = f"the data have changed since the run began ({len(data):,} images now)", config.data
-                fix = "bring them back, or give --accept-data"
-            if not accept_data:
-                raise UserError(what, where, fix)
-            job = dataclasses.replace(job, warnings=(*job.warnings, f"not bit-exact: {what}: {printable(config.data)}"))
-        yield from loop.train(job)
+    return go_on(run, accept_data=accept_data, fused=fused, **changes)
+
+
+def plan(
+    model: str,
+    data: str | Mapping[str, str] | None = None,
+    *,
+    preset: str = "default",
+    options: Mapping[str, Any] | None = None,
+    epochs: float | None = None,
+    download: bool = True,
+    **settings: Any,
+) -> Plan:
+    """The full configuration of a run, its data and its parts; nothing is written.
+
+    Args:
+        data: of the leading source, or of several sources by their names; those that are not named are the parts' own.
+        preset: quick, default or paper: how long to train, and the model's options.
+        options: fields of the model's own Config, over the preset's.
+        epochs: how often to see each image, instead of `images`.
+        settings: fields of RunConfig (images, batch, seed, device, precision, size, parts, ...); None means the default.
+    """
+    return complete(ask(model, data, preset=preset, options=options, epochs=epochs, download=download, **settings))
 
 
 # --- a trained model ------------------------------------------------------------------------------------------------------------------
@@ -160,7 +126,7 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
     where = pick(device)
     header, tensors = _read(run)
     config = dataclasses.replace(header.config, model=header.model, compile=False)
-    model = setup.build(config, header.spec, where, header.parts, f"{printable(header.path)}: config")
+    model = build(config, header.spec, where, header.parts, header)
     weights = checkpoint.part(tensors, "model")
     if not raw:
         weights |= checkpoint.part(tensors, "average")
@@ -168,75 +134,10 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
     return Trained(model.eval(), header, where)
 
 
-# --- looking ---------------------------------------------------------------------------------------------------------------------------
-
-
-def describe_plan(
-    model: str, data: str | Mapping[str, str] | None = None, *, out: str | os.PathLike[str] | None = None, **settings: Any
-) -> dict[str, Any]:
-    """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing."""
-    device = pick(settings.get("device"))
-    planned = setup.plan(model, data, **settings)
-    config = planned.config
-    built = setup.build(dataclasses.replace(config, compile=False), planned.spec, torch.device("cpu"), planned.headers)
-    stages = built.stages()
-    return {
-        "run": str(out or setup.new_run(model, config.data)),
-        "device": str(device),
-        "configuration": dataclasses.asdict(config),
-        "stages": [
-            {"name": stage.name, "until images": end, "players": list(stage.players)}
-            for stage, end in zip(stages, loop.borders(config, stages), strict=True)
-        ],
-        "networks": _sizes(built),
-        "data": describe(planned.data),
-        **({"further data": {name: describe(other) for name, other in planned.others.items()}} if planned.others else {}),
-    }
-
-
-def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a run or checkpoint says of itself, once its digest was verified: a damaged file is not worth describing.
-
-    Raises UserError where the file is damaged or foreign.
-    """
-    path, folder = checkpoint.locate(run), Path(run)
-    header = checkpoint.read_header(path)
-    checkpoint.check_belongs(header, folder)
-    weights = checkpoint.part(checkpoint.read_tensors(path), "model")
-    kept = [str(p) for _, p in sorted(checkpoint.numbered(folder / checkpoint.FOLDER).items())] if folder.is_dir() else [str(path)]
-    return {
-        "checkpoint": str(path),
-        "model": header.model,
-        "stage": header.stage,
-        "images": header.images,
-        "of images": header.borders[-1],
-        "parameters": sum(tensor.numel() for tensor in weights.values()),
-        "height": header.spec.height,
-        "width": header.spec.width,
-        "channels": header.spec.channels,
-        "classes": list(header.spec.classes),
-        "configuration": dataclasses.asdict(header.config),
-        "environment": dict(header.environment),
-        "parts": {name: part.model for name, part in header.parts.items()},
-        "data fingerprint": header.fingerprint,
-        "written by lgm": header.lgm,
-        "checkpoints": kept,
-    }
-
-
 def name_of(run: str | os.PathLike[str]) -> str:
     """A short name for files made from a run: the folder's, or the checkpoint file's."""
     path = Path(run).resolve()
     return path.stem if path.is_file() else path.name
-
-
-def _sizes(model: torch.nn.Module) -> dict[str, int]:
-    """Sub-network -> number of parameters, and their total."""
-    sizes = {name: size for name, child in model.named_children() if (size := sum(p.numel() for p in child.parameters()))}
-    return {**sizes, "total": sum(sizes.values())}
-
-
-# --- helpers --------------------------------------------------------------------------------------------------------------------------
 
 
 def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]:
@@ -248,7 +149,7 @@ def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]
             checkpoint.check_belongs(header, Path(run))
             config = dataclasses.replace(header.config, model=header.model, compile=False)
             with META:
-                bare = setup.build(config, header.spec, META, header.parts, f"{printable(path)}: config")
+                bare = build(config, header.spec, META, header.parts, header)
             checkpoint.match(checkpoint.shapes_of(bare.state_dict()), checkpoint.part(checkpoint.shapes(path), "model"), path)
             return header, checkpoint.read_tensors(path)
         except UserError:

@@ -344,7 +344,7 @@ class Classifies(Protocol):
 
 @runtime_checkable
 class Validates(Protocol):
-    """A model that measures itself on images that it was not trained on. The loop asks it at the rhythm of the sample grids."""
+    """A model that measures itself on images that it was not trained on. It is asked at the rhythm of the sample grids."""
 
     def validate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
         """Names and finite numbers, from all held-out images in order. Called in eval mode, without gradient; draws no random number."""

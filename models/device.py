@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,6 +51,11 @@ def compile_networks(model: nn.Module, device: torch.device, backend: str = "ind
             network.compile(backend=backend)
 
 
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """While it lasts, networks compute in `precision`, fp32 or bf16."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """While it lasts, a GPU computes float32 convolutions and matrix products in float32; the TF32 that it may take costs three digits."""
@@ -84,3 +91,15 @@ def settle(device: torch.device) -> None:
     allocator(mmap_max, 0)
     allocator(trim_threshold, 2**31 - 1)
     allocator(top_pad, 64 * 2**20)
+
+
+def environment(device: torch.device, world: int) -> dict[str, Any]:
+    """What bit-exact resume depends on beside the checkpoint; `world` is the number of processes that train together."""
+    return {
+        "torch": torch.__version__,
+        "device": device.type,
+        "threads": torch.get_num_threads() if device.type == "cpu" else 0,
+        "machine": platform.machine(),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        "world": world,
+    }

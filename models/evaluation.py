@@ -55,8 +55,10 @@ from models.metrics.stats.frechet import frechet_distance
 from models.metrics.stats.moments import Moments
 from models.randomness import check_seed, numpy_generator
 from models.registry import METRICS, SETS
-from models.training import checkpoint, setup
+from models.training import checkpoint
 from models.training.distributed import Ranks, process_group
+from models.training.places import anywhere
+from models.training.sources import held_out, request_of
 from models.version import __version__
 
 NUMBER = 10_000  # images drawn from a run where nothing else is said
@@ -393,7 +395,7 @@ class _Looker:
                 self.warn(f"the run was trained on {printable(real.name)} itself, so training images are reconstructed")
             return real
         try:
-            return setup.held_out(config, trained.model, real)
+            return held_out(config, trained.model, real)
         except UserError as error:
             self.warn(f"there are no held-out images, so training images are reconstructed ({error.what}: {error.where})")
             return real
@@ -593,7 +595,7 @@ def _config_for(trained: api.Trained, data: str | None, how: Settings) -> RunCon
     config = trained.header.config
     return dataclasses.replace(
         config,
-        data=setup.anywhere(data) if data else config.data,
+        data=anywhere(data) if data else config.data,
         data_root=how.data_root or config.data_root,
         skip_bad=config.skip_bad or how.skip_bad,
     )
@@ -601,7 +603,7 @@ def _config_for(trained: api.Trained, data: str | None, how: Settings) -> RunCon
 
 def _request_for(trained: api.Trained, config: RunConfig, download: bool = True) -> DataRequest:
     """What the leading source of that configuration asks for, in the model's shape."""
-    return in_shape(setup.data_request(config, download=download), trained.header.spec.size, trained.header.spec.channels)
+    return in_shape(request_of(config, download=download), trained.header.spec.size, trained.header.spec.channels)
 
 
 def _shape_of(side: Side) -> str | None:

@@ -23,7 +23,7 @@ from models.config import RunConfig
 from models.data.batches import to_float
 from models.errors import UserError
 from models.randomness import image_noise
-from models.training import checkpoint, events, setup
+from models.training import build, checkpoint, events, stages
 
 Runs = Callable[[str], Path]
 
@@ -449,7 +449,7 @@ def test_size_fit_and_channels_also_apply_to_images_given_later(tmp_path: Path, 
 def test_describe_run_counts_what_is_saved(straight: Runs) -> None:
     found = api.describe_run(straight("aegan"))
     header = checkpoint.read_header(newest(straight("aegan")))
-    model = setup.build(header.config, header.spec, torch.device("cpu"), {})
+    model = build.build(header.config, header.spec, torch.device("cpu"), {})
     assert found["parameters"] == sum(t.numel() for t in model.state_dict().values())
     assert found["of images"] == 96
 
@@ -504,7 +504,7 @@ def test_base_decides_its_shape_against_a_preset(pictures: Path, tmp_path: Path)
     base = tmp_path / "base"
     models.train("aegan", str(pictures), out=base, **tiny("aegan", images=32))
     planned = api.plan("aegan", str(pictures), preset="quick", parts={"base": base}, batch=8)
-    model = setup.build(planned.config, planned.spec, torch.device("cpu"), {"base": planned.parts["base"].header})
+    model = build.build(planned.config, planned.spec, torch.device("cpu"), {"base": planned.parts["base"].header})
     assert model.noise_shape == (tiny("aegan")["options"]["latent"],)
 
 
@@ -536,8 +536,8 @@ def short(model: str, images: int, batch: int = 128, **options: Any) -> tuple[st
     cls = registry.model_class(model)
     spec = DataSpec.of_images(1, 32, 32, classes=("one", "two"), attributes=("left",), identities=3)
     with torch.device("meta"):
-        stages = cls(cls.Config(**options), spec).stages()
-    return setup.short(RunConfig(model=model, data="glyphs", images=images, batch=batch), stages)
+        made = cls(cls.Config(**options), spec).stages()
+    return stages.short(RunConfig(model=model, data="glyphs", images=images, batch=batch), made)
 
 
 def test_a_run_too_short_to_show_anything_says_what_to_give() -> None:

@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 
 import models
+from models import api
 from models.data.batches import Batches, spec_of, to_float
 from models.data.clauses import labelled_by
 from models.data.dataset import ImageData
 from models.data.images import resized
 from models.data.items import Chosen, Field, Items, Joined
-from models.data.load import describe, load, parse, settled
+from models.data.load import describe, load, named_sets, parse, settled
 from models.errors import UserError
-from models.training import setup
+from models.training import places, sources
+from models.training.build import build
 
 
 @pytest.fixture(scope="module")
@@ -174,15 +176,15 @@ def test_a_set_of_some_items_trains_like_the_same_images(pictures: Path, tmp_pat
     theirs = models.train("vae", str(tmp_path / "discs"), out=tmp_path / "other", **tiny)
     assert all(torch.equal(a, b) for a, b in zip(ours.model.state_dict().values(), theirs.model.state_dict().values(), strict=True))
     assert ours.header.config.data == f"{pictures}[label=disc]"
-    assert setup.first_run("vae", f"{pictures}[label=disc]").name == f"vae-{pictures.name}-label-disc"
+    assert places.first_run("vae", f"{pictures}[label=disc]").name == f"vae-{pictures.name}-label-disc"
 
 
 def test_the_test_split_of_a_composition_is_composed_alike(tmp_path: Path) -> None:
     for split, seed in (("train", 0), ("test", 1)):
         support.write_pictures(tmp_path / "set" / split, 8, seed=seed)
-    planned = setup.plan("classifier", f"{tmp_path / 'set'}[label=cross,disc;first=6]", **support.tiny("classifier", batch=4))
-    model = setup.build(planned.config, planned.spec, torch.device("cpu"), {})
-    found = setup.held_out(planned.config, model, planned.data)
+    planned = api.plan("classifier", f"{tmp_path / 'set'}[label=cross,disc;first=6]", **support.tiny("classifier", batch=4))
+    model = build(planned.config, planned.spec, torch.device("cpu"), {})
+    found = sources.held_out(planned.config, model, planned.data)
     assert len(found) == 8  # all of them: `first` says how many to train on
     assert "test" in found.files[0]
 
@@ -406,14 +408,20 @@ def test_a_damaged_target_is_left_out_with_its_image(tmp_path: Path) -> None:
         load(parse(f"{tmp_path}/a[target={tmp_path}/b]", skip_bad=True))
 
 
+def test_named_sets_are_told_from_folders_that_are_gone() -> None:
+    assert named_sets("/gone/a[first=2]+/gone/b+glyphs:test[first=3]+/gone/c") == ("", "glyphs:test[first=3]", "")
+    assert named_sets("glyphs+glyphs") == ("glyphs", "glyphs")
+    assert named_sets("/gone/c++/imgs") == ("",)
+
+
 @pytest.mark.parametrize("folder", ["c++/imgs", "[2024] x/imgs", "q[1]", "a+b"])
 def test_brackets_and_pluses_in_a_path_stay_in_it(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     support.write_pictures(tmp_path / folder, 4)
-    text = setup.anywhere(f"{tmp_path / folder}[first=2]")
+    text = places.anywhere(f"{tmp_path / folder}[first=2]")
     assert len(load(parse(text))) == 2
     assert len(load(parse(f"{text}+{tmp_path / folder}"))) == 6
     monkeypatch.chdir((tmp_path / folder).parent)
-    assert setup.anywhere(f"{Path(folder).name}[first=2]") == text
+    assert places.anywhere(f"{Path(folder).name}[first=2]") == text
 
 
 def test_an_input_made_smaller_or_grey_keeps_its_shape_wherever_it_is_read_again(tmp_path: Path) -> None:
@@ -428,21 +436,21 @@ def test_an_input_made_smaller_or_grey_keeps_its_shape_wherever_it_is_read_again
         text = f"{tmp_path / 'set'}[input={rule}]"
         trained = models.train("classifier", text, out=tmp_path / rule[:4], **support.tiny("classifier", images=8, batch=4))
         assert trained.model.spec.shape == shape
-        held_out = setup.held_out(trained.header.config, trained.model, load(parse(text)))
+        held_out = sources.held_out(trained.header.config, trained.model, load(parse(text)))
         for again in (held_out, trained.data(text)):
             assert again.fields["image"].shape == shape
             assert again.fields["target"].shape == (3, 16, 16)
         assert trained.images([f"{text}:3"]).shape == (1, *shape[1:], shape[0])
     base = models.train("vae", f"{tmp_path / 'set'}[input=small:2]", out=tmp_path / "base", **support.tiny("vae", images=8))
-    planned = setup.plan("aegan", parts={"base": tmp_path / "base"}, batch=4)
+    planned = api.plan("aegan", parts={"base": tmp_path / "base"}, batch=4)
     assert planned.spec.shape == base.model.spec.shape == (3, 8, 8)
 
 
 def test_a_join_with_a_test_split_has_no_held_out_images() -> None:
-    planned = setup.plan("vae", "glyphs[first=40]+glyphs:test[first=40]", batch=4)
-    model = setup.build(planned.config, planned.spec, torch.device("cpu"), {})
+    planned = api.plan("vae", "glyphs[first=40]+glyphs:test[first=40]", batch=4)
+    model = build(planned.config, planned.spec, torch.device("cpu"), {})
     with pytest.raises(UserError, match="it trains on the test split itself"):
-        setup.held_out(planned.config, model, planned.data)
+        sources.held_out(planned.config, model, planned.data)
 
 
 def test_names_that_are_the_same_number_have_an_order(captioned: Path, tmp_path: Path) -> None:
@@ -463,11 +471,11 @@ def test_the_option_for_labels_is_a_clause_in_front_of_the_others(pictures: Path
 
 def test_one_source_is_named_once(pictures: Path) -> None:
     with pytest.raises(UserError, match="two --data for data, which needs no name"):
-        setup.plan("vae", {"": str(pictures), "data": str(pictures)}, batch=4)
+        api.plan("vae", {"": str(pictures), "data": str(pictures)}, batch=4)
 
 
 def test_the_folder_of_a_run_on_a_long_composition_has_a_short_name(tmp_path: Path) -> None:
     folder = support.write_pictures(tmp_path / ("long" * 40), 4)
-    name = setup.first_run("vae", f"{folder}[label=cross]+{folder}[target={folder}]").name
+    name = places.first_run("vae", f"{folder}[label=cross]+{folder}[target={folder}]").name
     assert len(name) < 120
     assert "/" not in name

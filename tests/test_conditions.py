@@ -24,7 +24,7 @@ from models.data.images import save_png
 from models.errors import UserError
 from models.metrics.features.classifier import ClassifierFeatures
 from models.randomness import image_noise
-from models.training import loop, setup
+from models.training import observers, sources
 
 Paint = Callable[..., api.Trained]
 
@@ -498,7 +498,7 @@ def test_class_diversity_compares_with_real_classes_whatever_the_features_tell(p
 @pytest.mark.parametrize("condition", ["attributes", "label"])
 def test_a_runs_grids_are_told_what_the_first_images_show(condition: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
-    data, draw, again = image_data(70), loop.draw, loop.reconstructions
+    data, draw, again = image_data(70), observers.draw, observers.reconstructions
 
     def sample(*given: Any, examples: told.Told | None = None) -> Any:
         asked["sample"] = examples
@@ -508,9 +508,9 @@ def test_a_runs_grids_are_told_what_the_first_images_show(condition: str, tmp_pa
         asked["reconstruct"] = shown
         return again(model, images, shown)
 
-    monkeypatch.setattr(setup, "load", lambda request: data)
-    monkeypatch.setattr(loop, "draw", sample)
-    monkeypatch.setattr(loop, "reconstructions", reconstruct)
+    monkeypatch.setattr(sources, "load", lambda request: data)
+    monkeypatch.setattr(observers, "draw", sample)
+    monkeypatch.setattr(observers, "reconstructions", reconstruct)
     api.train("cvae", data="mnist", out=tmp_path / "run", **tiny("cvae", {"condition": condition}, images=8))
     values = torch.from_numpy({"attributes": data.attributes, "label": data.labels}[condition])
     assert torch.equal(asked["reconstruct"].values, values[:32].float() if condition == "attributes" else values[:32])

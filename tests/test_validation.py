@@ -24,7 +24,7 @@ from models.capabilities.ask import evaluating
 from models.data.batches import Batches
 from models.data.load import load, parse
 from models.errors import UserError
-from models.training import checkpoint, events, loop, setup
+from models.training import checkpoint, events, loop, observers, sources
 
 CPU = torch.device("cpu")
 
@@ -93,11 +93,11 @@ class Measured(toy.Toy):
 
 def test_the_average_is_measured_in_eval_mode_without_gradients(tmp_path: Path) -> None:
     job = toy.job(tmp_path, Measured)
-    held_out = Batches(support.image_data(loop.VALIDATED + 3, seed=1), CPU)
+    held_out = Batches(support.image_data(observers.VALIDATED + 3, seed=1), CPU)
     trainer = []
     happened = []
     with support.after_step(96, trainer.append):
-        for event in loop.train(loop.Job(**{**vars(job), "held_out": held_out})):
+        for event in loop.train(loop.Job(**{**vars(job), "observers": (observers.HeldOut(job.config, held_out),)})):
             happened.append(event)
             if isinstance(event, events.Validated):
                 assert all(m.training for m in job.model.generator.modules()) or event.stage == "embedding"  # type: ignore[union-attr]
@@ -217,8 +217,8 @@ def test_held_out_images_take_the_model_s_shape(tmp_path: Path) -> None:
 
 def test_models_that_do_not_validate_load_no_test_images(split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    original = setup.load
-    monkeypatch.setattr(setup, "load", lambda request: asked.append(str(request)) or original(request))
+    original = sources.load
+    monkeypatch.setattr(sources, "load", lambda request: asked.append(str(request)) or original(request))
     happened = list(models.stream("vae", str(split), out=tmp_path / "run", **support.tiny("vae", images=16)))
     assert not validated(happened)
     assert not warned([e for e in happened if "held-out" in str(e)])

@@ -70,6 +70,13 @@ def settled(request: DataRequest) -> DataRequest:
     return request.each(one)
 
 
+def named_sets(text: str) -> tuple[str, ...]:
+    """The sets that a settled text is made of, in order: those with a name as they are asked for, and "" for one or several folders between
+    them, which need not be there any more."""
+    found = [term if _canonical(term.partition("[")[0].partition(":")[0]) else "" for term in _terms(text)]
+    return tuple(term for term, before in zip(found, [None, *found]) if term or before != "")
+
+
 def _parse_one(text: str, **request_fields: Any) -> DataRequest:
     name, colon, split = text.rpartition(":")
     if not colon or not name or _is_folder(text):

@@ -41,7 +41,6 @@ class PartHeader:
     model: str
     options: Mapping[str, Any]
     spec: DataSpec
-    stage: str  # at which its run stood
     parts: Mapping[str, PartHeader] = field(default_factory=dict)
 
 
@@ -82,7 +81,7 @@ class Header:
 
     def as_part(self) -> PartHeader:
         """This run as a part of another one."""
-        return PartHeader(self.model, self.config.options, self.spec, self.stage, self.parts)
+        return PartHeader(self.model, self.config.options, self.spec, self.parts)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------------------------
@@ -366,7 +365,6 @@ def _part(values: Any, path: Path) -> PartHeader:
             model=str(values["model"]),
             options=dict(values["options"]),
             spec=_spec(values["spec"], path),
-            stage=str(values["stage"]),
             parts={name: _part(part, path) for name, part in values["parts"].items()},
         )
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:

@@ -225,7 +225,7 @@ def lgm(case: Case, precision: str, stage: int) -> Iterator[int]:
     from models.data.batches import Batches
     from models.data.dataset import ImageData
     from models.device import settle
-    from models.training import events, loop
+    from models.training import events, loop, speed
 
     device = torch.device("cpu")
     settle(device)
@@ -233,7 +233,7 @@ def lgm(case: Case, precision: str, stage: int) -> Iterator[int]:
     values = {"model": case.model, "data": "benchmark", "batch": case.batch, "images": ENDLESS, "precision": precision, **never}
     config = check(RunConfig, values, "benchmark")
     data = ImageData("benchmark", pictures(case.shape))
-    loop._TICK = 0.02  # often enough to end a slice in time
+    speed.TICK = 0.02  # often enough to end a slice in time
     with tempfile.TemporaryDirectory(prefix="lgm-benchmark-") as folder:
         job = loop.Job(config, build(case, torch.channels_last, stage), Batches(data, device), "", Path(folder), device)
         seen = 0

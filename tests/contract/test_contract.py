@@ -29,7 +29,7 @@ from models.device import compile_networks
 from models.errors import UserError
 from models.randomness import seed_torch
 from models.registry import MODELS, model_class
-from models.training import checkpoint, events, loop
+from models.training import checkpoint, events, loop, observers
 from models.training.turn import Mover
 
 NAMES = sorted(MODELS.entries())
@@ -81,8 +81,9 @@ def job(
         header, tensors, _ = checkpoint.newest_valid(run)
         checkpoint.load_state(model, checkpoint.part(tensors, "model"))
         more = {"start": header, "tensors": tensors}
-    held_out = Batches(support.image_data(11, shape[1], shape[2], shape[0], seed=1), CPU)
-    return loop.Job(config, model, Batches(data, CPU), data.fingerprint(), run, CPU, fused=fused, held_out=held_out, **more)
+    held_out = Batches(support.image_data(11, shape[1], shape[2], shape[0], seed=1), CPU) if isinstance(model, Validates) else None
+    watching = observers.usual(config, model, batches := Batches(data, CPU), run, held_out)
+    return loop.Job(config, model, batches, data.fingerprint(), run, CPU, fused=fused, observers=watching, **more)
 
 
 def refused(error: UserError) -> None:

@@ -14,6 +14,7 @@ import pytest
 import support
 import torch
 import toys
+from forgery import edited, forged
 
 import models
 from models import api
@@ -21,7 +22,7 @@ from models.base import Clock
 from models.data.batches import Batches, to_float
 from models.data.load import load, parse
 from models.errors import UserError
-from models.training import checkpoint, events, loop, setup
+from models.training import checkpoint, events, loop
 
 BORDER, TOTAL = 32, 96  # the toy's stages: 8 steps of 4 images, 8 steps of 8
 CPU = torch.device("cpu")
@@ -214,8 +215,49 @@ def test_a_resumed_run_keeps_its_sources(straight: Path, places: dict[str, Path]
         list(api.resume(run, data={"there": str(moved)}, images=104))
 
 
+def test_the_source_that_has_changed_is_named(straight: Path, places: dict[str, Path], tmp_path: Path) -> None:
+    run, moved = shutil.copytree(straight, tmp_path / "run"), shutil.copytree(places["there"], tmp_path / "moved")
+    (moved / "disc" / "001.png").unlink()
+    other = f"these are other data than the run's ({places['there']})"
+    with pytest.raises(UserError, match=re.escape(other)) as error:
+        list(api.resume(run, data={"there": str(moved)}, images=104))
+    assert error.value.where == f"--data there={moved}"
+    happened = list(api.resume(run, data={"there": str(moved)}, images=104, accept_data=True))
+    said = [event.message for event in happened if isinstance(event, events.Warned) and "not bit-exact" in event.message]
+    assert said == [f"not bit-exact: {other}: {moved}"]
+    (moved / "disc" / "003.png").unlink()
+    with pytest.raises(UserError, match=re.escape("the data have changed since the run began (11 images now)")) as error:
+        list(api.resume(run, images=112))
+    assert error.value.where == str(moved)
+    with pytest.raises(UserError, match="these are other data than the run's") as error:
+        list(api.resume(run, data={"there": "glyphs"}))
+    assert error.value.where == "--data there=glyphs"
+
+
+def test_a_file_without_the_data_of_a_source_is_refused(straight: Path, tmp_path: Path) -> None:
+    path = support.newest(straight)
+    forged(path, tmp_path / "checkpoints" / path.name, edited("config", lambda config: config["sources"].pop("there")))
+    with pytest.raises(UserError, match="lacks a source") as error:
+        list(api.resume(tmp_path))
+    assert error.value.where == str(tmp_path / "checkpoints" / path.name)
+
+
+def test_what_a_file_says_more_of_a_part_is_passed_over(straight: Path, tmp_path: Path) -> None:
+    """Files of earlier versions say at which stage the part's own run stood."""
+    path = forged(support.newest(straight), tmp_path / "x.safetensors", edited("parts", lambda parts: parts["near"].update(stage="one")))
+    assert checkpoint.read_header(path).parts == checkpoint.read_header(support.newest(straight)).parts
+    assert set(api.load(path).model.parts) == {"near", "far"}
+
+
+def test_a_part_s_file_is_read_once(places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, original = [], checkpoint.read_header
+    monkeypatch.setattr(checkpoint, "read_header", lambda path: read.append(path) or original(path))
+    next(models.stream("meeting", out=tmp_path / "run", **settings(places)))
+    assert read == [support.newest(places["near"]), support.newest(places["far"])]
+
+
 def test_a_plan_shows_every_source(places: dict[str, Path]) -> None:
-    planned = setup.plan("meeting", **settings(places))
+    planned = api.plan("meeting", **settings(places))
     assert (len(planned.data), {name: len(other) for name, other in planned.others.items()}) == (20, {"there": 13, "again": 20})
     assert planned.others["again"] is planned.data  # what is asked for twice is read once
     shown = api.describe_plan("meeting", **settings(places))

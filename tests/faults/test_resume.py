@@ -17,7 +17,7 @@ import toy
 
 from models import api, registry
 from models.errors import UserError
-from models.training import checkpoint, events, loop, setup
+from models.training import checkpoint, events, sources, stages
 
 MODELS = ["vae", "aegan"]
 OTHERS = sorted(set(registry.MODELS.entries()) - set(MODELS))
@@ -314,6 +314,22 @@ def test_B11_data_that_have_moved_are_the_same(pictures: Path, straight: Straigh
     support.assert_same_run(straight("vae"), run)
 
 
+@pytest.mark.parametrize("text", ["glyphs[first=8]+{0}/a", "{0}/a[first=8]+glyphs[first=8]+{0}/b", "{0}/a+{0}/b", "{0}/a[first=8]"])
+def test_B11_folders_among_joined_sets_may_have_moved(text: str, tmp_path: Path) -> None:
+    before, after, run = tmp_path / "before", tmp_path / "after", tmp_path / "run"
+    for number, name in enumerate(("a", "b")):
+        support.write_pictures(before / name, seed=number)
+    support.call(support.train, "vae", text.format(before), str(run), support.tiny("vae", images=48, size=(16, 16)))
+    before.rename(after)
+    assert not warnings(resumed(run, data=text.format(after), images=64))
+    assert checkpoint.read_header(support.newest(run)).config.data == text.format(after)
+    if "glyphs" in text:
+        for other in ("glyphs[first=9]", "glyphs:test[first=8]", "street[first=8]"):
+            with pytest.raises(UserError, match="these are other data than the run's") as error:
+                list(api.resume(run, data=text.replace("glyphs[first=8]", other).format(after), accept_data=True))
+            assert "--accept-data" not in error.value.fix
+
+
 @pytest.mark.parametrize("accept", [False, True])
 @pytest.mark.parametrize(("was", "now"), [(None, "glyphs"), ("glyphs", None), ("glyphs", "street"), ("glyphs", "glyphs:test")])
 def test_B11_a_named_set_is_never_another_one(
@@ -324,7 +340,7 @@ def test_B11_a_named_set_is_never_another_one(
     path, was, now = support.newest(run), was or str(pictures), now or str(pictures)
     header, tensors = checkpoint.read_header(path), checkpoint.read_tensors(path)
     checkpoint.write(path, dataclasses.replace(header, config=dataclasses.replace(header.config, data=was)), tensors)
-    monkeypatch.setattr(setup, "load", lambda request: pytest.fail("the data were read"))
+    monkeypatch.setattr(sources, "load", lambda request: pytest.fail("the data were read"))
     with pytest.raises(UserError, match="these are other data than the run's") as error:
         list(api.resume(run, data=now, accept_data=accept))
     assert was in str(error.value)
@@ -519,4 +535,4 @@ def test_B17_config_json_is_not_what_was_written(how: str, straight: Straight, t
 def test_resumed_header_keeps_the_borders(straight: Straight) -> None:
     header = checkpoint.read_header(support.newest(straight("aegan")))
     assert header.borders == (support.BORDER, support.TOTAL)
-    assert loop.borders(header.config, (), header) == header.borders
+    assert stages.borders(header.config, (), header) == header.borders

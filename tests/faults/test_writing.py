@@ -27,7 +27,7 @@ from models import api
 from models.base import DataSpec
 from models.config import RunConfig
 from models.errors import Interrupted, RunFailed, UserError
-from models.training import checkpoint, events, loop, setup
+from models.training import checkpoint, events, loop, sources
 from models.training.checkpoint import Header
 
 
@@ -461,7 +461,7 @@ def test_A15_second_trainer_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads the data fails: that takes seconds, and what is wrong can be known before."""
-    monkeypatch.setattr(setup, "load", lambda request: pytest.fail("the data were read"))
+    monkeypatch.setattr(sources, "load", lambda request: pytest.fail("the data were read"))
 
 
 @pytest.mark.usefixtures("no_data")

@@ -1,0 +1,127 @@
+"""A run's data: what each source is asked for, loading them, and the test split that belongs to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from models.base import DataSpec, LatentModel
+from models.config import RunConfig
+from models.data.batches import spec_of
+from models.data.clauses import in_shape
+from models.data.dataset import DataRequest
+from models.data.items import Items
+from models.data.load import load, parse
+from models.errors import UserError, printable
+from models.training.build import source_of
+
+
+def asked_for(cls: type[LatentModel], data: str | Mapping[str, str] | None, parts: Mapping[str, str], model: str) -> dict[str, str]:
+    """What each source of a run is asked for: as said, or the data of its part, or those of the source that it draws from again.
+
+    `parts` are the data that each part's own run was trained on; messages call the model `model`.
+    """
+    said = by_name(cls, data, model)
+    for name, text in parts.items():
+        said.setdefault(source_of(cls, name), text)
+    for name, whose in cls.draws.items():
+        if whose in said:
+            said.setdefault(name, said[whose])
+    if missing := [name for name in cls.sources if name not in said]:
+        prefix = f"{missing[0]}=" if len(cls.sources) > 1 else ""
+        raise UserError("--data is missing", f"lgm train {model}", f"give --data {prefix}DATA")
+    return said
+
+
+def by_name(cls: type[LatentModel], data: str | Mapping[str, str] | None, model: str) -> dict[str, str]:
+    """What was said of the sources, by their names; of the leading one also without. Raises UserError for one that the model has not."""
+    said, leading = ({"": data} if isinstance(data, str) else dict(data or {})), cls.sources[0]
+    if "" in said and leading in said:
+        raise UserError(f"two --data for {leading}, which needs no name", f"--data {said['']}", "give one of them")
+    if "" in said:
+        said[leading] = said.pop("")
+    for name in said:
+        if name not in cls.sources:
+            fix = f"its sources are {', '.join(cls.sources)}" if len(cls.sources) > 1 else f"give {model} one data set: --data DATA"
+            raise UserError(f"this model has no source {printable(name)!r}", f"--data {printable(name)}=", fix)
+    return said
+
+
+def texts(config: RunConfig, cls: type[LatentModel]) -> dict[str, str]:
+    """What each source is asked for, by its name, the leading one first."""
+    return {name: config.data if name == cls.sources[0] else config.sources[name] for name in cls.sources}
+
+
+def request_of(config: RunConfig, text: str | None = None, download: bool = True) -> DataRequest:
+    """What the leading source of a run asks for, or what a text asks for in its place."""
+    return parse(
+        config.data if text is None else text,
+        root=Path(config.data_root) if config.data_root else None,
+        size=config.size,
+        fit=config.fit,
+        channels=config.channels,
+        background=config.background,
+        skip_bad=config.skip_bad,
+        workers=config.workers,
+        download=download,
+    )
+
+
+def load_all(
+    config: RunConfig, cls: type[LatentModel], shapes: Mapping[str, DataSpec], download: bool = True
+) -> tuple[Items, dict[str, Items]]:
+    """The leading source of a run and the others by name; what is asked for twice is read once.
+
+    `shapes` say how large, and of how many channels, the images of a further source have to be, where that is not as the run's options say.
+    """
+    loaded: dict[DataRequest, Items] = {}
+    found = {}
+    for name, text in texts(config, cls).items():
+        request = request_of(config, text, download)
+        if name in shapes and name != cls.sources[0]:
+            request = in_shape(request, shapes[name].size, shapes[name].channels)
+        found[name] = loaded[request] = loaded.get(request) or load(request)
+    return found.pop(cls.sources[0]), found
+
+
+def held_out(config: RunConfig, model: LatentModel, data: Items) -> Items:
+    """The test split that belongs to `data`, which the run trained on, in the model's shape.
+
+    Raises UserError where there is none, where it overlaps with `data`, and where its labels are not those that the model needs.
+    """
+    request, spec = request_of(config), model.spec
+    if any(one.split != "train" for one in (request, *request.joined)):
+        raise UserError("it trains on the test split itself", config.data)
+    found = load(in_shape(request.everywhere(split="test").each(_without_first), spec.size, spec.channels))
+    if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
+        raise UserError("the test images are among the training images", found.name)
+    theirs = spec_of(found)
+    own = {key for key in model.needs if "." not in key}
+    if lacking := own - theirs.provides:
+        raise UserError(f"the test images have no {', '.join(sorted(lacking))}", found.name)
+    if other := other_names(own, theirs, spec):
+        raise UserError(f"the test images have other {', '.join(other)}", found.name)
+    return found
+
+
+def other_names(keys: Iterable[str], found: DataSpec, expected: DataSpec) -> list[str]:
+    """Which of the fields that a model needs have other names in these data, so that their labels mean other things."""
+    other = []
+    for key in sorted(keys):
+        source, dot, name = key.rpartition(".")
+        now, before = (spec[source] if dot else spec for spec in (found, expected))
+        if now.names(name) != before.names(name):
+            other.append("classes" if key == "label" else key)
+    return other
+
+
+def _without_first(request: DataRequest) -> DataRequest:
+    """One set of a request without its clauses `first`: how many items to train on says nothing of the others."""
+    return dataclasses.replace(request, clauses=tuple(clause for clause in request.clauses if clause[0] != "first"))
+
+
+def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:
+    """What tells files apart whatever they are called: two links may lead to one image."""
+    return {(found.st_dev, found.st_ino) for found in map(os.stat, files)}
