@@ -8,6 +8,7 @@ import typer
 
 from lgcli import options as o
 
+PANEL = "Use a trained model"
 SHOWN = (1, 5, 10)  # iterations in the grid where nobody says, as in the CVAE-GAN paper; and the last
 
 

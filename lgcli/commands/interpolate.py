@@ -8,6 +8,8 @@ import typer
 
 from lgcli import options as o
 
+PANEL = "Use a trained model"
+
 
 def interpolate(
     run: o.Run,

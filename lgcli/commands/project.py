@@ -6,6 +6,8 @@ from typing import Any
 
 from lgcli import options as o
 
+PANEL = "Use a trained model"
+
 
 def project(
     run: o.Run,
