@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import pkgutil
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import typer
 
@@ -15,9 +15,11 @@ if (_other := lgcli.shadow()) is not None:  # before anything of ours imports it
     print(f"error: another package named models hides lgm's own: {_other}\n  fix: start lgm from another folder", file=sys.stderr)
     raise SystemExit(2)
 
-from lgcli.commands import data, evaluate, fid, info, inpaint, interpolate, project, reconstruct, sample, train, zoo
+from lgcli import commands
 from lgcli.guard import guarded
 from models.version import __version__
+
+PANELS = ("Train", "Use a trained model", "Measure", "Look")  # of `lgm --help`, from top to bottom
 
 app = typer.Typer(
     name="lgm",
@@ -39,21 +41,19 @@ def _app(version: bool = typer.Option(False, "--version", callback=_version, is_
     pass
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "train": train.train,
-    "sample": sample.sample,
-    "reconstruct": reconstruct.reconstruct,
-    "inpaint": inpaint.inpaint,
-    "interpolate": interpolate.interpolate,
-    "project": project.project,
-    "fid": fid.fid,
-    "evaluate": evaluate.evaluate,
-    "info": info.info,
-    "models": zoo.models,
-}
-for name, command in COMMANDS.items():
-    app.command(name)(guarded(command))
-app.add_typer(data.app, name="data")
+def _add_commands() -> None:
+    """Every file of `lgcli/commands/` is a command: a function of the file's name, or a Typer with commands of its own; see its PANEL."""
+    found = [importlib.import_module(f"{commands.__name__}.{file.name}") for file in pkgutil.iter_modules(commands.__path__)]
+    for module in sorted(found, key=lambda module: (PANELS.index(module.PANEL), module.__name__)):
+        name = module.__name__.rpartition(".")[2]
+        command = getattr(module, name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=module.PANEL)
+        else:
+            app.command(name.replace("_", "-"), rich_help_panel=module.PANEL)(guarded(command))
+
+
+_add_commands()
 
 
 def main() -> None:

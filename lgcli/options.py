@@ -1,15 +1,65 @@
-"""Options that several commands share."""
+"""Options that several commands share, and options made of a configuration's fields."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from models.config import parse_count
+from models.config import EvaluationConfig, Help, RunConfig, extra, fields_of, flags_of, parse_count, parse_flags, present, read_seed
 from models.errors import UserError
+
+
+def options_of(config: type, *names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes options of a command from fields of a configuration: those that are named, or all that have a `Help`.
+
+    They stand where `*` stands in the command's signature. The command receives, as `**settings`, those that were given, as typed values.
+    """
+    chosen = names or tuple(name for name, annotation in fields_of(config).items() if extra(annotation, Help))
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            said = {name: value for name in chosen if (value := given.pop(name)) is not None}
+            command(**given, **parse_flags(config, said))
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        before = [parameter for parameter in own if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+        after = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+        made = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_typed(config, name)) for name in chosen]
+        run.__signature__ = inspect.Signature([*before, *made, *after])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _typed(config: type, name: str) -> Any:
+    """What Typer reads of an option: a switch, or a text that is left to `parse_flags`."""
+    switch = get_args(present(fields_of(config)[name]))[0] is bool
+    return Annotated[bool | None, option(config, name)] if switch else Annotated[str | None, option(config, name)]
+
+
+def option(config: type, name: str) -> Any:
+    """A field of a configuration for Typer, as its `Help` describes it."""
+    annotation = fields_of(config)[name]
+    told = extra(annotation, Help)
+    assert told is not None, f"{config.__name__}.{name} has no Help"
+    takes = get_args(present(annotation))[0]
+    choices = "|".join(get_args(takes)) if get_origin(takes) is Literal else ""
+    default = next(field.default for field in dataclasses.fields(config) if field.name == name)
+    shown = told.default or ("" if default is None or takes is bool else str(default))
+    return typer.Option(
+        *flags_of(name, annotation),
+        help=told.about,
+        metavar=told.metavar or choices or ("N" if takes is int else None),
+        show_default=shown or False,
+        envvar=told.variable or None,
+    )
 
 
 def count(text: str | int) -> int:
@@ -21,31 +71,10 @@ def count(text: str | int) -> int:
 
 
 def seed(text: str | int) -> int:
-    text = str(text)
-    if not (text.isascii() and text.isdigit()) or int(text) >= 2**64:
-        raise typer.BadParameter(f"{text[:40]!r} is not a seed: a whole number from 0 to 2^64 - 1")
-    return int(text)
-
-
-def size(text: str) -> tuple[int, int]:
-    """`64` or `64x48` (width x height) as (height, width). Options say `Any`: for a tuple Typer would take two words from the line."""
-    found = re.fullmatch(r"([0-9]{1,4})(?:x([0-9]{1,4}))?", text.lower())
-    sides = (int(found[2] or found[1]), int(found[1])) if found else (0, 0)
-    if not all(1 <= side <= 4096 for side in sides):
-        raise typer.BadParameter(f"{text!r} is no size: write 64, or WIDTHxHEIGHT such as 64x48, up to 4096")
-    return sides
-
-
-def colour(text: str) -> tuple[int, int, int]:
-    """`white`, `black` or `#rrggbb`."""
-    digits = {"white": "ffffff", "black": "000000"}.get(text.lower(), text.lstrip("#"))
-    try:
-        value = int(digits, 16) if len(digits) == 6 else -1
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise typer.BadParameter(f"{text!r} is no colour: write white, black or #rrggbb")
-    return (value >> 16, value >> 8 & 255, value & 255)
+    number = read_seed(str(text))
+    if not isinstance(number, int):
+        raise typer.BadParameter(f"{number[:40]!r} is not a seed: a whole number from 0 to 2^64 - 1")
+    return number
 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or one checkpoint file.")]
@@ -55,11 +84,8 @@ Images = Annotated[
 ImageCount = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N", help="How many images of a data set.")]
 Count = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N", help="How many.")]
 Seed = Annotated[int, typer.Option(parser=seed, metavar="N", help="Same seed, same result.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(envvar="LGM_DATA", metavar="DIR", help="Where named data sets lie, and are downloaded to.", show_default=False),
-]
+Device = Annotated[str | None, option(RunConfig, "device")]
+DataRoot = Annotated[Path | None, option(RunConfig, "data_root")]
 Label = Annotated[
     list[str] | None,
     typer.Option(
@@ -83,8 +109,6 @@ Attributes = Annotated[
 ]
 Steps = Annotated[int, typer.Option(parser=count, metavar="N", help="Steps of the projection's gradient search.")]
 Restarts = Annotated[int, typer.Option(parser=count, metavar="N", help="Starts of the search for each image; the best is kept.")]
-Size = Annotated[Any, typer.Option(parser=size, metavar="SIZE", help="64 or WIDTHxHEIGHT.", show_default="data's")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out.")]
 Picture = Annotated[
     Path | None, typer.Option("-o", metavar="FILE", help="The picture's file, .png.", show_default="a new one, named after RUN")
 ]
@@ -93,16 +117,7 @@ Singles = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
-Raw = Annotated[bool, typer.Option("--raw", help="Use the weights as trained, not their moving average.")]
-Workers = Annotated[int, typer.Option(metavar="N", help="Threads that decode; 0: one per core. Changes no number.")]
-Features = Annotated[str, typer.Option(metavar="NAME", help="inception, or classifier:RUN with a run of `lgm train classifier`.")]
-Weights = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Inception weights (.pth or .safetensors).", show_default="downloaded once")
-]
-Resize = Annotated[str, typer.Option(help="For Inception: tensorflow (as published FIDs), or clean (antialiased).")]
-FeaturePrecision = Annotated[str, typer.Option("--precision", help="Of the features: fp32, or bf16 (faster, moves a FID by a little).")]
-FeatureBatch = Annotated[int, typer.Option("--batch", parser=count, metavar="N", help="Images a pass. Changes no number.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute a data set's statistics anew, and do not keep them.")]
+Raw = Annotated[bool, option(EvaluationConfig, "raw")]
 
 
 def check_single_output(grid: Path | None, folder: Path | None) -> None:

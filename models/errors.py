@@ -54,9 +54,14 @@ class Interrupted(LgmError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as ``did you mean 'aegan'? known: aegan, vae`` for a mistyped name (empty list: ``known: none``)."""
     known = sorted(known)
-    close = difflib.get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = nearest_of(name, known)
+    hint = f"did you mean {close!r}? " if close else ""
     return f"{hint}known: {', '.join(known) or 'none'}"
+
+
+def nearest_of(name: str, known: Iterable[str]) -> str:
+    """The known name that a mistyped one comes nearest to; empty where none is near."""
+    return next(iter(difflib.get_close_matches(name[:100].lower(), list(known), n=1, cutoff=0.5)), "")
 
 
 def printable(thing: object, limit: int = 300) -> str:

@@ -22,10 +22,10 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from torch import Tensor
 from models import api
 from models.base import Classifies, Samples
 from models.capabilities import told
-from models.config import RunConfig, check, parse_assignments
+from models.config import EvaluationConfig, RunConfig, check, parse_assignments
 from models.data.clauses import in_shape
 from models.data.dataset import DataRequest
 from models.data.images import atomic_file
@@ -61,46 +61,11 @@ from models.training.places import anywhere
 from models.training.sources import held_out, request_of
 from models.version import __version__
 
-NUMBER = 10_000  # images drawn from a run where nothing else is said
 INCEPTION = "inception"
 STATISTICS = ".safetensors"
 REPORT = "evaluation.json"
 UNTOLD = {"label": "classes in turn", "identity": "identities in turn", "attributes": "no attributes"}  # by models that nobody tells
 LOOKS = {"moments", "features", "logits"}  # what only a feature network can tell
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to look at images; None and the defaults are what the commands take.
-
-    Attributes:
-        number: images drawn from a run; and of the images that it is compared with, those that metrics over single images (KID, PRDC,
-            sharpness, ...) look at, chosen by the seed. The FID's statistics are of all of them.
-        features: `inception` or `classifier:RUN`.
-        weights: a file of Inception weights, instead of the downloaded ones.
-        resize: `tensorflow` or `clean`, for Inception.
-        precision: fp32 or bf16, of the feature network.
-        batch, workers: images that go through the network together, threads that decode; neither changes a result.
-        skip_bad: leave unreadable images out. cached: keep the statistics of data sets and folders in the cache folder, and use them.
-        warn, progress: called with a sentence; and with (what is being read, images done, images in all). On the first rank only.
-    """
-
-    number: int = NUMBER
-    seed: int = 0
-    features: str = INCEPTION
-    weights: Path | None = None
-    resize: Literal["tensorflow", "clean"] = "tensorflow"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch: int = 64
-    workers: int = 0
-    device: str = "auto"
-    raw: bool = False
-    data_root: str | None = None
-    background: tuple[int, int, int] = (255, 255, 255)
-    skip_bad: bool = False
-    cached: bool = True
-    warn: Callable[[str], None] = lambda message: None
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
 # --- the two entry points ---------------------------------------------------------------------------------------------------------------
@@ -114,7 +79,7 @@ def fid(
     Args:
         a, b: each a folder of images, a data set (`mnist:test`), a run or checkpoint (it is sampled), or a file of saved statistics.
         save_stats: write the statistics of `a` there, so that they need not be computed again.
-        settings: fields of `Settings`.
+        settings: fields of `EvaluationConfig`.
 
     Returns a JSON-able dictionary: `fid`, both sides with their counts, the recipe. Raises UserError.
     """
@@ -159,7 +124,7 @@ def evaluate(
         data: what to compare with, and to reconstruct; by default the run's training data, and for reconstructions their test split.
         metrics: names of `models.metrics`; None: all that the run allows.
         options: metric -> fields of its Config.
-        settings: fields of `Settings`.
+        settings: fields of `EvaluationConfig`.
 
     Returns a JSON-able dictionary: `metrics` (name -> values), `not_for_this_model` and `not_measured` (name -> reason; the latter is for
     metrics that nobody named and that lack images), the recipe. Raises UserError, also where a metric that `metrics` names lacks images.
@@ -336,7 +301,7 @@ Side: TypeAlias = SampledSource | FolderSource | ItemSource | files.Statistics
 class _Looker:
     """Reads sides through one feature network, which is opened when the first image needs it."""
 
-    def __init__(self, how: Settings, ranks: Ranks) -> None:
+    def __init__(self, how: EvaluationConfig, ranks: Ranks) -> None:
         self.how, self.ranks, self.warnings, self.conditions = how, ranks, list[str](), list[str]()
         self._features: Features | None = None
 
@@ -569,7 +534,7 @@ class _Blind:
         return torch.empty(len(images), 0)
 
 
-def open_features(how: Settings) -> Features:
+def open_features(how: EvaluationConfig) -> Features:
     """The network that `how.features` names. Raises UserError where it cannot be had."""
     name, _, run = how.features.partition(":")
     if name == INCEPTION and not run:
@@ -590,7 +555,7 @@ def open_features(how: Settings) -> Features:
     return ClassifierFeatures(trained.model, how.features, fit=config.fit, background=config.background, **learned)
 
 
-def _config_for(trained: api.Trained, data: str | None, how: Settings) -> RunConfig:
+def _config_for(trained: api.Trained, data: str | None, how: EvaluationConfig) -> RunConfig:
     """The run's configuration with the data that it is to be compared with."""
     config = trained.header.config
     return dataclasses.replace(
@@ -676,11 +641,11 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _settings(given: Mapping[str, Any]) -> Settings:
-    known = {field.name for field in dataclasses.fields(Settings)}
+def _settings(given: Mapping[str, Any]) -> EvaluationConfig:
+    known = {field.name for field in dataclasses.fields(EvaluationConfig)}
     if unknown := sorted(set(given) - known):
         raise UserError(f"unknown setting {unknown[0]!r}", "evaluation", nearest(unknown[0], known))
-    how = Settings(**{key: value for key, value in given.items() if value is not None})
+    how = EvaluationConfig(**{key: value for key, value in given.items() if value is not None})
     if how.number < 1:
         raise UserError(f"{how.number} images", "-n", "ask for 1 or more")
     for name, value, choices in (("resize", how.resize, RESIZES), ("precision", how.precision, PRECISIONS)):

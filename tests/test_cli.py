@@ -26,11 +26,11 @@ from support import REPOSITORY, arguments, assert_same_tensors, newest, write_pi
 from typer.testing import CliRunner, Result
 
 import models.zoo
-from lgcli import render
+from lgcli import display, render
 from lgcli.app import app
 from models import api
 from models.capabilities import pictures as layouts
-from models.config import as_assignments, check, parse_assignments
+from models.config import EvaluationConfig, Help, RunConfig, as_assignments, check, extra, fields_of, flags_of, parse_assignments
 from models.errors import ContractError
 from models.registry import MODELS, Entry, model_class
 from models.training import checkpoint, events
@@ -144,6 +144,52 @@ def test_H1_help_of_every_command_imports_nothing_heavy() -> None:
     assert set(found["shown"]) == COMMANDS | {""}
     assert all("Usage: " in text for text in found["shown"].values())
     assert found["heavy"] == []
+
+
+def test_a_file_among_the_commands_is_a_command(tmp_path: Path) -> None:
+    """Its name, its place in the help and its options come from the file, and from the fields of the configuration that it names."""
+    (tmp_path / "paint_over.py").write_text(
+        textwrap.dedent("""
+        from typing import Any
+
+        from lgcli import options as o
+        from models.config import RunConfig
+
+        PANEL = "Measure"
+
+
+        @o.options_of(RunConfig, "images", "size", "compile")
+        def paint_over(run: o.Run, *, json: o.Json = False, **settings: Any) -> None:
+            '''Paint over it.'''
+            print(run, json, settings)
+        """)
+    )
+    code = f"import lgcli.commands; lgcli.commands.__path__.append({str(tmp_path)!r}); from lgcli.app import main; main()"
+
+    def ask(*words: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "TERM": "dumb"}
+        made = subprocess.run(
+            [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return made.stdout + made.stderr
+
+    panels = re.split(r"─ ([A-Z][a-z ]+) ─", ask("--help"))
+    assert panels[1::2] == ["Options", "Train", "Use a trained model", "Measure", "Look"]
+    assert "paint-over   Paint over it." in panels[panels.index("Measure") + 1]
+    assert ask("paint-over", "x") == "x False {}\n"
+    given = {"images": 1_500_000, "size": (48, 64), "compile": False}
+    assert ask("paint-over", "x", "--images", "1.5M", "--json", "--size", "64x48", "--no-compile") == f"x True {given}\n"
+    assert [re.findall(r"--(?:images|size|compile|json)", ask("paint-over", "--help"))] == [["--images", "--size", "--compile", "--json"]]
+
+
+@pytest.mark.parametrize(("command", "config"), [("train", RunConfig), ("fid", EvaluationConfig), ("evaluate", EvaluationConfig)])
+def test_the_help_of_a_field_is_the_help_of_its_option(command: str, config: type) -> None:
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done(command, "--help")).split())
+    for name, annotation in fields_of(config).items():
+        if told := extra(annotation, Help):
+            assert all(flag in shown for flags in flags_of(name, annotation) for flag in flags.split("/"))
+            assert told.about in shown, name
+            assert f"[default: ({told.default})]" in shown or not told.default, name
 
 
 def test_H1_listing_models_and_data_imports_nothing_heavy() -> None:
@@ -290,34 +336,44 @@ def test_H4_an_empty_list_of_widths(pictures: Path) -> None:
     assert "--set widths" in refused("train", "vae", "--data", pictures, "--batch", "8", "--set", "widths=")
 
 
+COUNT, SEED = "int, 1 to 1e+12", "a whole number from 0 to 2^64 - 1"
+SIZE, COLOUR = "64, or WIDTHxHEIGHT such as 64x48, up to 4096", "white, black or #rrggbb"
+
+
 @pytest.mark.parametrize(
-    ("flag", "value", "expected"),
+    ("flag", "value", "takes"),
     [
-        ("--batch", "0", "'0' is not a whole number above 0"),
-        ("--batch", "-4", "'-4' is not a whole number above 0"),
-        ("--images", "0", "'0' is not a whole number above 0"),
-        ("--images", "many", "'many' is not a whole number above 0"),
-        ("--images", "1.5", "'1.5' is not a whole number above 0"),
-        ("--save-every", "-1", "'-1' is not a whole number above 0"),
-        ("--sample-every", "0", "'0' is not a whole number above 0"),
-        ("--log-every", "0k", "'0k' is not a whole number above 0"),
-        ("--seed", str(2**64), f"'{2**64}' is not a seed: a whole number from 0 to 2^64 - 1"),
-        ("--seed", "-1", "'-1' is not a seed: a whole number from 0 to 2^64 - 1"),
-        ("--seed", "1.0", "'1.0' is not a seed"),
-        ("--seed", "²", "'²' is not a seed"),
-        ("--size", "0", "'0' is no size"),
-        ("--size", "64x9999", "'64x9999' is no size"),
-        ("--size", "64x", "'64x' is no size"),
-        ("--size", "x64", "'x64' is no size"),
-        ("--size", "64x48x3", "'64x48x3' is no size"),
-        ("--background", "blue", "'blue' is no colour"),
-        ("--epochs", "many", "number"),
+        ("--batch", "0", "int, 1 to 1e+06"),
+        ("--batch", "-4", "int, 1 to 1e+06"),
+        ("--images", "0", COUNT),
+        ("--images", "many", COUNT),
+        ("--images", "1.5", COUNT),
+        ("--save-every", "-1", COUNT),
+        ("--sample-every", "0", COUNT),
+        ("--log-every", "0k", COUNT),
+        ("--seed", str(2**64), SEED),
+        ("--seed", "-1", SEED),
+        ("--seed", "1.0", SEED),
+        ("--seed", "²", SEED),
+        ("--size", "0", SIZE),
+        ("--size", "64x9999", SIZE),
+        ("--size", "64x", SIZE),
+        ("--size", "x64", SIZE),
+        ("--size", "64x48x3", SIZE),
+        ("--background", "blue", COLOUR),
+        ("--background", "#12345", COLOUR),
     ],
 )
-def test_H5_numbers_out_of_range_found_by_the_parser(flag: str, value: str, expected: str) -> None:
-    message = misused("train", "vae", "--data", "glyphs", flag, value)
-    assert f"'{flag}'" in message
-    assert expected in message
+def test_H5_values_that_do_not_fit_name_the_flag_and_what_it_takes(flag: str, value: str, takes: str) -> None:
+    message = refused("train", "vae", "--data", "glyphs", flag, value)
+    name, shown = flag.strip("-").replace("-", "_"), value.removesuffix("k")
+    assert message.startswith(f"error: {name}={shown} is not allowed: {flag}\n  fix: {name} takes {takes}")
+
+
+def test_H5_epochs_are_a_number() -> None:
+    message = misused("train", "vae", "--data", "glyphs", "--epochs", "many")
+    assert "'--epochs'" in message
+    assert "number" in message
 
 
 @pytest.mark.parametrize(
@@ -805,7 +861,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], io.StringIO]:
 
     def make(width: int) -> io.StringIO:
         shown = io.StringIO()
-        monkeypatch.setattr(render, "Console", lambda **more: Console(file=shown, force_terminal=True, width=width, color_system=None))
+        for module in (render, display):
+            monkeypatch.setattr(module, "Console", lambda **more: Console(file=shown, force_terminal=True, width=width, color_system=None))
         return shown
 
     return make
@@ -814,7 +871,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], io.StringIO]:
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_live_display_keeps_the_time_left_on_a_narrow_terminal(width: int, terminal: Callable[[int], io.StringIO]) -> None:
     terminal(width)
-    view = render._Display()
+    view = display._Display()
     for event in (
         events.Started(0, "run", "vae", "glyphs", 1_200_000, "cpu", False),
         events.StageStarted(0, "conditional variational auto-encoder", 1, 1, 1_200_000),

@@ -11,7 +11,22 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from models import errors
-from models.config import Range, RunConfig, check, expected, fields_of, parse_assignments, parse_count, to_json
+from models.config import (
+    Colour,
+    Help,
+    Range,
+    RunConfig,
+    Seed,
+    Size,
+    check,
+    expected,
+    fields_of,
+    flags_of,
+    parse_assignments,
+    parse_count,
+    parse_flags,
+    to_json,
+)
 from models.errors import LgmError, UserError, nearest, printable
 from models.registry import MODELS, SETS, Registry, model_class
 
@@ -172,6 +187,66 @@ def test_assignments_that_fail_name_the_flag(text: str) -> None:
         parse_assignments(Sample, [text], "--set")
     assert error.value.where.startswith("--set")
     assert error.value.fix
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Fields as options."""
+
+    many_images: Annotated[int, Range(1, 9), Help("how many", flags=("-n", "--number"))] = 1
+    seed: Annotated[Seed, Help("a seed")] = 0
+    size: Annotated[Size, Help("a size")] | None = None
+    colour: Annotated[Colour, Help("a colour")] = (0, 0, 0)
+    kind: Annotated[Literal["red", "green"], Help("a kind")] = "red"
+    some_file: Annotated[Path, Help("a file")] | None = None
+    place: Annotated[str, Help("a place")] | None = None
+    raw: Annotated[bool, Help("a switch")] = False
+    cached: Annotated[bool, Help("a switch that turns off", flags=("--no-cache",))] = True
+    compile: Annotated[bool, Help("a switch with two names", flags=("--compile/--no-compile",))] = False
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "value"),
+    [
+        ("many_images", "9", 9),
+        ("seed", str(2**64 - 1), 2**64 - 1),
+        ("size", "64", (64, 64)),
+        ("size", "64X48", (48, 64)),
+        ("colour", "white", (255, 255, 255)),
+        ("colour", "#0a0B0c", (10, 11, 12)),
+        ("kind", "green", "green"),
+        ("some_file", "a/b.c", Path("a/b.c")),
+        ("place", "none", "none"),
+        ("raw", True, True),
+        ("cached", True, False),
+        ("compile", True, True),
+        ("compile", False, False),
+    ],
+)
+def test_what_options_say_becomes_typed_values(name: str, said: str | bool, value: Any) -> None:
+    assert parse_flags(Asked, {name: said}) == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "flag", "takes"),
+    [
+        ("many_images", "10", "-n", "int, 1 to 9"),
+        ("seed", "1e3", "--seed", "a whole number from 0 to 2^64 - 1"),
+        ("size", "none", "--size", "64, or WIDTHxHEIGHT such as 64x48, up to 4096; in Python (height, width)"),
+        ("colour", "0x0000", "--colour", "white, black or #rrggbb; in Python (red, green, blue)"),
+        ("kind", "gren", "--kind", "one of: red, green; did you mean 'green'?"),
+    ],
+)
+def test_options_that_do_not_fit_name_the_flag(name: str, said: str, flag: str, takes: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_flags(Asked, {name: said})
+    assert (error.value.what, error.value.where, error.value.fix) == (f"{name}={said} is not allowed", flag, f"{name} takes {takes}")
+
+
+def test_a_field_is_called_as_it_is_or_as_it_says() -> None:
+    found = {name: flags_of(name, annotation) for name, annotation in fields_of(Asked).items()}
+    assert found["some_file"] == ("--some-file",)
+    assert found["many_images"] == ("-n", "--number")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from typer.testing import CliRunner, Result
 from lgcli.app import app
 from models import api, evaluation
 from models.base import DataSpec, Field, LatentModel
+from models.config import EvaluationConfig
 from models.data.batches import spec_of, to_float
 from models.errors import UserError
 from models.metrics import accuracy, path_length
@@ -87,7 +88,7 @@ def other(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def look(features: str) -> ClassifierFeatures:
-    found = evaluation.open_features(evaluation.Settings(features=features))
+    found = evaluation.open_features(EvaluationConfig(features=features))
     assert isinstance(found, ClassifierFeatures)
     return found
 
@@ -246,7 +247,7 @@ def test_what_is_no_side(vae: Path, classifier: Path, pictures: Path, features: 
     assert "classifies nothing" in refused("fid", pictures, pictures, "--features", f"classifier:{vae}")
     assert "use inception, or classifier:RUN" in refused("fid", pictures, pictures, "--features", "resnet")
     assert "did you mean 'clean'" in refused("fid", pictures, pictures, "--features", features, "--resize", "clear")
-    assert "known: bf16, fp32" in refused("fid", pictures, pictures, "--features", features, "--precision", "int8")
+    assert "one of: fp32, bf16" in refused("fid", pictures, pictures, "--features", features, "--precision", "int8")
     assert "own weights" in refused("fid", pictures, pictures, "--features", features, "--weights", "x.pth")
     with pytest.raises(UserError, match="no metric is named"):
         evaluation.evaluate(vae, metrics=[])
@@ -776,7 +777,7 @@ def test_accuracy_on_images_that_the_classifier_has_learned_from_is_called_that(
         found = evaluation.evaluate("painter", data=data, features=features, number=10, metrics=["accuracy"])
         assert set(found["metrics"]["accuracy"]) == {"top1", "real_top1_seen" if seen else "real_top1"}
         assert [text.partition("itself")[0] for text in found["warnings"]] == [f"the classifier has learned from {found['data']} "] * seen
-    look = evaluation.open_features(evaluation.Settings(features=features))
+    look = evaluation.open_features(EvaluationConfig(features=features))
     assert isinstance(look, ClassifierFeatures)
     large = judge.data(str(pictures)).replace(images=np.zeros((20, 32, 32, 3), np.uint8))
     assert look.learned_from(large)

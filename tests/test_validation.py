@@ -17,7 +17,7 @@ from faults import test_ranks as ranks
 from rich.console import Console
 
 import models
-from lgcli import render
+from lgcli.display import _Display, describe
 from models import api
 from models.base import Batch
 from models.capabilities.ask import evaluating
@@ -248,11 +248,11 @@ def test_needs_depend_on_the_options(options: dict[str, Any], message: str, pict
 def test_a_plain_line() -> None:
     event = events.Validated(40_000, "classification", 10_000, {"accuracy": 0.99312, "macro F1": 0.5})
     said = "40,000 of 90,000 images, measured on 10,000 held-out images: accuracy 0.9931, macro F1 0.5"
-    assert render.describe(event, 90_000) == said
+    assert describe(event, 90_000) == said
 
 
 def test_the_live_display_keeps_the_newest() -> None:
-    display = render._Display()
+    display = _Display()
     display.console = display.live.console = display.bar.live.console = Console(file=open(os.devnull, "w"), width=200)
     display.show(events.Started(0, "run", "classifier", "mnist", 100, "cpu", False))
     for images, accuracy in ((50, 0.5), (100, 0.75)):

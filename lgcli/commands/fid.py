@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lgcli import options as o
+from models.config import EvaluationConfig
+
+PANEL = "Measure"
 
 
+@o.options_of(EvaluationConfig)
 def fid(
     a: Annotated[str, typer.Argument(metavar="A", help="A folder of images, a data set (mnist:test), a run, or saved statistics.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other side.")],
-    number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="Images drawn from a run.")] = 10_000,
-    seed: o.Seed = 0,
-    features: o.Features = "inception",
-    weights: o.Weights = None,
-    resize: o.Resize = "tensorflow",
-    precision: o.FeaturePrecision = "fp32",
-    batch: o.FeatureBatch = 64,
-    workers: o.Workers = 0,
+    *,
     save_stats: Annotated[
         Path | None,
         typer.Option("--save-stats", metavar="FILE", help="Keep A's statistics there (.safetensors), to be given as A or B later."),
     ] = None,
-    no_cache: o.NoCache = False,
-    skip_bad: o.SkipBad = False,
-    data_root: o.DataRoot = None,
-    device: o.Device = None,
-    raw: o.Raw = False,
     force: o.Force = False,
     json: o.Json = False,
+    **settings: Any,
 ) -> None:
     """The Fréchet distance (FID) of two sets of images, with the recipe that it depends on."""
     from lgcli import render
@@ -43,24 +37,23 @@ def fid(
             raise UserError("statistics are written as safetensors", f"--save-stats {save_stats}", "give a name that ends in .safetensors")
         o.free_path(save_stats, force, "--save-stats")
     with render.progress() as advance:
-        found = evaluation.fid(
-            a,
-            b,
-            save_stats=save_stats,
-            number=number,
-            seed=seed,
-            features=features,
-            weights=weights,
-            resize=resize,
-            precision=precision,
-            batch=batch,
-            workers=workers,
-            cached=not no_cache,
-            skip_bad=skip_bad,
-            data_root=o.root(data_root),
-            device=device,
-            raw=raw,
-            warn=render.warn,
-            progress=advance,
-        )
-    render.fid(found, json)
+        found = evaluation.fid(a, b, save_stats=save_stats, warn=render.warn, progress=advance, **settings)
+    if render.speaks():
+        _show(found, json)
+
+
+def _show(found: Mapping[str, Any], json: bool) -> None:
+    """The distance and what it depends on."""
+    from rich.text import Text
+
+    from lgcli import render
+
+    if json:
+        render.document(found)
+        return
+    render.show(Text(f"FID {render.digits(found['fid'])}", style="bold"))
+    for name in ("a", "b"):
+        side = found[name]
+        first = f", the first {side['first_image']}" if side["first_image"] else ""
+        render.show(Text(f"  {name.upper()}: {side['name']}, {side['images']:,} images{first}"))
+    render.show(Text(f"  recipe: {render.recipe(found['recipe'])}"))

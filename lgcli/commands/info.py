@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from lgcli import options as o
 
+PANEL = "Look"
+
 
 def info(run: o.Run, json: o.Json = False) -> None:
     """Show what a run or a checkpoint is: model, configuration, data, progress, files."""

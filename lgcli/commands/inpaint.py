@@ -10,6 +10,7 @@ import typer
 
 from lgcli import options as o
 
+PANEL = "Use a trained model"
 SHOWN = (1, 5, 10)  # iterations in the grid where nobody says, as in the CVAE-GAN paper; and the last
 
 
@@ -115,11 +116,13 @@ def _show(
         ]
         for item, label in zip(listed, labels):
             item["label"] = label
-        render.result({**made, "mean_start_error": before, "mean_errors": means, "images": listed}, "", json)
+        render.document({**made, "mean_start_error": before, "mean_errors": means, "images": listed})
         return
     for n, (name, error) in enumerate(zip(names, errors[-1], strict=True)):
         print(f"{error:.5f}  {name}{f' as {labels[n]}' if labels else ''}")
     steps = ["projection"] if made["by"] == "projection" else map(str, range(1, len(means) + 1))
-    rows = [(step, f"{mean:.5f}") for step, mean in [("start", before), *zip(steps, means, strict=True)]]
-    render.table(("iteration", "mean squared error inside the hole (black 0, white 1)"), rows)
+    table = render.table("iteration", "mean squared error inside the hole (black 0, white 1)")
+    for step, mean in [("start", before), *zip(steps, means, strict=True)]:
+        table.add_row(step, f"{mean:.5f}")
+    render.show(table)
     print("\n".join(made["files"]))

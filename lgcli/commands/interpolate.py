@@ -9,6 +9,8 @@ import typer
 
 from lgcli import options as o
 
+PANEL = "Use a trained model"
+
 
 def interpolate(
     run: o.Run,

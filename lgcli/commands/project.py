@@ -6,6 +6,8 @@ from functools import partial
 
 from lgcli import options as o
 
+PANEL = "Use a trained model"
+
 
 def project(
     run: o.Run,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from lgcli import options as o
 
+PANEL = "Use a trained model"
+
 
 def reconstruct(
     run: o.Run,

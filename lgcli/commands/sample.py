@@ -11,6 +11,7 @@ from lgcli import options as o
 if TYPE_CHECKING:
     from models.capabilities.trained import Trained
 
+PANEL = "Use a trained model"
 SAMPLES, A_CLASS, CLASSES = 64, 8, 20  # drawn where nothing is said: images, or images of each class, of so many classes at most
 
 
