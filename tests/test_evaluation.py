@@ -29,6 +29,8 @@ from models import api, evaluation
 from models.base import DataSpec, Field, LatentModel
 from models.data.batches import spec_of, to_float
 from models.errors import UserError
+from models.evaluation import collect, plan
+from models.evaluation.sides import SampledSource
 from models.metrics import accuracy, path_length
 from models.metrics.features.classifier import ClassifierFeatures
 from models.metrics.reconstruction import ssim
@@ -87,7 +89,7 @@ def other(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def look(features: str) -> ClassifierFeatures:
-    found = evaluation.open_features(evaluation.Settings(features=features))
+    found = plan.open_features(evaluation.Settings(features=features))
     assert isinstance(found, ClassifierFeatures)
     return found
 
@@ -384,13 +386,13 @@ def entries(tmp_path: Path) -> list[Path]:
 def read_what(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the sources that are looked at from now on, one for each pass."""
     seen: list[str] = []
-    original = evaluation.extract
+    original = collect.extract
 
     def extract(source: Any, *args: Any, **options: Any) -> Any:
         seen.append(Path(source.name).name)
         return original(source, *args, **options)
 
-    monkeypatch.setattr(evaluation, "extract", extract)
+    monkeypatch.setattr(collect, "extract", extract)
     return seen
 
 
@@ -776,7 +778,7 @@ def test_accuracy_on_images_that_the_classifier_has_learned_from_is_called_that(
         found = evaluation.evaluate("painter", data=data, features=features, number=10, metrics=["accuracy"])
         assert set(found["metrics"]["accuracy"]) == {"top1", "real_top1_seen" if seen else "real_top1"}
         assert [text.partition("itself")[0] for text in found["warnings"]] == [f"the classifier has learned from {found['data']} "] * seen
-    look = evaluation.open_features(evaluation.Settings(features=features))
+    look = plan.open_features(evaluation.Settings(features=features))
     assert isinstance(look, ClassifierFeatures)
     large = judge.data(str(pictures)).replace(images=np.zeros((20, 32, 32, 3), np.uint8))
     assert look.learned_from(large)
@@ -802,13 +804,13 @@ def test_fid_of_a_conditional_run_asks_for_what_the_other_side_shows(
     for path in sorted((other / "disc").iterdir())[5:]:
         path.unlink()
     asked: list[int] = []
-    load = evaluation.SampledSource.load
+    load = SampledSource.load
 
-    def watched(self: evaluation.SampledSource, start: int, stop: int) -> Any:
+    def watched(self: SampledSource, start: int, stop: int) -> Any:
         asked.extend(self.trained.asked(range(start, stop)).tolist())  # type: ignore[union-attr]
         return load(self, start, stop)
 
-    monkeypatch.setattr(evaluation.SampledSource, "load", watched)
+    monkeypatch.setattr(SampledSource, "load", watched)
 
     def of(*sides: object) -> tuple[list[int], Any, list[str]]:
         asked.clear()
