@@ -830,6 +830,32 @@ def test_fid_of_a_conditional_run_asks_for_what_the_other_side_shows(
     assert of(other, plain)[1:] == (None, [])
 
 
+def test_samples_that_are_no_images_like_the_data(
+    painter: Callable[..., api.Trained], other: Path, features: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics that compare them with the data are refused; a distance names their own shape; what is no image is no side."""
+    painter()
+    (Path("painter") / "checkpoints").mkdir(parents=True)
+    made = Field("image", (3, 12, 20))
+    monkeypatch.setattr(Painter, "gives", lambda self, capability: made if capability == "sample" else self.spec.fields["image"])
+    monkeypatch.setattr(
+        Painter, "sample", lambda self, noise, label: torch.tanh(noise).view(-1, 1, 1, 1).expand(-1, *made.shape) + label.view(-1, 1, 1, 1)
+    )
+    how: dict[str, Any] = {"features": features, "number": 12}
+    found = evaluation.evaluate("painter", options={"path-length": {"pairs": 4}}, **how)
+    assert set(found["metrics"]) == {"inception-score", "path-length"}
+    assert found["not_for_this_model"]["fid"] == "its samples are no images of its data's size and channels"
+    with pytest.raises(UserError, match="no images of its data's size and channels"):
+        evaluation.evaluate("painter", metrics=["fid"], **how)
+    found = evaluation.fid("painter", other, **how)
+    assert [found[side]["first_image"] for side in "ab"] == ["20x12 colour", "16x16 grey"]
+    made = Field("clip", (2, 1, 16, 16))
+    with pytest.raises(UserError, match="what it samples is no image, but a clip"):
+        evaluation.fid("painter", other, **how)
+    with pytest.raises(UserError, match="not for this model: what it samples is no image, but a clip"):
+        evaluation.evaluate("painter", metrics=["path-length"], **how)
+
+
 def test_accuracy_needs_a_classifier_of_the_same_classes(
     painter: Callable[..., api.Trained], features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

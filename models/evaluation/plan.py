@@ -243,18 +243,24 @@ def _allowed(choice: Choice, evidence: Evidence) -> Plan:
 def _lacks(module: Any, evidence: Evidence) -> str:
     """Why a metric cannot be measured here, or nothing."""
     if any(map(_sampled, module.NEEDS)):
-        if not isinstance(evidence.trained.model, Samples):
+        model = evidence.trained.model
+        if not isinstance(model, Samples):
             return "it cannot sample"
         try:
             check_samples(evidence.trained)
         except UserError as error:
             return error.what
+        compared = any(need.startswith("real.") for need in module.NEEDS)
+        if compared and model.gives("sample").shape != model.spec.shape:
+            return "its samples are no images of its data's size and channels"
     return module.lacks(evidence) if hasattr(module, "lacks") else ""
 
 
 def check_samples(trained: api.Trained, count: int = 1, seed: int = 0) -> None:
-    """Raise UserError where samples cannot be drawn, or not yet."""
+    """Raise UserError where samples cannot be drawn, or not yet, or are no images."""
     trained.sample_blocks(count, seed)  # draws nothing before it is iterated over
+    if (kind := trained.model.gives("sample").kind) != "image":
+        raise UserError(f"what it samples is no image, but a {kind}", trained.header.path or "", "take a run that samples images")
 
 
 def _sampled(need: str) -> bool:

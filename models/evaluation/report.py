@@ -116,7 +116,7 @@ def _first_image(side: Side) -> str | None:
     if isinstance(side, files.Statistics):
         return None
     if isinstance(side, SampledSource):
-        channels, height, width = side.trained.header.spec.shape
+        channels, height, width = side.trained.model.gives("sample").shape
     else:
         first = side.load(0, 1)
         if not len(first):
