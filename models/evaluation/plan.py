@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models import api
-from models.base import Classifies, Samples
+from models.base import Classifies, LatentModel, Samples
 from models.config import check, parse_assignments
 from models.device import pick, settle
 from models.errors import UserError, nearest, printable
@@ -243,7 +243,7 @@ def _allowed(choice: Choice, evidence: Evidence) -> Plan:
 def _lacks(module: Any, evidence: Evidence) -> str:
     """Why a metric cannot be measured here, or nothing."""
     if any(map(_sampled, module.NEEDS)):
-        model = evidence.trained.model
+        model: LatentModel = evidence.trained.model
         if not isinstance(model, Samples):
             return "it cannot sample"
         try:
