@@ -22,6 +22,7 @@ from models.capabilities.sample import truncated
 from models.data.dataset import ImageData
 from models.data.images import save_png
 from models.errors import UserError
+from models.evaluation import collect, plan, sides
 from models.metrics.features.classifier import ClassifierFeatures
 from models.randomness import image_noise
 from models.training import observers, sources
@@ -416,11 +417,11 @@ def test_evaluate_asks_for_what_the_data_show(paint: Paint, monkeypatch: pytest.
     def asked_by(kind: str, data: ImageData, number: int, **settings: Any) -> tuple[list[int], Any]:
         paint(kind)
         drawn.clear()
-        monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+        monkeypatch.setattr(sides, "load_data", lambda request: data)
         found = evaluation.evaluate("run", data="mnist", metrics=["sharpness"], number=number, **settings)
         return [asked_of(image) for image in drawn[:number]], found
 
-    monkeypatch.setattr(evaluation, "laplacian_variance", watched)
+    monkeypatch.setattr(collect, "laplacian_variance", watched)
     shown, found = asked_by("label", with_labels(27, 3), 30)
     assert [shown.count(n) for n in range(3)] == [0, 27, 3]
     assert (found["recipe"]["conditions"], found["warnings"]) == ("drawn from tiny, seed 0", [])
@@ -440,8 +441,8 @@ def test_reconstructions_of_some_images_are_told_what_these_show(paint: Paint, m
     trained = paint("label", Copyist)
     data = with_labels(9, 9, 9, classes=SPEC.classes)
     data = dataclasses.replace(data, images=trained.sample(9, told=SPEC.classes))
-    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
-    monkeypatch.setattr(evaluation, "open_features", lambda how: ClassifierFeatures(painter("label", Critic).model, "classifier:critic"))
+    monkeypatch.setattr(sides, "load_data", lambda request: data)
+    monkeypatch.setattr(plan, "open_features", lambda how: ClassifierFeatures(painter("label", Critic).model, "classifier:critic"))
     known, tell = [], api.Trained.truth
     monkeypatch.setattr(api.Trained, "truth", lambda self, data, items: known.append(list(items)) or tell(self, data, items))
     found = evaluation.evaluate("run", data="mnist", metrics=["reconstruction"], number=6, features="classifier:critic")
@@ -474,8 +475,8 @@ def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypat
     rows = [(1, 0, 1), (0, 1, 0), (1, 1, 0), (0, 0, 0)]
     real = np.concatenate([trained.sample(1, told=dict(zip(SPEC.attributes, row, strict=True))) for row in rows])
     data = dataclasses.replace(with_attributes(*rows, names=SPEC.attributes), images=real)
-    monkeypatch.setattr(evaluation, "open_features", lambda how: look)
-    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
+    monkeypatch.setattr(plan, "open_features", lambda how: look)
+    monkeypatch.setattr(sides, "load_data", lambda request: data)
     how: dict[str, Any] = {"data": "mnist", "number": 4, "features": "classifier:bits"}
     found = evaluation.evaluate("run", metrics=["accuracy", "inception-score"], **how)
     values = ("precision", "recall", "f1")
@@ -489,8 +490,8 @@ def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypat
 def test_class_diversity_compares_with_real_classes_whatever_the_features_tell(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = paint("label")
     data = dataclasses.replace(with_labels(4, 4, 4, classes=SPEC.classes), images=trained.sample(4, told=SPEC.classes))
-    monkeypatch.setattr(evaluation, "load_data", lambda request: data)
-    monkeypatch.setattr(evaluation, "open_features", lambda how: ClassifierFeatures(painter("attributes", Whole).model, "classifier:whole"))
+    monkeypatch.setattr(sides, "load_data", lambda request: data)
+    monkeypatch.setattr(plan, "open_features", lambda how: ClassifierFeatures(painter("attributes", Whole).model, "classifier:whole"))
     found = evaluation.evaluate("run", data="mnist", metrics=["class-diversity"], number=12, features="classifier:whole")
     assert found["metrics"]["class-diversity"]["class_diversity_real"] > 0
 

@@ -30,6 +30,8 @@ from models.base import DataSpec, Field, LatentModel
 from models.config import EvaluationConfig
 from models.data.batches import spec_of, to_float
 from models.errors import UserError
+from models.evaluation import collect, plan
+from models.evaluation.sides import SampledSource
 from models.metrics import accuracy, path_length
 from models.metrics.features.classifier import ClassifierFeatures
 from models.metrics.reconstruction import ssim
@@ -88,7 +90,7 @@ def other(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def look(features: str) -> ClassifierFeatures:
-    found = evaluation.open_features(EvaluationConfig(features=features))
+    found = plan.open_features(EvaluationConfig(features=features))
     assert isinstance(found, ClassifierFeatures)
     return found
 
@@ -385,13 +387,13 @@ def entries(tmp_path: Path) -> list[Path]:
 def read_what(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the sources that are looked at from now on, one for each pass."""
     seen: list[str] = []
-    original = evaluation.extract
+    original = collect.extract
 
     def extract(source: Any, *args: Any, **options: Any) -> Any:
         seen.append(Path(source.name).name)
         return original(source, *args, **options)
 
-    monkeypatch.setattr(evaluation, "extract", extract)
+    monkeypatch.setattr(collect, "extract", extract)
     return seen
 
 
@@ -777,7 +779,7 @@ def test_accuracy_on_images_that_the_classifier_has_learned_from_is_called_that(
         found = evaluation.evaluate("painter", data=data, features=features, number=10, metrics=["accuracy"])
         assert set(found["metrics"]["accuracy"]) == {"top1", "real_top1_seen" if seen else "real_top1"}
         assert [text.partition("itself")[0] for text in found["warnings"]] == [f"the classifier has learned from {found['data']} "] * seen
-    look = evaluation.open_features(EvaluationConfig(features=features))
+    look = plan.open_features(EvaluationConfig(features=features))
     assert isinstance(look, ClassifierFeatures)
     large = judge.data(str(pictures)).replace(images=np.zeros((20, 32, 32, 3), np.uint8))
     assert look.learned_from(large)
@@ -803,13 +805,13 @@ def test_fid_of_a_conditional_run_asks_for_what_the_other_side_shows(
     for path in sorted((other / "disc").iterdir())[5:]:
         path.unlink()
     asked: list[int] = []
-    load = evaluation.SampledSource.load
+    load = SampledSource.load
 
-    def watched(self: evaluation.SampledSource, start: int, stop: int) -> Any:
+    def watched(self: SampledSource, start: int, stop: int) -> Any:
         asked.extend(self.trained.in_turn(range(start, stop)).values.tolist())  # type: ignore[union-attr]
         return load(self, start, stop)
 
-    monkeypatch.setattr(evaluation.SampledSource, "load", watched)
+    monkeypatch.setattr(SampledSource, "load", watched)
 
     def of(*sides: object) -> tuple[list[int], Any, list[str]]:
         asked.clear()
@@ -827,6 +829,32 @@ def test_fid_of_a_conditional_run_asks_for_what_the_other_side_shows(
         shown, said, warnings = of("painter", side)
         assert (shown, said, len(warnings)) == ([0, 1] * 10, "classes in turn", 1)
     assert of(other, plain)[1:] == (None, [])
+
+
+def test_samples_that_are_no_images_like_the_data(
+    painter: Callable[..., api.Trained], other: Path, features: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics that compare them with the data are refused; a distance names their own shape; what is no image is no side."""
+    painter()
+    (Path("painter") / "checkpoints").mkdir(parents=True)
+    made = Field("image", (3, 12, 20))
+    monkeypatch.setattr(Painter, "gives", lambda self, capability: made if capability == "sample" else self.spec.fields["image"])
+    monkeypatch.setattr(
+        Painter, "sample", lambda self, noise, label: torch.tanh(noise).view(-1, 1, 1, 1).expand(-1, *made.shape) + label.view(-1, 1, 1, 1)
+    )
+    how: dict[str, Any] = {"features": features, "number": 12}
+    found = evaluation.evaluate("painter", options={"path-length": {"pairs": 4}}, **how)
+    assert set(found["metrics"]) == {"inception-score", "path-length"}
+    assert found["not_for_this_model"]["fid"] == "its samples are no images of its data's size and channels"
+    with pytest.raises(UserError, match="no images of its data's size and channels"):
+        evaluation.evaluate("painter", metrics=["fid"], **how)
+    found = evaluation.fid("painter", other, **how)
+    assert [found[side]["first_image"] for side in "ab"] == ["20x12 colour", "16x16 grey"]
+    made = Field("clip", (2, 1, 16, 16))
+    with pytest.raises(UserError, match="what it samples is no image, but a clip"):
+        evaluation.fid("painter", other, **how)
+    with pytest.raises(UserError, match="not for this model: what it samples is no image, but a clip"):
+        evaluation.evaluate("painter", metrics=["path-length"], **how)
 
 
 def test_accuracy_needs_a_classifier_of_the_same_classes(
