@@ -19,8 +19,8 @@ Rules (the contract suite in tests/contract enforces them):
 * every rank yields the same sequence of turns;
 * all training state is a parameter or a registered buffer; what `Stage.prepare` builds can be built again from them.
 
-Capabilities are plain methods, and a capability is a method that exists: `encode`, `decode`, `sample`, `classify`, `validate` (see the
-protocols at the end).
+Capabilities are plain methods, and a capability is a method that exists: `encode`, `decode`, `sample`, `classify`, `translate`,
+`validate` (see the protocols at the end).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ __all__ = [
     "Samples",
     "Schedule",
     "Stage",
+    "Translates",
     "Turn",
     "Validates",
     "Whole",
@@ -264,6 +265,13 @@ class Stage:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # player -> fields of Player that differ in this stage
 
 
+class Parts(nn.ModuleDict):
+    """Models by their parts' names; a name may also be that of a module's method, as `to` is."""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        self._modules[name] = module  # type: ignore[assignment]
+
+
 class LatentModel(nn.Module):
     """Base of every model of the zoo. One sub-class a file; the file's name is the model's name."""
 
@@ -280,7 +288,7 @@ class LatentModel(nn.Module):
     def __init__(self, config: Any, spec: DataSpec, parts: Mapping[str, LatentModel] | None = None) -> None:
         super().__init__()
         self.config, self.spec = config, spec
-        self.parts = nn.ModuleDict(parts or {})
+        self.parts = Parts(parts or {})
 
     def players(self) -> dict[str, Player]:
         """Name -> modules and optimizer settings. Every trainable parameter belongs to exactly one player."""
@@ -340,6 +348,20 @@ class Classifies(Protocol):
 
     def classify(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> logits (B, K)."""
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """A model that turns images of its leading source into what belongs to them in the second one's domain, and back (see `gives`)."""
+
+    def translation_noise(self, back: bool = False) -> tuple[int, ...]:
+        """Shape of one translation's noise."""
+
+    def translate(self, image: Tensor, noise: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] and N(0, I) noise -> (B, C', H', W') in [-1, 1]. A pure function of both."""
+
+    def translate_back(self, image: Tensor, noise: Tensor) -> Tensor:
+        """The same from that domain to the leading source's."""
 
 
 @runtime_checkable

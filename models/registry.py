@@ -90,6 +90,11 @@ class Entry:
                 found[str(ast.literal_eval(name))] = str(ast.literal_eval(about)) + (" (optional)" if "optional" in words else "")
         return found
 
+    def methods(self) -> frozenset[str]:
+        """The names of the methods that the file's classes define: a capability is a method that exists."""
+        classes = [n for n in self._tree.body if isinstance(n, ast.ClassDef)]
+        return frozenset(n.name for c in classes for n in c.body if isinstance(n, ast.FunctionDef))
+
     def _class_attribute(self, name: str) -> ast.expr | None:
         """What the file's class says behind `NAME = ...` in its body; None where it says nothing."""
         classes = [n for n in self._tree.body if isinstance(n, ast.ClassDef)]

@@ -6,11 +6,13 @@ few hundredths of a second. Functions for children are module-level, and take an
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -18,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -50,7 +53,55 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 def tiny(model: str, options: Mapping[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """Settings for `models.stream`: 12 steps of 8 images with a few hundred weights; aegan's stage border is at 48 of 96 images."""
-    return {**_SETTINGS, "options": {**(_OPTIONS.get(model) or small(model)), **(options or {})}, **changes}
+    parts = {"parts": part_runs(model)} if required_parts(model) else {}
+    return {**_SETTINGS, "options": {**(_OPTIONS.get(model) or small(model)), **(options or {})}, **parts, **changes}
+
+
+def required_parts(model: str) -> dict[str, bool]:
+    """The parts that a model cannot do without, by name: whether each looks at the leading source."""
+    from models.registry import model_class
+
+    cls = model_class(model)
+    return {name: (part.source or cls.sources[0]) == cls.sources[0] for name, part in cls.takes.items() if not part.optional}
+
+
+@lru_cache
+def part_runs(model: str) -> dict[str, str]:
+    """Runs for these parts, tiny auto-encoders by the parts' names: of grey pictures for the leading source, in colour and of another size
+    for the others. They last as long as this process."""
+    root = Path(tempfile.mkdtemp(prefix="lgm-parts-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    for name, leads in required_parts(model).items():
+        data = write_pictures(root / f"{name}-data") if leads else write_pictures(root / f"{name}-data", 13, 12, colour=True)
+        call(train, "vae", str(data), str(root / name), tiny("vae", images=16))
+    return {name: str(root / name) for name in required_parts(model)}
+
+
+def spec_for(model: str, spec: Any) -> Any:
+    """`spec` of the leading source, with the specs of the model's further sources: of `further`."""
+    from models.data.batches import spec_of
+
+    return dataclasses.replace(spec, others={name: spec_of(data) for name, data in further(model).items()})
+
+
+def further(model: str) -> dict[str, Any]:
+    """Data for the model's sources behind the leading one, in colour and of another size."""
+    from models.registry import model_class
+
+    return {name: image_data(13, 12, 20, 3, seed=2) for name in model_class(model).sources[1:]}
+
+
+def built(model: str, options: Any, spec: Any) -> Any:
+    """A model of the zoo, around untrained tiny auto-encoders where it needs parts."""
+    from models.config import check
+    from models.registry import model_class
+
+    cls, vae = model_class(model), model_class("vae")
+    parts = {}
+    for name, leads in required_parts(model).items():
+        shown = spec if leads else spec[cls.takes[name].source]
+        parts[name] = vae(check(vae.Config, _OPTIONS["vae"], "test"), shown).requires_grad_(False).eval()
+    return cls(options, spec, parts) if parts else cls(options, spec)
 
 
 def small(model: str, **chosen: Any) -> dict[str, Any]:
@@ -73,6 +124,8 @@ def arguments(model: str, data: Path, out: Path, *more: str, **changes: Any) -> 
     options = settings.pop("options")
     flags = {"average_images": "average"}
     words = ["train", model, "--data", str(data), "--out", str(out)]
+    for name, run in settings.pop("parts", {}).items():
+        words += ["--part", f"{name}={run}"]
     for key, value in settings.items():
         words += [f"--{flags.get(key, key).replace('_', '-')}", str(value)]
     for key, value in options.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import support
 import torch
 from forgery import blobs, contents, write_images
 from support import newest, tiny
@@ -536,7 +537,7 @@ def short(model: str, images: int, batch: int = 128, **options: Any) -> tuple[st
     cls = registry.model_class(model)
     spec = DataSpec.of_images(1, 32, 32, classes=("one", "two"), attributes=("left",), identities=3)
     with torch.device("meta"):
-        made = cls(cls.Config(**options), spec).stages()
+        made = support.built(model, cls.Config(**options), support.spec_for(model, spec)).stages()
     return stages.short(RunConfig(model=model, data="glyphs", images=images, batch=batch), made)
 
 

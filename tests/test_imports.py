@@ -27,7 +27,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("models.randomness", {"models.errors"}),
     ("models.device", {"models.errors"}),
     ("models.base", {"models.config", "models.data.items"}),
-    ("models.nets", {"models.base"}),
+    ("models.nets", {"models.base", "models.errors"}),
     ("models.losses", {"models.base"}),
     ("models.zoo", {"models.base", "models.nets", "models.losses"}),
     ("models.data.batches", GROUND | {"models.base", "models.data"}),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from models.base import DataSpec
 from models.capabilities import told
 from models.capabilities.told import Words
 from models.data import images as pictures
@@ -32,31 +33,36 @@ class Gathered(NamedTuple):
     truth: Words | None
 
 
-def gather(trained: Trained, sources: Sequence[str], limit: int, data_root: str | None = None) -> Gathered:
-    """Files and items, or the first `limit` images of the one data set or folder that is named."""
+def gather(trained: Trained, sources: Sequence[str], limit: int, data_root: str | None = None, spec: DataSpec | None = None) -> Gathered:
+    """Files and items, or the first `limit` images of the one data set or folder that is named; in the shape of the model's leading source,
+    or of another one's `spec`."""
     if len(sources) == 1 and not Path(sources[0]).is_file() and not _is_item(sources[0]):
-        found = data(trained, sources[0], data_root)
+        found = data(trained, sources[0], data_root, spec)
         shown = min(limit, len(found))
         names = list(found.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)]
         return Gathered(names, found.rows("image", np.arange(shown)), told.truth(trained.model, found, range(shown)))
-    images, truths = zip(*read(trained, sources, data_root), strict=True)
+    images, truths = zip(*read(trained, sources, data_root, spec), strict=True)
     return Gathered(list(sources), np.stack(images), None if None in truths else list(truths))
 
 
-def data(trained: Trained, text: str, data_root: str | None = None) -> Items:
+def data(trained: Trained, text: str, data_root: str | None = None, spec: DataSpec | None = None) -> Items:
     """A data set as the model takes it."""
-    return load(_in_shape(trained, parse(text, **_as_trained(trained, data_root))))
+    spec = spec or trained.model.spec
+    return load(in_shape(parse(text, **_as_trained(trained, data_root)), spec.size, spec.channels))
 
 
-def read(trained: Trained, sources: Iterable[str | Path], data_root: str | None = None) -> Iterator[tuple[np.ndarray, Any | None]]:
+def read(
+    trained: Trained, sources: Iterable[str | Path], data_root: str | None = None, spec: DataSpec | None = None
+) -> Iterator[tuple[np.ndarray, Any | None]]:
     """Each image (H, W, C) uint8, with what it shows where it is an item of data that say so."""
+    spec = spec or trained.model.spec
     loaded: dict[DataRequest, Items] = {}
     for source in map(str, sources):
         if not _is_item(source):
-            yield _file(trained, source), None
+            yield _file(trained, source, spec), None
             continue
         request, index = parse_item(source, **_as_trained(trained, data_root))
-        request = _in_shape(trained, request)
+        request = in_shape(request, spec.size, spec.channels)
         found = loaded[request] = loaded[request] if request in loaded else load(request)
         if index >= len(found):
             raise UserError(f"item {index} of {len(found)}", source, f"give a number from 0 to {len(found) - 1}")
@@ -75,9 +81,9 @@ def end(trained: Trained, what: str | np.ndarray, data_root: str | None = None) 
     return found
 
 
-def checked(trained: Trained, images: np.ndarray) -> np.ndarray:
-    """`images` themselves. Raises UserError unless they are uint8 (N, H, W, C) of the model's shape, at least one."""
-    spec = trained.model.spec
+def checked(trained: Trained, images: np.ndarray, spec: DataSpec | None = None) -> np.ndarray:
+    """`images` themselves. Raises UserError unless they are uint8 (N, H, W, C) of the model's shape (or of `spec`), at least one."""
+    spec = spec or trained.model.spec
     wanted = (*spec.size, spec.channels)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted or not len(images):
         what = f"images are {images.dtype} {images.shape}"
@@ -89,8 +95,8 @@ def _is_item(source: str) -> bool:
     return bool(re.fullmatch(r".+:\d+", source)) and not Path(source).exists()
 
 
-def _file(trained: Trained, source: str) -> np.ndarray:
-    spec, config = trained.model.spec, trained.header.config
+def _file(trained: Trained, source: str, spec: DataSpec) -> np.ndarray:
+    config = trained.header.config
     try:
         decoded = pictures.decode(source, background=config.background)
         fitted = pictures.fit(decoded, spec.size, config.fit, background=config.background)
@@ -105,7 +111,3 @@ def _as_trained(trained: Trained, data_root: str | None) -> dict[str, Any]:
     root = data_root or config.data_root
     fitting = {"fit": config.fit, "channels": config.channels, "background": config.background}
     return {"root": Path(root) if root else None, **fitting}
-
-
-def _in_shape(trained: Trained, request: DataRequest) -> DataRequest:
-    return in_shape(request, trained.model.spec.size, trained.model.spec.channels)

@@ -64,6 +64,23 @@ def rows(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return grid(np.concatenate(filled), columns)
 
 
+def alike(*lists: np.ndarray) -> list[np.ndarray]:
+    """Lists of images (N, H, W, C) of other sizes and channels as such of one size and of one kind, to stand in one grid.
+
+    Small ones are enlarged a whole number of times, so that each pixel is a square, and stand in the middle of white; where one list is in
+    colour, the grey ones come in three channels.
+    """
+    height, width = (max(images.shape[side] for images in lists) for side in (1, 2))
+    channels, found = max(images.shape[3] for images in lists), []
+    for images in lists:
+        times = min(height // images.shape[1], width // images.shape[2])
+        large = images.repeat(times, 1).repeat(times, 2).repeat(channels // images.shape[3], 3)
+        spare = height - large.shape[1], width - large.shape[2]
+        margins = [(0, 0), *((space // 2, space - space // 2) for space in spare), (0, 0)]
+        found.append(np.pad(large, margins, constant_values=255))
+    return found
+
+
 def check_grid(count: int, size: tuple[int, int], columns: int | None = None, lists: int = 1, singles: bool = False) -> None:
     """Raise UserError where a grid would have more than `MAX_PIXELS`, the limit of the pictures that lgm itself reads.
 

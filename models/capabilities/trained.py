@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from models.base import LatentModel, Samples
+from models.base import DataSpec, LatentModel, Samples
 from models.capabilities import ask, inputs, told, verbs
 from models.capabilities.inputs import Gathered
 from models.capabilities.told import Told, Words
@@ -104,9 +104,9 @@ class Trained:
         """Image files and data-set items ("mnist:test:17") as the model takes them: (N, H, W, C) uint8."""
         return np.stack([image for image, _ in inputs.read(self, sources, data_root)])
 
-    def gather(self, sources: Sequence[str], limit: int, data_root: str | None = None) -> Gathered:
-        """Files and items, or the first `limit` images of the one data set or folder that is named."""
-        return inputs.gather(self, sources, limit, data_root)
+    def gather(self, sources: Sequence[str], limit: int, data_root: str | None = None, spec: DataSpec | None = None) -> Gathered:
+        """Files and items, or the first `limit` images of the one data set or folder that is named; for another source, give its `spec`."""
+        return inputs.gather(self, sources, limit, data_root, spec)
 
     # what it can do
 

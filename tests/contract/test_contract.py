@@ -18,7 +18,7 @@ import pytest
 import support
 import torch
 
-from models.base import Classifies, DataSpec, Encodes, Field, LatentModel, Samples, Validates
+from models.base import Classifies, DataSpec, Encodes, Field, LatentModel, Samples, Translates, Validates
 from models.capabilities.ask import Capability, ask, evaluating
 from models.capabilities.reconstruct import reconstructions
 from models.capabilities.sample import draw
@@ -75,14 +75,15 @@ def job(
     settings = {"images": TOTAL, "batch": BATCH, "log_every": 16, "sample_every": 1000, "save_every": 1000, "average_images": 32, **changes}
     config = RunConfig(model=name, data="tiny", options=dataclasses.asdict(options), **settings)
     seed_torch(CPU, config.seed, "init")
-    model = model_class(name)(options, spec_of(data)).to(memory_format=torch.channels_last)
+    others = support.further(name)
+    model = support.built(name, options, spec_of(data, others)).to(memory_format=torch.channels_last)
     more: dict[str, Any] = {}
     if resume:
         header, tensors, _ = checkpoint.newest_valid(run)
         checkpoint.load_state(model, checkpoint.part(tensors, "model"))
         more = {"start": header, "tensors": tensors}
     held_out = Batches(support.image_data(11, shape[1], shape[2], shape[0], seed=1), CPU) if isinstance(model, Validates) else None
-    watching = observers.usual(config, model, batches := Batches(data, CPU), run, held_out)
+    watching = observers.usual(config, model, batches := Batches(data, CPU, others), run, held_out)
     return loop.Job(config, model, batches, data.fingerprint(), run, CPU, fused=fused, observers=watching, **more)
 
 
@@ -124,7 +125,7 @@ def test_preset_builds(name: str, preset: str, shape: tuple[int, int, int]) -> N
     cls, settings = model_class(name), model_class(name).presets[preset]
     check(RunConfig, {"model": name, "data": "x", "images": settings.images, "batch": settings.batch}, "preset")
     with torch.device("meta"):
-        model = cls(check(cls.Config, settings.options, "preset"), spec_like(shape))
+        model = support.built(name, check(cls.Config, settings.options, "preset"), support.spec_for(name, spec_like(shape)))
     assert model.players()
     assert sum(p.numel() for p in model.parameters()) > 1000
 
@@ -200,7 +201,7 @@ def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> N
         made = job(Path("unused"), name, variants(name)[variant], shape)
     except UserError as error:
         refused(error)
-    assert isinstance(made.model, (Encodes, Samples, Classifies))
+    assert isinstance(made.model, (Encodes, Samples, Classifies, Translates))
     assert "image" in made.model.needs
     assert made.model.needs <= made.model.spec.provides
     before = {key: value.clone() for key, value in made.model.state_dict().items()}
@@ -235,6 +236,8 @@ def assert_capable(model: LatentModel, batches: Batches) -> None:
             assert torch.equal(logits, model.classify(real))
             assert torch.equal(logits, model.logits(features))
             assert torch.allclose(logits[1:2], model.classify(real[1:2]), atol=1e-4)
+        if isinstance(model, Translates):
+            assert_translates(model, batches)
     if isinstance(model, Validates):
         assert_validates(model)
     if isinstance(model, Samples):
@@ -270,6 +273,20 @@ def assert_answers(model: LatentModel, capability: Capability, given: torch.Tens
     between = ask(model, capability, given, torch.lerp(shares, shares.flip(0), 0.5))
     assert (between.shape, between.dtype) == (made.shape, made.dtype)
     return made
+
+
+def assert_translates(model: LatentModel, batches: Batches) -> None:
+    """Both ways: images of the other side's shape, the same again and in any company; another noise makes another."""
+    assert isinstance(model, Translates)
+    for back, side, data in ((False, "translate", batches.data), (True, "translate_back", batches.others[model.sources[1]])):
+        real = to_float(torch.from_numpy(data.rows("image", np.arange(5))))
+        noise = torch.randn(5, *model.translation_noise(back), generator=torch.Generator().manual_seed(0))
+        way = getattr(model, side)
+        made = way(real, noise)
+        assert_images(made, torch.Size((5, *model.gives(side).shape)))
+        assert torch.equal(made, way(real, noise))
+        assert torch.allclose(made[1:2], way(real[1:2], noise[1:2]), atol=1e-4)
+        assert not torch.equal(made, way(real, -noise)), "the noise changes nothing"
 
 
 def assert_validates(model: LatentModel) -> None:
@@ -310,7 +327,7 @@ def test_compiled_networks_train_as_others_do(name: str, chosen: dict[str, Any],
         assert torch.allclose(value, weights[1][key], atol=1e-4), key
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not support.required_parts(name)])  # what others make, their parts make
 def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
     """500 steps on eight images: what the model makes of them comes much nearer to them."""
     options = {f.name for f in dataclasses.fields(model_class(name).Config)}

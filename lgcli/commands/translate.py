@@ -1,0 +1,94 @@
+"""lgm translate"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Annotated, Any
+
+import typer
+
+from lgcli import options as o
+
+PANEL = "Use a trained model"
+FRAMES = 8  # of an animation, from one noise to the next
+
+
+def translate(
+    run: o.Run,
+    images: o.Images,
+    variants: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Translations of each image.")] = 8,
+    back: Annotated[bool, typer.Option("--back", help="From the other domain to that of the leading source.")] = False,
+    number: o.ImageCount = 8,
+    seed: o.Seed = 0,
+    output: o.Picture = None,
+    out: o.Singles = None,
+    gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the grid: from each noise to the next.")] = False,
+    data_root: o.DataRoot = None,
+    device: o.Device = None,
+    raw: o.Raw = False,
+    force: o.Force = False,
+    json: o.Json = False,
+) -> None:
+    """Turn images into what belongs to them in another domain: a row for each, itself and then some translations.
+
+    Translations in one column are made from the same noise. An image of neither domain is taken for the nearest thing that the encoder
+    knows, and translated as that. --out writes single files, the first image's as 0-000000.png and so on.
+    """
+    from lgcli import render
+    from models import api
+    from models.capabilities import pictures
+    from models.capabilities.translate import noises, require_translates, source_of
+
+    o.check_single_output(output, out)
+    if out is not None and gif:
+        from models.errors import UserError
+
+        raise UserError("both --out and --gif", "--gif", "an animation goes with a grid: leave one of them out")
+    trained = api.load(run, device=device, raw=raw)
+    require_translates(trained.model)
+    noises(trained, variants, seed, back)  # what is wrong with them should be said before images are read
+    names, originals, _ = trained.gather(images, number, o.root(data_root), source_of(trained.model, back))
+    if out is None:
+        size = tuple(max(sides) for sides in zip(trained.model.spec.size, trained.model.spec[trained.model.sources[1]].size))
+        pictures.check_grid(1 + variants, (size[0], size[1]), 1 + variants, lists=len(originals), singles=True)
+        path = o.picture_path(output, f"{api.name_of(run)}-translations", force)
+        if gif:
+            o.free_path(path.with_suffix(".gif"), force, "-o")
+    else:
+        path = o.free_path(out, force, "--out")
+    with render.progress() as advance:
+        blocks = (trained.translate(originals[n : n + 1], variants, seed, back=back)[0] for n in range(len(originals)))
+        made = list(pictures.counted(blocks, partial(_advance, advance, len(originals) * variants)))
+    found: dict[str, Any] = {"images": names, "variants": variants, "seed": seed, "back": back}
+    if out is not None:
+        stems = [f"{n:0{len(str(len(names) - 1))}}" for n in range(len(names))]
+        found["files"] = pictures.write_singles(made, out, stems, variants)
+        render.result({"folder": str(out), **found}, f"{out}: {found['files']} images", json)
+        return
+    first, *others = pictures.alike(originals, *made)
+    written = [pictures.write(pictures.grid([image for own, its in zip(first, others) for image in (own, *its)], 1 + variants), path)]
+    if gif:
+        written.append(pictures.write_gif(_frames(trained, originals, variants, seed, back), path.with_suffix(".gif")))
+    found["files"] = [str(file) for file in written]
+    render.result(found, "\n".join(found["files"]), json)
+
+
+def _advance(advance: Any, total: int, done: int) -> None:
+    advance("translating", done, total)
+
+
+def _frames(trained: Any, originals: Any, variants: int, seed: int, back: bool) -> Any:
+    """Each image beside its translation, one below the other, while the noise goes from each to the next on great circles: (T, H, W, C)."""
+    import numpy as np
+    import torch
+
+    from models.capabilities import pictures
+    from models.capabilities.interpolate import blend
+    from models.capabilities.translate import noises, through
+
+    noise = noises(trained, max(variants, 2), seed, back)
+    way = torch.cat([blend(a, b, FRAMES + 1, "slerp")[:-1] for a, b in pairwise(noise)] + [noise[-1:]])
+    made = through(trained.model, originals, way, back)
+    first, *others = pictures.alike(originals, *made)
+    return np.stack([pictures.grid([image for own, its in zip(first, others) for image in (own, its[t])], 2) for t in range(len(way))])

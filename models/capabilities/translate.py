@@ -1,0 +1,71 @@
+"""Images of one domain to images of another, several of each: one for each draw of the noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.base import DataSpec, LatentModel, Translates
+from models.capabilities import verb
+from models.capabilities.ask import device_of, evaluating, in_blocks
+from models.capabilities.inputs import checked
+from models.data.batches import to_float, to_uint8
+from models.errors import UserError
+from models.randomness import check_seed, image_noise
+from models.registry import MODELS
+
+if TYPE_CHECKING:
+    from models.capabilities.trained import Trained
+
+Way = Literal["translate", "translate_back"]
+
+
+@verb
+def translate(trained: Trained, images: np.ndarray, count: int = 8, seed: int = 0, *, back: bool = False) -> np.ndarray:
+    """`count` translations of each uint8 image (N, H, W, C): uint8 (N, count, H', W', C'). Number k of every image has the same noise.
+
+    Args:
+        back: the images are of the other domain, and come to that of the leading source.
+
+    Raises UserError, also for a model that does not translate.
+    """
+    noise = noises(trained, count, seed, back)
+    return through(trained.model, checked(trained, images, source_of(trained.model, back)), noise, back)
+
+
+def noises(trained: Trained, count: int, seed: int, back: bool) -> Tensor:
+    """The noises of `count` translations (count, D); number k depends on the seed and k alone. Raises UserError."""
+    require_translates(trained.model)
+    if count < 1:
+        raise UserError(f"{count} variants", "--variants", "ask for 1 or more")
+    assert isinstance(trained.model, Translates)
+    return image_noise(check_seed(seed), range(count), trained.model.translation_noise(back), "translate")
+
+
+def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = False) -> np.ndarray:
+    """Every image (N, H, W, C) with every noise (K, D), uint8: (N, K, H', W', C')."""
+    way: Way = "translate_back" if back else "translate"
+    real = to_float(torch.from_numpy(images))
+    with evaluating(model):
+        made = in_blocks(getattr(model, way), device_of(model), real.repeat_interleave(len(noise), 0), noise.repeat(len(real), 1))
+    return to_uint8(made).numpy().reshape(len(images), len(noise), *_shape(model.gives(way).shape))
+
+
+def source_of(model: LatentModel, back: bool) -> DataSpec:
+    """Of the images that are translated."""
+    return model.spec[model.sources[1]] if back else model.spec
+
+
+def require_translates(model: LatentModel) -> None:
+    """Raise UserError for a model that does not translate, which names those that do."""
+    if not isinstance(model, Translates):
+        able = ", ".join(name for name, entry in MODELS.entries().items() if "translate" in entry.methods())
+        raise UserError("this model cannot translate", type(model).__module__.rpartition(".")[2], f"take a run of one that can: {able}")
+
+
+def _shape(channels_first: tuple[int, ...]) -> tuple[int, ...]:
+    channels, height, width = channels_first
+    return height, width, channels
