@@ -71,7 +71,7 @@ def errors_table(names: Sequence[str], errors: Sequence[float], written: Mapping
     mean = sum(errors) / len(errors)
     if json:
         listed = [{"image": n, "error": e} for n, e in zip(names, errors, strict=True)]
-        print(json_module.dumps({**written, "mean_error": mean, "images": listed}))
+        document({**written, "mean_error": mean, "images": listed})
         return
     for name, error in zip(names, errors, strict=True):
         print(f"{error:.5f}  {name}")

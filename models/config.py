@@ -82,7 +82,7 @@ class Preset:
 
 def read_seed(text: str) -> int | str:
     """The digits of a number below 2^64, and nothing else."""
-    return int(text) if text.isascii() and text.isdigit() and int(text) < 2**64 else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 21 and int(text) < 2**64 else text
 
 
 def read_size(text: str) -> tuple[int, int] | str:

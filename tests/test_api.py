@@ -117,8 +117,8 @@ def test_plan_fills_the_record(pictures: Path) -> None:
     [
         ({"batch": 0}, "batch takes int, 1 to 1e"),
         ({"images": 0}, "images takes int, 1 to 1e"),
-        ({"seed": -1}, "seed takes int, 0 to"),
-        ({"seed": 2**64}, "seed takes int, 0 to"),
+        ({"seed": -1}, "seed takes a whole number from 0 to 2^64 - 1"),
+        ({"seed": 2**64}, "seed takes a whole number from 0 to 2^64 - 1"),
         ({"precision": "fp8"}, "precision takes one of: fp32, bf16"),
         ({"nosuch": 1}, "unknown option 'nosuch'"),
         ({"options": {"nosuch": 1}}, "unknown option 'nosuch'"),
@@ -179,12 +179,12 @@ def test_a_new_verb_needs_no_line_elsewhere(vae: Trained, monkeypatch: pytest.Mo
     assert "brighten" in dir(vae)
 
 
-@pytest.mark.parametrize(("capability", "verb"), [("decode", "reconstruct"), ("sample", "project")])
+@pytest.mark.parametrize(("capability", "verb"), [("decode", "reconstruct"), ("decode", "inpaint"), ("sample", "project")])
 def test_what_is_no_image_like_its_own_is_not_compared_with_one(capability: str, verb: str, vae: Trained, shown: np.ndarray) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(vae.model, "gives", lambda of: Field("image", (3, 8, 8)) if of == capability else vae.model.spec.fields["image"])
         with pytest.raises(UserError, match=re.escape(f"makes image (3, 8, 8) from image (1, 16, 16), so it cannot {verb}")):
-            getattr(vae, verb)(shown)
+            getattr(vae, verb)(shown, *(["box"] if verb == "inpaint" else []))
 
 
 # ---- sample --------------------------------------------------------------------------------------------------------------------------

@@ -63,6 +63,33 @@ def test_a_name_counts_before_a_number() -> None:
     assert resolved("label", "0,1,2", classes=("one", "0", "2")).values.tolist() == [1, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("kind", "words", "message"),
+    [
+        ("label", [], "nothing is named: --label"),
+        ("attributes", [], "nothing is named: --attributes"),
+        ("label", 1.5, "'1.5' is no label"),
+        ("label", np.array(7), "label 7 of 3 classes"),
+        ("attributes", np.zeros(3), "asked by attributes, not by label"),
+        ("attributes", [{"smile": 1}, "hat"], "'hat' among attributes"),
+        (None, 1, "this model takes no condition"),
+    ],
+)
+def test_words_from_python_that_say_nothing_are_refused(kind: str | None, words: Any, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        painter(kind).sample(1, told=words)
+
+
+def test_what_was_told_of_one_model_is_told_again_or_refused() -> None:
+    said = resolved("label", "disc")
+    assert asked_of(painter("label").sample(1, told=said)[0]) == 1
+    for kind, message in ((None, "takes no condition"), ("identity", "other data"), ("attributes", "asked by attributes, not by label")):
+        with pytest.raises(UserError, match=message):
+            painter(kind).sample(1, told=said)
+    with pytest.raises(UserError, match="other data"):
+        painter("label", classes=("disc", "cross", "t-shirt, top")).sample(1, told=said)
+
+
 def test_file_names_begin_with_the_class() -> None:
     many = told.every(painter("label", classes=tuple(map(str, range(12)))).model)
     odd = told.every(painter("label", classes=("t-shirt/top", "..", "a\nb")).model)

@@ -62,7 +62,7 @@ def interpolate(
     if grid and gif:
         raise UserError("both --grid and --gif", "--gif", "a grid is no single way: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
-    pictures.check_grid(number, size_of(trained.model, "sample"), number, lists=number if grid else 1)
+    pictures.check_grid(number, size_of(trained.model, "sample", "decode"), number, lists=number if grid else 1)
     target = o.picture_path(output, f"{api.name_of(run)}-interpolation", force)
     animation = target.with_suffix(".gif")
     if gif:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +44,14 @@ Augment = Annotated[
     str | None,
     typer.Option(help="Of what a model learns from: none, shift, full (small data sets), as it offers.", show_default="model's"),
 ]
+Map = Annotated[
+    str | None,
+    typer.Option("--map", metavar="CLASS=CLASS,...", help="For cross-domain: classes that belong together.", show_default="equal names"),
+]
+Pairs = Annotated[
+    str | None,
+    typer.Option(metavar="label|attributes|identity|none", help="For cross-domain: what matching images share.", show_default="label"),
+]
 Epochs = Annotated[float | None, typer.Option(metavar="N", help="Passes over the data, instead of --images.", show_default=False)]
 AcceptData = Annotated[bool, typer.Option("--accept-data", help="Resume although the data have changed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")]
@@ -61,6 +69,8 @@ def train(
     out: Out = None,
     assignments: Assignments = None,
     augment: Augment = None,
+    map_: Map = None,
+    pairs: Pairs = None,
     epochs: Epochs = None,
     *,
     accept_data: AcceptData = False,
@@ -71,7 +81,7 @@ def train(
     """Train a model, or go on with a run."""
     runs = _named_runs([*(parts or []), *([f"base={base}"] if base else [])])
     sources = _named_data(data or [], labels)
-    options = partial(_options, assignments=assignments or [], augment=augment)
+    options = partial(_options, assignments=assignments or [], flags={"augment": augment, "map": map_, "pairs": pairs})
     if resume is None:
         if accept_data:
             raise UserError("--accept-data goes with --resume", "--accept-data", "leave it out")
@@ -175,10 +185,10 @@ def _named_runs(words: list[str]) -> dict[str, str]:
     return found
 
 
-def _options(config: type, assignments: list[str], augment: str | None) -> dict[str, Any]:
-    """What `--set` and `--augment` say, as typed fields of a model's Config."""
-
+def _options(config: type, assignments: list[str], flags: Mapping[str, str | None]) -> dict[str, Any]:
+    """What `--set` says, and flags that stand for an option of some models, as typed fields of a model's Config."""
     options = parse_assignments(config, assignments)
-    if augment is None:
-        return options
-    return options | parse_assignments(config, [f"augment={augment}"], "--augment")
+    for name, text in flags.items():
+        if text is not None:
+            options |= parse_assignments(config, [f"{name}={text}"], f"--{name}")
+    return options

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lgcli import options as o
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.capabilities.trained import Trained
 
 PANEL = "Use a trained model"
 FRAMES = 8  # of an animation, from one noise to the next
@@ -38,7 +42,7 @@ def translate(
     from lgcli import render
     from models import api
     from models.capabilities import pictures
-    from models.capabilities.translate import noises, require_translates, source_of
+    from models.capabilities.translate import noises, picture, require_translates, source_of
 
     o.check_single_output(output, out)
     if out is not None and gif:
@@ -59,36 +63,29 @@ def translate(
         path = o.free_path(out, force, "--out")
     with render.progress() as advance:
         blocks = (trained.translate(originals[n : n + 1], variants, seed, back=back)[0] for n in range(len(originals)))
-        made = list(pictures.counted(blocks, partial(_advance, advance, len(originals) * variants)))
+        made = list(pictures.counted(blocks, lambda done: advance("translating", done, len(originals) * variants)))
     found: dict[str, Any] = {"images": names, "variants": variants, "seed": seed, "back": back}
     if out is not None:
         stems = [f"{n:0{len(str(len(names) - 1))}}" for n in range(len(names))]
         found["files"] = pictures.write_singles(made, out, stems, variants)
         render.result({"folder": str(out), **found}, f"{out}: {found['files']} images", json)
         return
-    first, *others = pictures.alike(originals, *made)
-    written = [pictures.write(pictures.grid([image for own, its in zip(first, others) for image in (own, *its)], 1 + variants), path)]
+    written = [pictures.write(picture(originals, made), path)]
     if gif:
         written.append(pictures.write_gif(_frames(trained, originals, variants, seed, back), path.with_suffix(".gif")))
     found["files"] = [str(file) for file in written]
     render.result(found, "\n".join(found["files"]), json)
 
 
-def _advance(advance: Any, total: int, done: int) -> None:
-    advance("translating", done, total)
-
-
-def _frames(trained: Any, originals: Any, variants: int, seed: int, back: bool) -> Any:
+def _frames(trained: Trained, originals: np.ndarray, variants: int, seed: int, back: bool) -> np.ndarray:
     """Each image beside its translation, one below the other, while the noise goes from each to the next on great circles: (T, H, W, C)."""
     import numpy as np
     import torch
 
-    from models.capabilities import pictures
     from models.capabilities.interpolate import blend
-    from models.capabilities.translate import noises, through
+    from models.capabilities.translate import noises, picture, through
 
     noise = noises(trained, max(variants, 2), seed, back)
     way = torch.cat([blend(a, b, FRAMES + 1, "slerp")[:-1] for a, b in pairwise(noise)] + [noise[-1:]])
     made = through(trained.model, originals, way, back)
-    first, *others = pictures.alike(originals, *made)
-    return np.stack([pictures.grid([image for own, its in zip(first, others) for image in (own, its[t])], 2) for t in range(len(way))])
+    return np.stack([picture(originals, made[:, t : t + 1]) for t in range(len(way))])

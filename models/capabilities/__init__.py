@@ -19,7 +19,8 @@ _VERBS: dict[str, Callable[..., Any]] = {}
 
 
 def verb(function: F) -> F:
-    """Make a function of a trained model a method of `Trained`, of the same name."""
+    """Make a function of a trained model a method of `Trained`, of the same name, which must be free."""
+    assert function.__name__ not in _VERBS, f"two verbs are called {function.__name__}"
     _VERBS[function.__name__] = function
     return function
 

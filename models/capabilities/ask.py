@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.base import Classifies, LatentModel
+from models.base import Classifies, Field, LatentModel
 from models.capabilities.told import Told, arguments, condition_of
 from models.data.batches import to_uint8
 from models.errors import UserError
@@ -70,10 +70,10 @@ def images_from(model: LatentModel, points: Tensor, space: Literal["code", "nois
         return to_uint8(ask_in_blocks(model, "sample" if space == "noise" else "decode", points, told)).numpy()
 
 
-def size_of(model: LatentModel, capability: Capability) -> tuple[int, int]:
-    """(height, width) of the images that a method of the model makes."""
-    _, height, width = model.gives(capability).shape
-    return height, width
+def size_of(model: LatentModel, *capabilities: Capability) -> tuple[int, int]:
+    """(height, width) of the images that a method of the model makes; of several, the largest of those that it has."""
+    shapes = [require_images(model, capability).shape for capability in capabilities if hasattr(model, capability)]
+    return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
 
 
 # --- what a model can be asked --------------------------------------------------------------------------------------------------------
@@ -96,6 +96,15 @@ def require_of_part(part: LatentModel, capability: type, where: str, name: str) 
         raise UserError(f"a {name} cannot {verbs}", where, "give the run of a model that can (`lgm models`)")
     if condition_of(part) is not None:
         raise UserError(f"a {name} has to be told what images show", where, "give the run of a model without condition")
+
+
+def require_images(model: LatentModel, capability: Capability) -> Field:
+    """What a method of the model gives. Raises UserError where that is no image."""
+    made = model.gives(capability)
+    if made.kind != "image":
+        where = type(model).__module__.rpartition(".")[2]
+        raise UserError(f"what it {capability}s is no image, but a {made.kind}", where, "take the run of a model that makes images")
+    return made
 
 
 def require_alike(model: LatentModel, capability: Capability, verb: str) -> None:

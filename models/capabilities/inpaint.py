@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.base import Encodes, LatentModel, Samples
 from models.capabilities import masks, verb
-from models.capabilities.ask import classified, evaluating, require
+from models.capabilities.ask import classified, evaluating, require, require_alike
 from models.capabilities.inputs import checked
 from models.capabilities.pictures import grid
 from models.capabilities.project import search as find
@@ -82,9 +82,11 @@ def inpaint(
     shown = checked(trained, images)
     holes = _holes(holes, len(shown), trained.model.spec.size, seed)
     if isinstance(trained.model, Encodes):
+        require_alike(trained.model, "decode", "inpaint")
         settings = {key: value for key, value in settings.items() if key == "progress"}
     elif isinstance(trained.model, Samples):
         trained.require_samples()
+        require_alike(trained.model, "sample", "inpaint")
         settings |= {"seed": seed}
     else:
         require(trained.model, Encodes, "inpaint")

@@ -26,6 +26,7 @@ from models.errors import UserError, nearest, printable
 # A class's name or number (an identity's number), or several; a text that is no class's name is split at its commas, and a name counts
 # before a number. For models that are told by attributes: name -> 0 or 1, what is not named is 0; or several of these.
 Words: TypeAlias = Union[str, int, Mapping[str, Any], Sequence[str | int | Mapping[str, Any]], np.ndarray, "Told"]
+LABELS = ("label", "attributes")  # the fields that have names
 TRUTH = "true"  # `--label true`: what the data say
 
 
@@ -130,17 +131,25 @@ def resolve(model: LatentModel, words: Words | None) -> Told | None:
 
     Raises UserError for what the model cannot be asked, with the nearest match.
     """
-    if words is None or isinstance(words, Told):
-        return words
+    if words is None:
+        return None
     kind, spec = condition_of(model), model.spec
-    several = [words] if isinstance(words, (str, int, np.integer, Mapping)) else list(words)
-    by = "attributes" if any(isinstance(word, Mapping) for word in several) else "label"
+    if isinstance(words, Told):
+        several, by = [*words.values], argument_of(words.kind)
+    else:
+        one = isinstance(words, (str, Mapping)) or not isinstance(words, Iterable) or getattr(words, "ndim", 1) == 0
+        several = [words] if one else [*words]  # type: ignore[misc]
+        by = "attributes" if any(isinstance(word, Mapping) for word in several) else "label"
     if kind is None:
         raise UserError("this model takes no condition, it was trained without", f"--{by}", "leave it out")
+    if not several:
+        raise UserError("nothing is named", f"--{argument_of(kind)}", "give a class's name or number, or attributes; or leave it out")
     if by != argument_of(kind):
         raise UserError(f"this model is asked by {kind}, not by {by}", f"--{by}", f"use --{argument_of(kind)}")
-    if not all(isinstance(word, Mapping) == (by == "attributes") for word in several):
-        raise UserError("classes and attributes among each other", f"--{by}", "give one kind")
+    if isinstance(words, Told):
+        if (words.kind, *map(words.spec.names, LABELS)) != (kind, *map(spec.names, LABELS)) or words.spec.identities > spec.identities:
+            raise UserError(f"this says which {words.kind} of other data are shown", f"--{by}", "say it in words of this model's data")
+        return words
     if by == "attributes":
         return Told(kind, spec, torch.stack([_bits(spec, word) for word in several]))
     numbers = [number for word in several for number in _numbers(kind, spec, word)]
@@ -262,7 +271,10 @@ def _columns(spec: DataSpec, data: Items | FolderSource) -> list[int] | None:
 def _numbers(kind: str, spec: DataSpec, word: Any) -> list[int]:
     """The classes or identities that one word names."""
     if not isinstance(word, str):
-        return [_in_range(kind, spec, index(word))]
+        try:
+            return [_in_range(kind, spec, index(word))]
+        except TypeError:
+            raise UserError(f"{printable(word)!r} is no label", "--label", "give a class's name or number") from None
     names = {} if kind == "identity" else {name: number for number, name in enumerate(spec.classes)}
     parts = [word] if word in names else [part.strip() for part in word.split(",") if part.strip()]
     return [names[part] if part in names else _in_range(kind, spec, _as_number(kind, spec, part)) for part in parts]
@@ -286,6 +298,8 @@ def _in_range(kind: str, spec: DataSpec, number: int) -> int:
 
 def _bits(spec: DataSpec, asked: Any) -> Tensor:
     """(A,) float32: the attributes that are asked for."""
+    if not isinstance(asked, Mapping):
+        raise UserError(f"{printable(asked)!r} among attributes", "--attributes", "give all of them as name -> 0 or 1")
     value = torch.zeros(len(spec.attributes))
     for name, given in asked.items():
         if name not in spec.attributes:

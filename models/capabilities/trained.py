@@ -110,9 +110,10 @@ class Trained:
 
     # what it can do
 
-    def require_samples(self, verb: str = "sample") -> None:
-        """Raise UserError where the model cannot sample, or what samples is not trained yet."""
-        ask.require(self.model, Samples, verb)
+    def require_samples(self) -> None:
+        """Raise UserError where the model cannot sample images, or what samples is not trained yet."""
+        ask.require(self.model, Samples, "sample")
+        ask.require_images(self.model, "sample")
         stage = next((s for s in self.model.stages() if s.name == self.header.stage), None)
         if stage is not None and not stage.samples:
             raise UserError(

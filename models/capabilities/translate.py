@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from models.base import DataSpec, LatentModel, Translates
 from models.capabilities import verb
 from models.capabilities.ask import device_of, evaluating, in_blocks
 from models.capabilities.inputs import checked
+from models.capabilities.pictures import alike, grid
 from models.data.batches import to_float, to_uint8
 from models.errors import UserError
 from models.randomness import check_seed, image_noise
@@ -52,6 +54,12 @@ def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = 
     with evaluating(model):
         made = in_blocks(getattr(model, way), device_of(model), real.repeat_interleave(len(noise), 0), noise.repeat(len(real), 1))
     return to_uint8(made).numpy().reshape(len(images), len(noise), *_shape(model.gives(way).shape))
+
+
+def picture(originals: np.ndarray, made: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """A row for each image (N, H, W, C): itself, and what it became (K, H', W', C')."""
+    first, *others = alike(originals, *made)
+    return grid([image for own, its in zip(first, others, strict=True) for image in (own, *its)], 1 + len(made[0]))
 
 
 def source_of(model: LatentModel, back: bool) -> DataSpec:

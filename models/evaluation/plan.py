@@ -21,9 +21,8 @@ from models.device import pick, settle
 from models.errors import UserError, nearest, printable
 from models.metrics.features.base import Features
 from models.metrics.features.classifier import ClassifierFeatures
-from models.metrics.features.inception import PRECISIONS, RESIZES, InceptionFeatures
+from models.metrics.features.inception import InceptionFeatures
 from models.metrics.stats.evidence import Evidence
-from models.randomness import check_seed
 from models.registry import METRICS
 from models.training.distributed import Ranks, process_group
 
@@ -36,14 +35,9 @@ def settings(given: Mapping[str, Any]) -> EvaluationConfig:
     known = {field.name for field in dataclasses.fields(EvaluationConfig)}
     if unknown := sorted(set(given) - known):
         raise UserError(f"unknown setting {unknown[0]!r}", "evaluation", nearest(unknown[0], known))
-    how = EvaluationConfig(**{key: value for key, value in given.items() if value is not None})
-    if how.number < 1:
-        raise UserError(f"{how.number} images", "-n", "ask for 1 or more")
-    for name, value, choices in (("resize", how.resize, RESIZES), ("precision", how.precision, PRECISIONS)):
-        if value not in choices:
-            raise UserError(f"unknown {name} {value!r}", f"--{name}", nearest(value, choices))
-    check_seed(how.seed)
-    return how
+    said = {key: value for key, value in given.items() if value is not None}
+    called = {key: said.pop(key) for key in ("warn", "progress") if key in said}
+    return dataclasses.replace(check(EvaluationConfig, said, "evaluation"), **called)
 
 
 # --- which metrics ----------------------------------------------------------------------------------------------------------------------
@@ -224,8 +218,6 @@ def _lacks(module: Any, evidence: Evidence) -> str:
 def check_samples(trained: api.Trained, count: int = 1, seed: int = 0) -> None:
     """Raise UserError where samples cannot be drawn, or not yet, or are no images."""
     trained.sample_blocks(count, seed)  # draws nothing before it is iterated over
-    if (kind := trained.model.gives("sample").kind) != "image":
-        raise UserError(f"what it samples is no image, but a {kind}", trained.header.path or "", "take a run that samples images")
 
 
 def _sampled(need: str) -> bool:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from models.base import Encodes, LatentModel, Samples, Stage, Validates
-from models.capabilities import pictures
+from models.base import Encodes, LatentModel, Samples, Stage, Translates, Validates
+from models.capabilities import pictures, translate
 from models.capabilities.ask import evaluating
 from models.capabilities.reconstruct import reconstructions
 from models.capabilities.sample import draw
@@ -25,10 +25,11 @@ from models.data.batches import Batches
 from models.data.images import save_png
 from models.device import autocast
 from models.errors import UserError
+from models.randomness import image_noise
 from models.training.alarm import CollapseAlarm, advice
 from models.training.events import Drawn, Event, Validated, Warned
 
-SAMPLES, RECONSTRUCTIONS, COLUMNS = 64, 32, 8  # images in the grids that a run draws, and in a row of them
+SAMPLES, RECONSTRUCTIONS, TRANSLATED, COLUMNS = 64, 32, 8, 8  # images in the grids that a run draws, and in a row of them
 VALIDATED = 128  # held-out images a batch
 
 
@@ -66,7 +67,7 @@ class Observer:
 
 
 class Grids(Observer):
-    """Samples of fixed noise and reconstructions of the first images, as pictures; and the alarm for samples that become alike.
+    """Samples of fixed noise, reconstructions and translations of the first images; and the alarm for samples that become alike.
 
     Args:
         config: its `sample_every` is the cadence.
@@ -91,15 +92,25 @@ class Grids(Observer):
             if isinstance(view.model, Samples) and view.stage.samples:
                 examples = told if kind == "attributes" else None
                 made = np.concatenate(list(draw(view.model, SAMPLES, self._seed, examples=examples)))
+            translated = self._translated(view.model) if isinstance(view.model, Translates) else None
         if made is not None and len(view.stage.players) > 1:  # one player alone plays no game
             yield from _warned(view.images, self._alarm.look(made, view.progress, again))
         if shown is not None and again is not None:
             yield self._drawn(view.images, "reconstruction", pictures.pairs(shown, again, COLUMNS))
         if made is not None:
             yield self._drawn(view.images, "sample", pictures.grid(made, COLUMNS))
+        if translated is not None:
+            yield self._drawn(view.images, "translation", translated)
 
     def hear(self, images: int, losses: Mapping[str, float]) -> Iterator[Event]:
         yield from _warned(images, self._alarm.hear(losses))
+
+    def _translated(self, model: LatentModel) -> np.ndarray:
+        """A row for each of the first images, itself and what it becomes: one picture."""
+        assert isinstance(model, Translates)
+        noise = image_noise(self._seed, range(COLUMNS - 1), model.translation_noise(), "translate")
+        originals = self._images(TRANSLATED)
+        return translate.picture(originals, translate.through(model, originals, noise))
 
     def _images(self, number: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """The leading source's first images: uint8 (N, H, W, C)."""
