@@ -57,7 +57,7 @@ class CVAEGAN(LatentModel):
     averaged = ("encoder", "heads", "generator")
     presets = {
         "quick": Preset(150_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
-        "default": Preset(1_200_000),
+        "default": Preset(450_000, options={"widths": (32, 64, 128, 256)}, about="half an hour on two cores"),
         "paper": Preset(
             4_000_000,
             options={"latent": 256, "kl_weight": 3.0, "lr": 2e-4, "schedule": "constant"},
