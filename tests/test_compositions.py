@@ -177,6 +177,7 @@ def test_a_set_of_some_items_trains_like_the_same_images(pictures: Path, tmp_pat
     assert all(torch.equal(a, b) for a, b in zip(ours.model.state_dict().values(), theirs.model.state_dict().values(), strict=True))
     assert ours.header.config.data == f"{pictures}[label=disc]"
     assert places.first_run("vae", f"{pictures}[label=disc]").name == f"vae-{pictures.name}-label-disc"
+    assert places.first_run("cross-domain", "street", "mnist", "street").name == "cross-domain-street-mnist"
 
 
 def test_the_test_split_of_a_composition_is_composed_alike(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_alike_brings_images_to_one_size() -> None:
 def test_the_example_of_the_documentation(run: Path, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python of docs/translating.md, on a tiny run under the name that it uses."""
     [code] = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "translating.md").read_text(), re.S)
-    shutil.copytree(run, tmp_path / "runs" / "cross-domain-street")
+    shutil.copytree(run, tmp_path / "runs" / "cross-domain-street-mnist")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code.replace("street:test", str(pictures)), names)

@@ -29,7 +29,7 @@ def describe_plan(
     built = build(dataclasses.replace(config, compile=False), planned.spec, torch.device("cpu"), planned.headers)
     stages = built.stages()
     return {
-        "run": str(out or new_run(model, config.data)),
+        "run": str(out or new_run(model, config.data, *config.sources.values())),
         "device": str(device),
         "configuration": dataclasses.asdict(config),
         "stages": [

@@ -27,16 +27,16 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def first_run(model: str, data: str) -> Path:
-    """The folder of a first run of this model on these data."""
-    text = re.sub(r"[^\[\]+;=:]*/([^/\[\]+;=:]+)", r"\1", anywhere(data))  # of a path its last name
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-")[:100].strip("-") or "data"
+def first_run(model: str, *data: str) -> Path:
+    """The folder of a first run of this model on these data, those of its sources in order; each is named once."""
+    texts = [re.sub(r"[^\[\]+;=:]*/([^/\[\]+;=:]+)", r"\1", anywhere(text)) for text in dict.fromkeys(data)]  # of a path its last name
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(texts)).strip("-")[:100].strip("-") or "data"
     return Path(RUNS) / f"{MODELS.find(model).name}-{name}"
 
 
-def new_run(model: str, data: str) -> Path:
+def new_run(model: str, *data: str) -> Path:
     """The same, numbered where that is taken."""
-    path = first = first_run(model, data)
+    path = first = first_run(model, *data)
     number = 1
     while path.exists():
         number += 1

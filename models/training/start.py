@@ -29,8 +29,9 @@ def begin(
     settle(device)
     with process_group(device) as ranks:
         asked = ask(model, data, **settings)
-        first = first_run(model, asked.values["data"])
-        run = _place(out or new_run(model, asked.values["data"]), ranks)
+        data_of_all = (asked.values["data"], *asked.values["sources"].values())
+        first = first_run(model, *data_of_all)
+        run = _place(out or new_run(model, *data_of_all), ranks)
         with ranks.first_alone():
             if ranks.writes:
                 claim.check_free(run)
