@@ -38,7 +38,7 @@ from models.training import checkpoint, events
 Runs = Callable[[str], Path]
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy")
 COMMANDS = {
-    *("train", "sample", "reconstruct", "inpaint", "interpolate", "project", "fid", "evaluate", "info", "models"),
+    *(path.stem.replace("_", "-") for path in (REPOSITORY / "lgcli" / "commands").glob("*.py") if path.stem[0] != "_"),
     *("data", "data info", "data check"),
 }
 

@@ -981,7 +981,10 @@ def test_components_are_numpys(shape: tuple[int, ...]) -> None:
 
 
 def test_a_perfect_reconstruction_has_no_finite_psnr(vae: Path, features: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.Trained, "reconstruct", lambda self, images: (images.copy(), np.zeros(len(images), np.float32)))
+    def copied(self: api.Trained, images: np.ndarray, told: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        return images.copy(), np.zeros(len(images), np.float32)
+
+    monkeypatch.setattr(api.Trained, "reconstruct", copied, raising=False)
     words = ["evaluate", vae, "--metrics", "reconstruction", "--features", features]
     found = document(*words)["metrics"]["reconstruction"]
     assert found.pop("pca_mse") > 0
@@ -1004,7 +1007,7 @@ class Linear(nn.Module):
 
 def path_of(model: nn.Module, see: Callable[[torch.Tensor], torch.Tensor] = lambda x: x, **options: Any) -> dict[str, float]:
     look: Any = SimpleNamespace(look=lambda images: see(images.flatten(1)), recipe=lambda: {"precision": "fp32"})
-    trained = SimpleNamespace(model=model, device=torch.device("cpu"), asked=lambda rows: None)
+    trained = SimpleNamespace(model=model, device=torch.device("cpu"), in_turn=lambda rows: None)
     return path_length.measure(Evidence(None, None, 7, trained, look), path_length.Config(**options))
 
 

@@ -71,8 +71,8 @@ def images_from(model: LatentModel, points: Tensor, space: Literal["code", "nois
 
 
 def size_of(model: LatentModel, *capabilities: Capability) -> tuple[int, int]:
-    """(height, width) of the images that a method of the model makes; of several, the largest of those that it has."""
-    shapes = [require_images(model, capability).shape for capability in capabilities if hasattr(model, capability)]
+    """(height, width) of the images that a method of the model makes; of several, the largest of those that it has, if any."""
+    shapes = [require_images(model, capability).shape for capability in capabilities if hasattr(model, capability)] or [model.spec.shape]
     return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
 
 
