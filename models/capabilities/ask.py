@@ -37,7 +37,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def in_blocks(function: Callable[..., Tensor], device: torch.device, *inputs: Tensor) -> Tensor:
