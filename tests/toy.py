@@ -17,6 +17,7 @@ from models.data.batches import Batches, spec_of
 from models.randomness import seed_torch
 from models.training import checkpoint, events, loop
 from models.training.distributed import Ranks
+from models.training.observers import usual
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def job(run: Path, model: type[LatentModel] = Toy, ranks: Ranks = Ranks(), resum
         header, tensors, _ = checkpoint.newest_valid(run)
         checkpoint.load_state(built, checkpoint.part(tensors, "model"))
         more |= {"start": header, "tensors": tensors}
-    return loop.Job(config, built, Batches(data, torch.device("cpu")), data.fingerprint(), run, torch.device("cpu"), ranks, **more)
+    batches = Batches(data, torch.device("cpu"))
+    watching = usual(config, built, batches, run) if ranks.writes else ()
+    return loop.Job(config, built, batches, data.fingerprint(), run, torch.device("cpu"), ranks, observers=watching, **more)
 
 
 def train(run: Path, model: type[LatentModel] = Toy, **changes: Any) -> list[events.Event]:
