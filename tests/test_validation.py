@@ -97,7 +97,7 @@ def test_the_average_is_measured_in_eval_mode_without_gradients(tmp_path: Path) 
     trainer = []
     happened = []
     with support.after_step(96, trainer.append):
-        for event in loop.train(loop.Job(**{**vars(job), "observers": (observers.HeldOut(job.config, held_out),)})):
+        for event in loop.train(loop.Job(**{**vars(job), "observers": (*job.observers, observers.HeldOut(job.config, held_out))})):
             happened.append(event)
             if isinstance(event, events.Validated):
                 assert all(m.training for m in job.model.generator.modules()) or event.stage == "embedding"  # type: ignore[union-attr]
