@@ -92,14 +92,17 @@ class Entry:
 
     def methods(self) -> frozenset[str]:
         """The names of the methods that the file's classes define: a capability is a method that exists."""
-        classes = [n for n in self._tree.body if isinstance(n, ast.ClassDef)]
-        return frozenset(n.name for c in classes for n in c.body if isinstance(n, ast.FunctionDef))
+        return frozenset(n.name for n in self._in_classes if isinstance(n, ast.FunctionDef))
 
     def _class_attribute(self, name: str) -> ast.expr | None:
         """What the file's class says behind `NAME = ...` in its body; None where it says nothing."""
-        classes = [n for n in self._tree.body if isinstance(n, ast.ClassDef)]
-        assigned = [n.value for c in classes for n in c.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name]
+        assigned = [n.value for n in self._in_classes if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name]
         return assigned[0] if assigned else None
+
+    @property
+    def _in_classes(self) -> list[ast.stmt]:
+        """What stands in the bodies of the file's classes."""
+        return [statement for n in self._tree.body if isinstance(n, ast.ClassDef) for statement in n.body]
 
     def module(self) -> ModuleType:
         return importlib.import_module(f"{self.package}.{self.path.stem}")

@@ -42,7 +42,8 @@ def translate(
     from lgcli import render
     from models import api
     from models.capabilities import pictures
-    from models.capabilities.translate import noises, picture, require_translates, source_of
+    from models.capabilities.ask import BLOCK, size_of
+    from models.capabilities.translate import noises, picture, source_of
 
     o.check_single_output(output, out)
     if out is not None and gif:
@@ -50,20 +51,19 @@ def translate(
 
         raise UserError("both --out and --gif", "--gif", "an animation goes with a grid: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
-    require_translates(trained.model)
-    noises(trained, variants, seed, back)  # what is wrong with them should be said before images are read
+    noises(trained.model, variants, seed, back)  # what is wrong with them should be said before images are read
     names, originals, _ = trained.gather(images, number, o.root(data_root), source_of(trained.model, back))
     if out is None:
-        size = tuple(max(sides) for sides in zip(trained.model.spec.size, trained.model.spec[trained.model.sources[1]].size))
-        pictures.check_grid(1 + variants, (size[0], size[1]), 1 + variants, lists=len(originals), singles=True)
+        size = size_of(trained.model, "translate", "translate_back")
+        pictures.check_grid(1 + variants, size, 1 + variants, lists=len(originals), singles=True)
         path = o.picture_path(output, f"{api.name_of(run)}-translations", force)
         if gif:
             o.free_path(path.with_suffix(".gif"), force, "-o")
     else:
         path = o.free_path(out, force, "--out")
     with render.progress() as advance:
-        blocks = (trained.translate(originals[n : n + 1], variants, seed, back=back)[0] for n in range(len(originals)))
-        made = list(pictures.counted(blocks, lambda done: advance("translating", done, len(originals) * variants)))
+        blocks = (trained.translate(originals[n : n + BLOCK], variants, seed, back=back) for n in range(0, len(originals), BLOCK))
+        made = [its for block in pictures.counted(blocks, lambda done: advance("translating", done, len(originals))) for its in block]
     found: dict[str, Any] = {"images": names, "variants": variants, "seed": seed, "back": back}
     if out is not None:
         stems = [f"{n:0{len(str(len(names) - 1))}}" for n in range(len(names))]
@@ -85,7 +85,7 @@ def _frames(trained: Trained, originals: np.ndarray, variants: int, seed: int, b
     from models.capabilities.interpolate import blend
     from models.capabilities.translate import noises, picture, through
 
-    noise = noises(trained, max(variants, 2), seed, back)
+    noise = noises(trained.model, max(variants, 2), seed, back)
     way = torch.cat([blend(a, b, FRAMES + 1, "slerp")[:-1] for a, b in pairwise(noise)] + [noise[-1:]])
     made = through(trained.model, originals, way, back)
     return np.stack([picture(originals, made[:, t : t + 1]) for t in range(len(way))])

@@ -70,7 +70,7 @@ def images_from(model: LatentModel, points: Tensor, space: Literal["code", "nois
         return to_uint8(ask_in_blocks(model, "sample" if space == "noise" else "decode", points, told)).numpy()
 
 
-def size_of(model: LatentModel, *capabilities: Capability) -> tuple[int, int]:
+def size_of(model: LatentModel, *capabilities: str) -> tuple[int, int]:
     """(height, width) of the images that a method of the model makes; of several, the largest of those that it has, if any."""
     shapes = [require_images(model, capability).shape for capability in capabilities if hasattr(model, capability)] or [model.spec.shape]
     return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
@@ -98,7 +98,7 @@ def require_of_part(part: LatentModel, capability: type, where: str, name: str) 
         raise UserError(f"a {name} has to be told what images show", where, "give the run of a model without condition")
 
 
-def require_images(model: LatentModel, capability: Capability) -> Field:
+def require_images(model: LatentModel, capability: str) -> Field:
     """What a method of the model gives. Raises UserError where that is no image."""
     made = model.gives(capability)
     if made.kind != "image":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,8 +22,6 @@ from models.registry import MODELS
 if TYPE_CHECKING:
     from models.capabilities.trained import Trained
 
-Way = Literal["translate", "translate_back"]
-
 
 @verb
 def translate(trained: Trained, images: np.ndarray, count: int = 8, seed: int = 0, *, back: bool = False) -> np.ndarray:
@@ -34,26 +32,31 @@ def translate(trained: Trained, images: np.ndarray, count: int = 8, seed: int = 
 
     Raises UserError, also for a model that does not translate.
     """
-    noise = noises(trained, count, seed, back)
+    noise = noises(trained.model, count, seed, back)
     return through(trained.model, checked(trained, images, source_of(trained.model, back)), noise, back)
 
 
-def noises(trained: Trained, count: int, seed: int, back: bool) -> Tensor:
-    """The noises of `count` translations (count, D); number k depends on the seed and k alone. Raises UserError."""
-    require_translates(trained.model)
+def noises(model: LatentModel, count: int, seed: int, back: bool = False) -> Tensor:
+    """The noises of `count` translations (count, D); number k depends on the seed and k alone.
+
+    Raises UserError, for a model that does not translate as well; it names those that do.
+    """
+    if not isinstance(model, Translates):
+        able = ", ".join(name for name, entry in MODELS.entries().items() if "translate" in entry.methods())
+        raise UserError("this model cannot translate", type(model).__module__.rpartition(".")[2], f"take a run of one that can: {able}")
     if count < 1:
         raise UserError(f"{count} variants", "--variants", "ask for 1 or more")
-    assert isinstance(trained.model, Translates)
-    return image_noise(check_seed(seed), range(count), trained.model.translation_noise(back), "translate")
+    return image_noise(check_seed(seed), range(count), model.translation_noise(back), "translate")
 
 
 def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = False) -> np.ndarray:
     """Every image (N, H, W, C) with every noise (K, D), uint8: (N, K, H', W', C')."""
-    way: Way = "translate_back" if back else "translate"
+    way = getattr(model, "translate_back" if back else "translate")
     real = to_float(torch.from_numpy(images))
     with evaluating(model):
-        made = in_blocks(getattr(model, way), device_of(model), real.repeat_interleave(len(noise), 0), noise.repeat(len(real), 1))
-    return to_uint8(made).numpy().reshape(len(images), len(noise), *_shape(model.gives(way).shape))
+        made = in_blocks(way, device_of(model), real.repeat_interleave(len(noise), 0), noise.repeat(len(real), 1))
+    found = to_uint8(made).numpy()
+    return found.reshape(len(images), len(noise), *found.shape[1:])
 
 
 def picture(originals: np.ndarray, made: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
@@ -65,15 +68,3 @@ def picture(originals: np.ndarray, made: np.ndarray | Sequence[np.ndarray]) -> n
 def source_of(model: LatentModel, back: bool) -> DataSpec:
     """Of the images that are translated."""
     return model.spec[model.sources[1]] if back else model.spec
-
-
-def require_translates(model: LatentModel) -> None:
-    """Raise UserError for a model that does not translate, which names those that do."""
-    if not isinstance(model, Translates):
-        able = ", ".join(name for name, entry in MODELS.entries().items() if "translate" in entry.methods())
-        raise UserError("this model cannot translate", type(model).__module__.rpartition(".")[2], f"take a run of one that can: {able}")
-
-
-def _shape(channels_first: tuple[int, ...]) -> tuple[int, ...]:
-    channels, height, width = channels_first
-    return height, width, channels

@@ -112,11 +112,10 @@ def _of_classes(data: Items, value: str, name: str) -> Items:
     if "label" not in data.fields:
         raise UserError("these data have no classes", name, "leave label= out, or give labels=FILE.csv before it")
     names = data.fields["label"].names
-    numbers = {text: number for number, text in enumerate(names)}
     kept = set()
-    for word in [value] if value in numbers else [part.strip() for part in value.split(",") if part.strip()]:
-        number = numbers.get(word, int(word) if word.isascii() and word.isdigit() and len(word) < 10 else -1)
-        if not 0 <= number < len(names):
+    for word in [value] if value in names else [part.strip() for part in value.split(",") if part.strip()]:
+        number = data.fields["label"].number_of(word)
+        if number is None:
             raise UserError(f"unknown class {printable(word)!r}", name, f"{nearest(word, names)}; or a number from 0 to {len(names) - 1}")
         kept.add(number)
     return Chosen(data, _some(np.isin(data.all("label"), sorted(kept)), name), name, sorted(kept))

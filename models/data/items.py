@@ -36,6 +36,13 @@ class Field:
     names: tuple[str, ...] = ()
     count: int = 0
 
+    def number_of(self, word: str) -> int | None:
+        """The number of a thing by its name, else by its number in digits; None where it is neither."""
+        if word in self.names:
+            return self.names.index(word)
+        number = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else -1
+        return number if 0 <= number < len(self.names) else None
+
 
 class Items:
     """A data set. Its `rows` may be asked from several threads.

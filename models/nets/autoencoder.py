@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from models.base import DataSpec
+import torch
+
+from models.base import DataSpec, Encodes
 from models.nets.conv import ConvDecoder, ConvEncoder
 from models.nets.mlp import MlpDecoder, MlpEncoder
 from models.nets.wae import WaeDecoder, WaeEncoder
@@ -25,3 +27,9 @@ def encoder_for(network: Network, spec: DataSpec, widths: Sequence[int], latent:
 
 def decoder_for(network: Network, spec: DataSpec, widths: Sequence[int], latent: int) -> Decoder:
     return {"conv": ConvDecoder, "mlp": MlpDecoder, "wae": WaeDecoder}[network](spec, widths, latent)
+
+
+def code_size(autoencoder: Encodes, spec: DataSpec) -> int:
+    """How many numbers an auto-encoder's code has."""
+    with torch.no_grad():
+        return autoencoder.encode(torch.zeros(1, *spec.shape)).shape[1]

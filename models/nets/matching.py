@@ -81,8 +81,7 @@ class Members:
 
 def _class(word: str, spec: DataSpec) -> int:
     """A class by its name, else by its number."""
-    if word in spec.classes:
-        return spec.classes.index(word)
-    if word.isascii() and word.isdigit() and int(word) < len(spec.classes):
-        return int(word)
-    raise UserError(f"unknown class {printable(word)!r}", WHERE, printable(nearest(word, spec.classes)))
+    number = spec.fields["label"].number_of(word)
+    if number is None:
+        raise UserError(f"unknown class {printable(word)!r}", WHERE, printable(nearest(word, spec.classes)))
+    return number

@@ -195,10 +195,9 @@ class _Trainer:
         if self._crossed(config.log_every) or ends:
             self._check(mover, stage)
             yield from self._log(stage)
-        view = self._view(stage, (self.images - begin) / (end - begin))
         for observer in self.job.observers:
             if self._crossed(observer.every) or ends:
-                yield from observer.look(view)
+                yield from observer.look(self._view(stage, (self.images - begin) / (end - begin)))
         if self._crossed(config.save_every):
             self._check(mover, stage)
             yield from self._save()

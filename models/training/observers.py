@@ -25,7 +25,6 @@ from models.data.batches import Batches
 from models.data.images import save_png
 from models.device import autocast
 from models.errors import UserError
-from models.randomness import image_noise
 from models.training.alarm import CollapseAlarm, advice
 from models.training.events import Drawn, Event, Validated, Warned
 
@@ -107,10 +106,8 @@ class Grids(Observer):
 
     def _translated(self, model: LatentModel) -> np.ndarray:
         """A row for each of the first images, itself and what it becomes: one picture."""
-        assert isinstance(model, Translates)
-        noise = image_noise(self._seed, range(COLUMNS - 1), model.translation_noise(), "translate")
         originals = self._images(TRANSLATED)
-        return translate.picture(originals, translate.through(model, originals, noise))
+        return translate.picture(originals, translate.through(model, originals, translate.noises(model, COLUMNS - 1, self._seed)))
 
     def _images(self, number: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """The leading source's first images: uint8 (N, H, W, C)."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import fake_loss, one_centred_penalty, r1_penalty, real_loss
-from models.nets.autoencoder import decoder_for, encoder_for
+from models.nets.autoencoder import code_size, decoder_for, encoder_for
 from models.nets.conv import ConvDiscriminator
 from models.nets.mlp import ResidualMlp, mlp
 from models.nets.whitening import unwhiten, whiten
@@ -178,9 +178,3 @@ class AEGAN(LatentModel):
     def sample(self, noise: Tensor) -> Tensor:
         """Dec(G1(z)): (B, latent) -> (B, C, H, W) in [-1, 1]."""
         return self.decode(self.code_from(self.prior_code(noise)))
-
-
-def code_size(autoencoder: Encodes, spec: DataSpec) -> int:
-    """How many numbers an auto-encoder's code has."""
-    with torch.no_grad():
-        return autoencoder.encode(torch.zeros(1, *spec.shape)).shape[1]

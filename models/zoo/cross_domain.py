@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, Encodes, Field, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import fake_loss, judged_right, r1_penalty, real_loss
+from models.nets.autoencoder import code_size
 from models.nets.gated import GatedMap
 from models.nets.matching import Members, check_partners, class_map, groups
 from models.nets.mlp import mlp
@@ -198,9 +199,3 @@ class Met:
     partner: Tensor
     stranger: Tensor
     apart: Tensor
-
-
-def code_size(autoencoder: Encodes, spec: DataSpec) -> int:
-    """How many numbers an auto-encoder's code has."""
-    with torch.no_grad():
-        return autoencoder.encode(torch.zeros(1, *spec.shape)).shape[1]
