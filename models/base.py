@@ -19,8 +19,8 @@ Rules (the contract suite in tests/contract enforces them):
 * every rank yields the same sequence of turns;
 * all training state is a parameter or a registered buffer; what `Stage.prepare` builds can be built again from them.
 
-Capabilities are plain methods, and a capability is a method that exists: `encode`, `decode`, `sample`, `classify`, `translate`,
-`validate` (see the protocols at the end).
+Capabilities are plain methods, and a capability is a method that exists: `encode`, `decode`, `posterior`, `sample`, `classify`,
+`translate`, `validate` (see the protocols at the end).
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ __all__ = [
     "LatentModel",
     "Part",
     "Player",
+    "Posterior",
     "Preset",
     "Range",
     "Samples",
@@ -324,6 +325,14 @@ class Encodes(Protocol):
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, latent...) -> (B, C, H, W) in [-1, 1]. Deterministic."""
+
+
+@runtime_checkable
+class Posterior(Encodes, Protocol):
+    """An auto-encoder that says how sure it is of a code: a Gaussian with independent dimensions, whose mean is what `encode` gives."""
+
+    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) in [-1, 1] -> mean and deviation of the code, (B, D) each, float32. Deterministic."""
 
 
 @runtime_checkable

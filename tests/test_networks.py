@@ -19,7 +19,7 @@ from models.nets.mlp import MaxoutDiscriminator, MlpDecoder, MlpEncoder, Residua
 from models.nets.residual import ResidualBlock, ResidualEncoder
 from models.nets.residual_gan import ClassBatchNorm, DownBlock, ResidualCritic, ResidualGenerator, UpBlock
 from models.nets.wae import WaeDecoder, WaeEncoder
-from models.nets.whitening import whiten
+from models.nets.whitening import rescaled, whiten
 
 COLOUR, TALL, TINY = DataSpec.of_images(3, 32, 32), DataSpec.of_images(1, 29, 16), DataSpec.of_images(1, 4, 5)
 
@@ -261,6 +261,12 @@ def test_whitened_codes_have_the_identity_s_covariance_and_come_back(full: bool)
     torch.testing.assert_close(found if full else found.diag(), torch.eye(3) if full else torch.ones(3), atol=1e-4, rtol=0)
     assert {t.dtype for t in (mean, scale, white)} == {torch.float32}
     assert white.is_contiguous()
+    deviations = torch.rand(500, 3, generator=dice) * torch.tensor([3.0, 0.1, 1])
+    draws = codes.repeat(400, 1) + deviations.repeat(400, 1) * torch.randn(200_000, 3, generator=dice)
+    mean, scale, centres = whiten(codes, full, deviations)
+    torch.testing.assert_close(mean + centres @ scale.T, codes, atol=1e-4, rtol=0)
+    covariance = torch.cov(rescaled(draws - mean, scale).T)
+    torch.testing.assert_close(covariance if full else covariance.diag(), torch.eye(3) if full else torch.ones(3), atol=0.02, rtol=0)
     constant = whiten(torch.ones(4, 2), full)
     assert torch.isfinite(torch.cat([t.flatten() for t in constant])).all()
     assert float(constant[1].diag().min()) == pytest.approx(1e-3 if full else 1e-6)

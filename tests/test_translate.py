@@ -134,6 +134,15 @@ def test_pairs_that_cannot_be_are_refused_before_anything_is_written(words: list
     assert what in refused("train", "cross-domain", "--data", pictures, *parts, "--batch", 8, *words)
 
 
+def test_a_class_without_images_is_named_and_no_folder_stays(pictures: Path, here: Path) -> None:
+    """What only the items can tell is found when the stage is prepared: the run has a folder then."""
+    parts = [word for name, part in support.part_runs("cross-domain").items() for word in ("--part", f"{name}={part}")]
+    result = lgm("train", "cross-domain", "--data", f"from={pictures}[first=8]", *parts, "--batch", 8, "--out", "runs/new")
+    assert result.exit_code == 2
+    assert "error: no images of disc=disc: --map\n  fix: leave it out of the map" in result.stderr
+    assert list(Path("runs").iterdir()) == []
+
+
 def test_parts_that_do_not_fit_or_cannot_encode_are_refused(pictures: Path, straight: Callable[[str], Path], here: Path) -> None:
     parts = support.part_runs("cross-domain")
     for ours, theirs, what in (

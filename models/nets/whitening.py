@@ -6,21 +6,28 @@ import torch
 from torch import Tensor
 
 
-def whiten(codes: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
+def whiten(codes: Tensor, full: bool, deviations: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (D,), scale (D, D) and whitened codes (N, D), such that codes = mean + whitened @ scale.T.
 
-    `full` takes the whole covariance (scale is its Cholesky factor), otherwise each dimension has its own deviation. Computed in doubles
-    on the CPU, because not every device has them; returned as float32 on the codes' device.
+    `full` takes the whole covariance (scale is its Cholesky factor), otherwise each dimension has its own deviation. Where codes are means
+    of Gaussians with these `deviations` (N, D), the covariance is that of draws from them. Computed in doubles on the CPU, because not
+    every device has them; returned as float32 on the codes' device.
     """
     exact = codes.detach().cpu().double()
     mean = exact.mean(0)
     centred = exact - mean
+    own = torch.zeros_like(mean) if deviations is None else deviations.detach().cpu().double().square().mean(0)
     if full:
-        scale = torch.linalg.cholesky(centred.T @ centred / len(codes) + 1e-6 * torch.eye(codes.shape[1]))
+        scale = torch.linalg.cholesky(centred.T @ centred / len(codes) + own.diag() + 1e-6 * torch.eye(codes.shape[1]))
     else:
-        scale = (centred.square().mean(0).sqrt() + 1e-6).diag()
-    standard = torch.linalg.solve_triangular(scale, centred.T, upper=False).T
+        scale = ((centred.square().mean(0) + own).sqrt() + 1e-6).diag()
+    standard = rescaled(centred, scale)
     return tuple(t.float().contiguous().to(codes.device) for t in (mean, scale, standard))  # type: ignore[return-value]
+
+
+def rescaled(differences: Tensor, scale: Tensor) -> Tensor:
+    """Differences of codes (B, D), from the mean or from each other, as differences of whitened codes; in their own precision."""
+    return torch.linalg.solve_triangular(scale, differences.T, upper=False).T
 
 
 def unwhiten(white: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -35,8 +35,10 @@ def check_free(run: Path) -> None:
 def claimed(run: Path) -> Iterator[None]:
     """Create the run's folder, prove that it can be written, and lock it against a second trainer.
 
-    The lock is the kernel's: it goes with the process, however that ends.
+    The lock is the kernel's: it goes with the process, however that ends. A folder that was made here goes as well where what is asked for
+    turns out to be impossible (UserError) before anything was saved.
     """
+    new = not run.exists()
     try:
         (run / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
         _probe(run / checkpoint.FOLDER)
@@ -48,7 +50,12 @@ def claimed(run: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"host {socket.gethostname()}, pid {os.getpid()}\n")
         lock.flush()
-        yield
+        try:
+            yield
+        except UserError:
+            if new and not checkpoint.numbered(run / checkpoint.FOLDER):
+                shutil.rmtree(run, ignore_errors=True)
+            raise
 
 
 def too_full(run: Path, weights: int, keep: int) -> tuple[str, ...]:

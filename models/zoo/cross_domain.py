@@ -9,7 +9,8 @@ it can of the noise, and with it the variety of the domain. Who matches is known
 `pairs=none` knows nothing of who matches: critics see codes alone, and a cycle term asks that the way back finds the code again. That keeps
 images apart, but gives no reason to find which class is which.
 
-All codes are encoded once, whitened by their mean and covariance, and cached; so epsilon is of their scale, and a step costs no image.
+All codes are encoded once, whitened by their mean and covariance, and cached; so epsilon is of their scale, and a step costs no image. With
+`codes=draw` they are draws of the encoders' posteriors, new ones in every step, for images that are translated as well.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, Clock, DataSpec, Encodes, Field, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
+from models.base import Batch, Clock, DataSpec, Encodes, Field, LatentModel, Part, Player, Posterior, Preset, Range, Stage, Turn, Whole
+from models.errors import UserError
 from models.losses import fake_loss, judged_right, r1_penalty, real_loss
 from models.nets.autoencoder import code_size
 from models.nets.gated import GatedMap
 from models.nets.matching import Members, check_partners, class_map, groups
 from models.nets.mlp import mlp
-from models.nets.whitening import unwhiten, whiten
+from models.nets.whitening import rescaled, unwhiten, whiten
 
 
 class CrossDomain(LatentModel):
@@ -35,6 +37,7 @@ class CrossDomain(LatentModel):
     class Config:
         pairs: Literal["label", "attributes", "identity", "none"] = "label"  # what images that match have in common
         map: tuple[str, ...] = ()  # classes that belong together, 1=6,2=7 or by name; those of equal names where nothing is said
+        codes: Literal["mean", "draw"] = "mean"  # what stands for an image: its posterior's mean, or a draw where the part has a posterior
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of maps and critics
         noise_weight: Annotated[float, Range(0, 1e6)] = 0.1  # pull of a translation towards its noise: more variety, fewer right
         mismatched: bool = False  # whether critics also see pairs of real codes that do not match
@@ -65,6 +68,8 @@ class CrossDomain(LatentModel):
         self._pairs: dict[int, int] | None = None
         if config.pairs == "label" and self.needs <= spec.provides:
             self._pairs = class_map(config.map, spec, spec["to"])
+        if config.codes == "draw" and not (self.draws_codes("from") or self.draws_codes("to")):
+            raise UserError("no part has a posterior to draw codes from", "--set codes=draw", "take a vae as a part, or --set codes=mean")
         one, other = code_size(self.part("from"), spec), code_size(self.part("to"), spec["to"])
         self.there, self.back = GatedMap(one, other, config.hidden), GatedMap(other, one, config.hidden)
         seen = 0 if config.pairs == "none" else 1  # whether a critic sees the code that was translated
@@ -74,10 +79,14 @@ class CrossDomain(LatentModel):
             self.register_buffer(f"mean_{side}", torch.zeros(size))
             self.register_buffer(f"scale_{side}", torch.eye(size))  # maps whitened codes to codes
         self._codes: dict[str, Tensor] = {}  # whitened, (N, D) of each side
+        self._deviations: dict[str, Tensor] = {}  # of the posteriors, (N, D), not whitened; of the sides whose codes are drawn
         self._members: dict[str, Members] = {}
 
     def part(self, side: str) -> Any:
         return self.parts[side]
+
+    def draws_codes(self, side: str) -> bool:
+        return self.config.codes == "draw" and isinstance(self.parts[side], Posterior)
 
     # --- objective ---
 
@@ -90,28 +99,31 @@ class CrossDomain(LatentModel):
         return (Stage("two ways", self.turns, players=("critics", "maps"), prepare=self.prepare, needs=frozenset()),)
 
     def prepare(self, whole: Whole) -> None:
-        """Encode all images of both sides once, take the codes' statistics, and keep the whitened codes and who matches whom at hand."""
-        shown = {}
-        for side, batches in (("from", whole), ("to", whole["to"])):
-            codes, shown[side] = self._seen(side, batches)
-            mean, scale, self._codes[side] = whiten(codes, full=True)
+        """Find who matches whom; encode all images of both sides once, take the codes' statistics, and keep the whitened codes at hand."""
+        sides: dict[str, Iterable[Batch]] = {"from": whole, "to": whole["to"]}
+        found = groups(self._shown(whole), self._shown(whole["to"]), self._pairs)
+        self._members = {side: Members(group) for side, group in zip(sides, found)}
+        names = [f"{self.spec.classes[a]}={self.spec['to'].classes[b]}" for a, b in (self._pairs or {}).items()]
+        check_partners(self._members["from"], self._members["to"], names, self.config.pairs)  # it costs no image: the codes come after
+        for side, batches in sides.items():
+            codes, deviations = self._seen(side, batches)
+            mean, scale, self._codes[side] = whiten(codes, full=True, deviations=deviations)
+            if deviations is not None:
+                self._deviations[side] = deviations
             self.get_buffer(f"mean_{side}").copy_(mean)
             self.get_buffer(f"scale_{side}").copy_(scale)
-        found = groups(shown["from"], shown["to"], self._pairs)
-        for side, group in zip(("from", "to"), found):
-            self._members[side] = Members(group)
-        names = [f"{self.spec.classes[a]}={self.spec['to'].classes[b]}" for a, b in (self._pairs or {}).items()]
-        check_partners(self._members["from"], self._members["to"], names, self.config.pairs)
 
-    def _seen(self, side: str, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-        """Codes (N, D) of a side's images, and what they show, (N,) or (N, A) int64; zeros where it is of no account."""
-        codes, shown = [], []
-        for batch in batches:
-            codes.append(self.part(side).encode(batch.image).float())
-            pairs = self.config.pairs
-            zeros = torch.zeros(len(batch), dtype=torch.int64, device=batch.device)
-            shown.append(zeros if pairs == "none" else getattr(batch, pairs).long())
-        return torch.cat(codes), torch.cat(shown)
+    def _shown(self, batches: Iterable[Batch]) -> Tensor:
+        """What a side's images show, by which they match: (N,) or (N, A) int64; zeros where it is of no account."""
+        pairs = self.config.pairs
+        return torch.cat([torch.zeros_like(batch.index) if pairs == "none" else getattr(batch, pairs).long() for batch in batches])
+
+    def _seen(self, side: str, batches: Iterable[Batch]) -> tuple[Tensor, Tensor | None]:
+        """Codes (N, D) of a side's images, and the posteriors' deviations where codes are drawn from them."""
+        if not self.draws_codes(side):
+            return torch.cat([self.part(side).encode(batch.image).float() for batch in batches]), None
+        codes, deviations = zip(*(self.part(side).posterior(batch.image) for batch in batches))
+        return torch.cat(codes), torch.cat(deviations)
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
@@ -142,11 +154,19 @@ class CrossDomain(LatentModel):
         group = mine.group[item]
         stranger = its.items[torch.randint(len(its.items), (len(item),), device=item.device)]
         return Met(
-            code=self._codes[side][item],
-            partner=self._codes[other][its.draw(group)],
-            stranger=self._codes[other][stranger],
+            code=self._code(side, item),
+            partner=self._code(other, its.draw(group)),
+            stranger=self._code(other, stranger),
             apart=(its.group[stranger] != group).float().unsqueeze(1),
         )
+
+    def _code(self, side: str, item: Tensor) -> Tensor:
+        """Whitened codes of a side's items (B,): (B, D)."""
+        code = self._codes[side][item]
+        if side not in self._deviations:
+            return code
+        drawn = self._deviations[side][item] * torch.randn_like(code)
+        return code + rescaled(drawn, self.get_buffer(f"scale_{side}"))
 
     def _judged(self, judge: nn.Module, met: Met, made: Tensor, noise: Tensor, penalty: bool) -> tuple[Tensor, Tensor]:
         """What a critic pays, and the share of pairs that it takes for what they are: for real pairs and translations."""
@@ -172,21 +192,29 @@ class CrossDomain(LatentModel):
         return self.spec["to"].fields["image"] if capability == "translate" else super().gives(capability)
 
     def translation_noise(self, back: bool = False) -> tuple[int, ...]:
-        """Shape of one translation's noise."""
-        return tuple(self.get_buffer("mean_from" if back else "mean_to").shape)
+        """Shape of one translation's noise: for the map, then for the draw of the image's own code where that is drawn."""
+        side, other = ("to", "from") if back else ("from", "to")
+        sizes = {name: len(self.get_buffer(f"mean_{name}")) for name in (side, other)}
+        return (sizes[other] + sizes[side] * self.draws_codes(side),)
 
     def translate(self, image: Tensor, noise: Tensor) -> Tensor:
-        """Images of the one domain (B, C, H, W) and noise (B, D') -> images of the other (B, C', H', W') in [-1, 1]."""
+        """Images of the one domain (B, C, H, W) and noise (B, translation_noise) -> images of the other (B, C', H', W') in [-1, 1]."""
         return self._translated(self.there, "from", "to", image, noise)
 
     def translate_back(self, image: Tensor, noise: Tensor) -> Tensor:
-        """The same from the other domain to the one: (B, C', H', W') and (B, D) -> (B, C, H, W)."""
+        """The same from the other domain to the one: (B, C', H', W') and noise -> (B, C, H, W)."""
         return self._translated(self.back, "to", "from", image, noise)
 
     def _translated(self, way: nn.Module, side: str, other: str, image: Tensor, noise: Tensor) -> Tensor:
         mean, scale = self.get_buffer(f"mean_{side}"), self.get_buffer(f"scale_{side}")
-        code = torch.linalg.solve_triangular(scale, (self.part(side).encode(image).float() - mean).T, upper=False).T
-        made = unwhiten(way(code, noise), self.get_buffer(f"mean_{other}"), self.get_buffer(f"scale_{other}"))
+        for_map, for_code = noise.tensor_split([len(self.get_buffer(f"mean_{other}"))], 1)
+        if self.draws_codes(side):
+            centre, deviation = self.part(side).posterior(image)
+            code = torch.addcmul(centre, deviation, for_code)
+        else:
+            code = self.part(side).encode(image).float()
+        code = rescaled(code - mean, scale)
+        made = unwhiten(way(code, for_map), self.get_buffer(f"mean_{other}"), self.get_buffer(f"scale_{other}"))
         images: Tensor = self.part(other).decode(made)
         return images
 

@@ -74,8 +74,7 @@ class VAE(LatentModel):
         return (Stage("variational auto-encoder", self.turns, players=("autoencoder",)),)
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
-        features = self.encoder.trunk(batch.image)
-        mean, log_variance = self.encoder.head(features).float(), bounded(self.log_variance(features))
+        mean, log_variance = self._posterior(batch.image)
         raw = self.decoder(drawn(mean, log_variance)).float()
         reconstruction = self.reconstruction_loss(raw, batch.image).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
@@ -83,6 +82,11 @@ class VAE(LatentModel):
             {"autoencoder": reconstruction + self.config.beta * kl},
             {"reconstruction": reconstruction, "KL": kl},
         )
+
+    def _posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code, (B, latent) each, float32."""
+        features = self.encoder.trunk(image)
+        return self.encoder.head(features).float(), bounded(self.log_variance(features))
 
     def reconstruction_loss(self, raw: Tensor, image: Tensor) -> Tensor:
         """-log p(image | code) in nats up to a constant, summed over the pixels: the decoder's raw output and images -> (B,)."""
@@ -100,6 +104,11 @@ class VAE(LatentModel):
     def encode(self, image: Tensor) -> Tensor:
         """The posterior's mean: (B, C, H, W) -> (B, latent)."""
         return self.encoder(image)
+
+    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the code: (B, C, H, W) -> (B, latent) twice."""
+        mean, log_variance = self._posterior(image)
+        return mean, (log_variance / 2).exp()
 
     def decode(self, latent: Tensor) -> Tensor:
         """The pixels' mean: (B, latent) -> (B, C, H, W) in [-1, 1]."""
