@@ -209,7 +209,7 @@ class Direction:
         """A CVAE asked for the right class."""
         trained = self.target.cvae
         told = Told("label", trained.model.spec, self.wanted)
-        return self.judged(np.concatenate(list(draw(trained.model, len(self.wanted), 0, told=told))), self.wanted)
+        return self.judged(np.concatenate(list(draw(trained.model, len(self.wanted), 0, examples=told))), self.wanted)
 
     def regressed(self) -> tuple[Judged, float]:
         """A net paid for the distance to a partner's code; and how far its answers are from the class's mean, in class deviations."""
