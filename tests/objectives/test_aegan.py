@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from formulas import Draws, agree, batch, close, items, made, minus_log, minus_log_of_not, slopes, turns
+from formulas import SPEC, Draws, agree, batch, close, items, made, minus_log, minus_log_of_not, slopes, turns
+from support import small
 from torch import Tensor
 
 from models.base import Clock, Stage
+from models.config import check
+from models.registry import model_class
 
 DATA = items(40)
 CHOSEN = [7, 31, 2, 39, 16, 0]  # a batch in no order
@@ -47,6 +50,19 @@ def test_stage_one_minimises_the_mean_squared_error(monkeypatch: pytest.MonkeyPa
     again = torch.tanh(model.decoder(model.encoder(shown.image)))
     agree(model, turn, {"autoencoder": ((again - shown.image) ** 2).sum() / shown.image.numel()}, untouched=("generator", "code_critic"))
     assert not draws.normal
+
+
+def test_around_another_run_s_auto_encoder_only_the_latent_game_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code length is the game's, and what it encodes and decodes with."""
+    base, _ = made("vae", monkeypatch, latent=3)
+    cls = model_class("aegan")
+    model = cls(check(cls.Config, small("aegan"), "test"), SPEC, {"base": base.eval()})
+    assert [stage.name for stage in model.stages()] == ["latent GAN"]
+    assert model.latent == 3
+    assert model.noise_shape == (3,)
+    image, code = items()["image"], torch.randn(6, 3)
+    close(model.encode(image), base.encode(image))
+    close(model.decode(code), base.decode(code))
 
 
 @pytest.mark.parametrize("step_number", [0, 1])

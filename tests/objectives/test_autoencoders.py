@@ -68,7 +68,11 @@ def test_vae_s_codes_are_means_and_its_samples_pixels_means(likelihood: str, mon
     model, draws = made("vae", monkeypatch, likelihood=likelihood)
     model.eval()
     image, noise = items()["image"], torch.linspace(-2, 2, 24).view(6, 4)
-    close(model.encode(image), model.encoder.head(model.encoder.trunk(image)))
+    features = model.encoder.trunk(image)
+    close(model.encode(image), model.encoder.head(features))
+    mean, deviation = model.posterior(image)
+    close(mean, model.encode(image))
+    close(deviation, torch.exp(bounded(model.log_variance(features)) / 2))
     close(model.decode(noise), torch.tanh(model.decoder(noise)))
     close(model.sample(noise), model.decode(noise))
     assert not draws.normal

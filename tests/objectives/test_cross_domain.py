@@ -15,7 +15,7 @@ from torch import Tensor
 from models.base import Batch, Clock, DataSpec, Stage
 from models.config import check
 from models.errors import UserError
-from models.nets.matching import class_map
+from models.nets.matching import class_map, groups
 from models.registry import model_class
 from models.zoo.cross_domain import Met
 
@@ -134,8 +134,24 @@ def test_both_players_losses(options: dict[str, Any], number: int, monkeypatch: 
         again, again_there = back(there(here.code, noise), other_noise), there(back(its.code, other_noise), noise)
         total = total + c.cycle_weight * (((again - here.code) ** 2).mean() + ((again_there - its.code) ** 2).mean())
     agree(model, turn, {"maps": total})
+    assert set(turn.logs) == {"from the noise"} | ({"cycle"} if blind else set())
+    close(turn.logs["from the noise"], sum(((way(those.code, n) - n) ** 2).mean() for way, _, those, n in ways) / 2)
     assert next(step, None) is None
     assert model.stages() == (Stage("two ways", model.turns, ("critics", "maps"), prepare=model.prepare, needs=frozenset()),)
+
+
+def test_a_step_with_one_stranger_counts_it_whole_and_one_without_any_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = prepared(monkeypatch, mismatched=True)
+    met = model._met("from", "to", torch.arange(6))
+    noise = torch.randn(6, 4)
+
+    def paid(apart: list[float]) -> Tensor:
+        those = dataclasses.replace(met, apart=torch.tensor(apart).unsqueeze(1))
+        return model._judged(model.judge_there, those, noise, noise, False)[0]
+
+    logit = model.judge_there(torch.cat([met.code, met.stranger], 1))
+    close(paid([0, 0, 1, 0, 0, 0]) - paid([0.0] * 6), minus_log_of_not(logit[2]))
+    close(paid([0, 1, 1, 0, 0, 0]) - paid([0.0] * 6), minus_log_of_not(logit[1:3]))
 
 
 def test_translations_go_through_the_whitened_codes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +211,10 @@ def test_codes_are_drawn_only_where_a_part_has_a_posterior(monkeypatch: pytest.M
         for side, spec in (("from", BOTH), ("to", OTHER))
     }
     config = check(cls.Config, support.small("cross-domain", codes="draw"), "test")
-    with pytest.raises(UserError, match="no part has a posterior to draw codes from"):
+    with pytest.raises(UserError) as error:
         cls(config, BOTH, parts)
+    what, fix = "no part has a posterior to draw codes from", "take a vae as a part, or --set codes=mean"
+    assert str(error.value) == f"{what}: --set codes=draw\n  fix: {fix}"
     vae = support.built("cross-domain", config, BOTH).parts["to"]
     model = cls(config, BOTH, {**parts, "to": vae})
     assert (model.draws_codes("from"), model.draws_codes("to")) == (False, True)
@@ -206,16 +224,17 @@ def test_codes_are_drawn_only_where_a_part_has_a_posterior(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("a",), "'a' is not CLASS=CLASS"),
-        (("e=a",), "unknown class 'e'"),
-        (("a=7",), "unknown class '7'"),
-        (("a=c", "a=d"), "a class has two partners"),
-        (("a=c", "b=c"), "a class has two partners"),
+        (("a",), "'a' is not CLASS=CLASS: --map\n  fix: write it as --map 1=6,2=7: of the one side, of the other"),
+        (("e=a",), "unknown class 'e': --map\n  fix: known: a, b, c"),
+        (("a=7",), "unknown class '7': --map\n  fix: known: a, c, d"),
+        (("a=c", "a=d"), "'a=d': a class has two partners: --map\n  fix: name each class once on its side"),
+        (("a=c", "b=c"), "'b=c': a class has two partners: --map\n  fix: name each class once on its side"),
     ],
 )
 def test_maps_that_say_nothing_are_refused(words: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as error:
         class_map(words, SPEC, OTHER)
+    assert str(error.value) == message
 
 
 def test_classes_go_by_name_before_number_and_by_equal_names_where_nobody_says() -> None:
@@ -223,8 +242,28 @@ def test_classes_go_by_name_before_number_and_by_equal_names_where_nobody_says()
     assert class_map(("b=1", "0=c"), SPEC, OTHER) == {1: 1, 0: 0}
     numbers = DataSpec.of_images(1, 8, 8, classes=("2", "0", "1"))
     assert class_map(("2=0", "0=1"), numbers, numbers) == {0: 1, 1: 2}
-    with pytest.raises(UserError, match="no class of one side is called like one of the other"):
+    with pytest.raises(UserError) as error:
         class_map((), SPEC, numbers)
+    what = "no class of one side is called like one of the other (a, b, c; 2, 0, 1)"
+    assert str(error.value) == f"{what}: --map\n  fix: say it: --map 1=6,2=7"
+
+
+def test_what_has_no_partner_belongs_to_no_group() -> None:
+    here, there = torch.tensor([[0, 1], [1, 1], [0, 0]]), torch.tensor([[1, 1], [1, 0], [1, 1], [0, 1]])
+    mine, its = groups(here, there)
+    assert (mine[2], its[1]) == (-1, -1)
+    assert mine[0] == its[3] != mine[1] == its[0] == its[2]
+    assert [group.tolist() for group in groups(torch.tensor([0, 1, 4]), torch.tensor([2, 0]), {4: 2, 3: 1})] == [[-1, -1, 0], [0, -1]]
+
+
+def test_what_a_model_needs_follows_from_the_pairs() -> None:
+    cls = model_class("cross-domain")
+    for pairs in ("label", "attributes", "identity", "none"):
+        model = support.built("cross-domain", check(cls.Config, support.small("cross-domain", pairs=pairs), "test"), BOTH)
+        assert model.needs == {"image", "to.image"} | ({pairs, f"to.{pairs}"} if pairs != "none" else set())
+    assert model.gives("translate").shape == OTHER.shape
+    assert model.gives("translate_back").shape == model.gives("sample").shape == SPEC.shape
+    assert {name: player.betas for name, player in model.players().items()} == {"critics": (0.0, 0.99), "maps": (0.0, 0.99)}
 
 
 def test_a_class_without_images_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
