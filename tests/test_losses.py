@@ -66,6 +66,7 @@ def test_judged_right_and_wasserstein_estimate_by_hand() -> None:
     on_real, on_fake = torch.tensor([[2.0], [-1.0]], requires_grad=True), torch.tensor([[-3.0], [-0.5]])
     assert judged_right(on_real, on_fake).item() == 0.75
     assert not judged_right(on_real, on_fake).requires_grad
+    assert judged_right(torch.zeros(3), torch.zeros(3)).item() == 0, "a discriminator that says nothing is right about nothing"
     assert wasserstein_estimate(on_real, on_fake).item() == pytest.approx(0.5 + 1.75)
     assert wasserstein_estimate(on_real, on_fake).requires_grad
 

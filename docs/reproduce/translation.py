@@ -139,8 +139,9 @@ class Judged:
 
     right: float
     fid: float
-    apart: float  # of two of a class
-    several: float | None = None  # of two made from one image
+    apart: float  # of two of a class, in the judge's features
+    pixels: float  # of two of a class
+    several: float | None = None  # of two made from one image, in pixels
     images: np.ndarray | None = None
 
 
@@ -158,7 +159,8 @@ class Direction:
         self.real_shown = torch.from_numpy(target.shown(target.test)[real])
         self.classes = classes
         self.real_features, self.real_logits = target.look(self.real)
-        self.unit = self._apart(self.real_features, self.real_shown)
+        self.unit = _apart(self.real_features, self.real_shown)
+        self.pixel_unit = _apart(_pixels(self.real), self.real_shown)
 
     def judged(self, images: np.ndarray, wanted: Tensor, several: np.ndarray | None = None) -> Judged:
         features, logits = self.target.look(images)
@@ -168,22 +170,14 @@ class Direction:
         real.add(self.real_features)
         of_one = None
         if several is not None:  # (N, VARIANTS, H, W, C)
-            each = [self._apart(self.target.look(some)[0], torch.zeros(len(some))) for some in several]
-            of_one = float(np.mean(each)) / self.unit
-        return Judged(
-            self.right(logits, wanted), frechet_distance(real, moments), self._apart(features, wanted) / self.unit, of_one, images
-        )
+            of_one = float(np.mean([_apart(_pixels(some), torch.zeros(len(some))) for some in several])) / self.pixel_unit
+        apart, pixels = _apart(features, wanted) / self.unit, _apart(_pixels(images), wanted) / self.pixel_unit
+        return Judged(self.right(logits, wanted), frechet_distance(real, moments), apart, pixels, of_one, images)
 
     def right(self, logits: Tensor, wanted: Tensor) -> float:
         """The share of images of the class, or of attributes that are as they should be."""
         said = logits.argmax(1) == wanted if wanted.ndim == 1 else (logits > 0) == (wanted > 0)
         return float(said.double().mean())
-
-    def _apart(self, features: Tensor, shown: Tensor) -> float:
-        numbers = shown if shown.ndim == 1 else torch.unique(shown, dim=0, return_inverse=True)[1]
-        found = within(features, numbers)
-        assert found is not None
-        return found
 
     # --- rows of the table ---
 
@@ -249,6 +243,17 @@ class Direction:
         return self.judged(made, self.wanted, several)
 
 
+def _pixels(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).flatten(1).float() / 255
+
+
+def _apart(points: Tensor, shown: Tensor) -> float:
+    """The mean distance of two of a class, or of two with the same attributes."""
+    found = within(points, shown if shown.ndim == 1 else torch.unique(shown, dim=0, return_inverse=True)[1])
+    assert found is not None
+    return found
+
+
 # --- what else is kept of a source ---
 
 
@@ -280,10 +285,11 @@ def trained(task: Task, here: Domain, there: Domain, seed: int, chosen: argparse
 def row(name: str, found: Sequence[Judged]) -> list[str]:
     several = [one.several for one in found if one.several is not None]
     cells = [common.cell([100 * one.right for one in found]), common.cell([one.fid for one in found])]
-    return [name, *cells, common.cell([one.apart for one in found]), common.cell(several) if several else ""]
+    cells += [common.cell([one.apart for one in found]), common.cell([one.pixels for one in found])]
+    return [name, *cells, common.cell(several) if several else ""]
 
 
-HEADINGS = ("", "right, %", "FID", "distance in a class", "of one image's")
+HEADINGS = ("", "right, %", "FID", "distance in a class, features", "pixels", "of one image's translations, pixels")
 
 
 def compare(task: Task, way: Direction, runs: Sequence[models.api.Trained], back: bool, chosen: argparse.Namespace) -> str:

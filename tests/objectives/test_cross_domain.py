@@ -39,7 +39,7 @@ class Everything:
 def met(here: Any, there: Any = ()) -> Batch:
     """A batch of these items of both sides."""
     other = Batch(torch.tensor([*there]), lambda key, index: THERE[key][index], CPU)
-    return Batch(torch.tensor([*here]), lambda key, index: HERE[key][index], CPU, lambda source: other)
+    return Batch(torch.tensor([*here]), lambda key, index: HERE[key][index], CPU, {"to": other}.__getitem__)
 
 
 def prepared(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, Draws]:
@@ -261,6 +261,9 @@ def test_what_a_model_needs_follows_from_the_pairs() -> None:
     for pairs in ("label", "attributes", "identity", "none"):
         model = support.built("cross-domain", check(cls.Config, support.small("cross-domain", pairs=pairs), "test"), BOTH)
         assert model.needs == {"image", "to.image"} | ({pairs, f"to.{pairs}"} if pairs != "none" else set())
+    bare = {name: DataSpec.of_images(*spec.shape, classes=spec.classes) for name, spec in (("from", SPEC), ("to", OTHER))}
+    spec = dataclasses.replace(bare["from"], others={"to": bare["to"]})
+    assert support.built("cross-domain", check(cls.Config, support.small("cross-domain"), "test"), spec)._pairs == {0: 2, 2: 0}
     assert model.gives("translate").shape == OTHER.shape
     assert model.gives("translate_back").shape == model.gives("sample").shape == SPEC.shape
     assert {name: player.betas for name, player in model.players().items()} == {"critics": (0.0, 0.99), "maps": (0.0, 0.99)}
