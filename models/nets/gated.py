@@ -22,5 +22,5 @@ class GatedMap(nn.Module):
         self.net = mlp([condition + dimensions, *hidden, 2 * dimensions])
 
     def forward(self, condition: Tensor, noise: Tensor) -> Tensor:
-        gate, delta = self.net(torch.cat([condition, noise], 1)).chunk(2, 1)
+        gate, delta = self.net(torch.cat([condition, noise], 1)).float().chunk(2, 1)  # codes keep their precision under autocast
         return torch.lerp(noise, delta, torch.sigmoid(gate))

@@ -327,6 +327,19 @@ def test_compiled_networks_train_as_others_do(name: str, chosen: dict[str, Any],
         assert torch.allclose(value, weights[1][key], atol=1e-4), key
 
 
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_trains_in_bf16(name: str, variant: str, tmp_path: Path) -> None:
+    """Where networks compute in bfloat16, as on a GPU; weights and state stay what they are."""
+    try:
+        made = job(tmp_path / "run", name, variants(name)[variant], precision="bf16", images=2 * BATCH)
+    except UserError as error:
+        refused(error)
+    kinds = {key: value.dtype for key, value in made.model.state_dict().items()}
+    logged = [event for event in loop.train(made) if isinstance(event, events.Logged)]
+    assert logged
+    assert {key: value.dtype for key, value in made.model.state_dict().items()} == kinds
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if not support.required_parts(name)])  # what others make, their parts make
 def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
     """500 steps on eight images: what the model makes of them comes much nearer to them."""
