@@ -11,8 +11,9 @@ identity, not image by image.
 images apart, but gives no reason to find which class is which.
 
 All codes are encoded once, whitened by their mean and covariance, and cached; so epsilon is of their scale, and a step costs no image.
-Where a part has a posterior they are draws of it, new ones in every step, for images that are translated as well: dimensions that it does
-not use are then noise on both sides, and need no learning; among posterior means, whitening makes them as large as all others.
+What is translated is the encoder's answer, the best there is to know of an image. What translations should be like are draws of the
+posterior where the part has one, new ones in every step: so its decoder has learned codes, and dimensions that it does not use are noise
+on both sides, which needs no learning; among means alone, whitening makes them as large as all others.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class CrossDomain(LatentModel):
     class Config:
         pairs: Literal["label", "attributes", "identity", "none"] = "label"  # what images that match have in common
         map: tuple[str, ...] = ()  # classes that belong together, 1=6,2=7 or by name; those of equal names where nothing is said
-        codes: Literal["draw", "mean"] = "draw"  # what stands for an image: a draw of its posterior, if the part has one, or the mean
+        codes: Literal["draw", "mean"] = "draw"  # what translations should be like: draws of posteriors, if the part has such, or means
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (256, 256, 256)  # hidden layers of maps and critics
         noise_weight: Annotated[float, Range(0, 1e6)] = 0.03  # pull of a translation towards its noise
         mismatched: bool = True  # whether critics also see pairs of real codes that do not match
@@ -157,14 +158,14 @@ class CrossDomain(LatentModel):
         group = mine.group[item]
         stranger = its.items[torch.randint(len(its.items), (len(item),), device=item.device)]
         return Met(
-            code=self._code(side, item),
-            partner=self._code(other, its.draw(group)),
-            stranger=self._code(other, stranger),
+            code=self._codes[side][item],
+            partner=self._wanted(other, its.draw(group)),
+            stranger=self._wanted(other, stranger),
             apart=(its.group[stranger] != group).float().unsqueeze(1),
         )
 
-    def _code(self, side: str, item: Tensor) -> Tensor:
-        """Whitened codes of a side's items (B,): (B, D)."""
+    def _wanted(self, side: str, item: Tensor) -> Tensor:
+        """What translations to a side should be like: whitened codes of its items (B,), or draws of them; (B, D)."""
         code = self._codes[side][item]
         if side not in self._deviations:
             return code
@@ -195,36 +196,28 @@ class CrossDomain(LatentModel):
         return self.spec["to"].fields["image"] if capability == "translate" else super().gives(capability)
 
     def translation_noise(self, back: bool = False) -> tuple[int, ...]:
-        """Shape of one translation's noise: for the map, then for the draw of the image's own code where that is drawn."""
-        side, other = ("to", "from") if back else ("from", "to")
-        sizes = {name: len(self.get_buffer(f"mean_{name}")) for name in (side, other)}
-        return (sizes[other] + sizes[side] * self.draws_codes(side),)
+        """Shape of one translation's noise."""
+        return tuple(self.get_buffer("mean_from" if back else "mean_to").shape)
 
     def translate(self, image: Tensor, noise: Tensor) -> Tensor:
-        """Images of the one domain (B, C, H, W) and noise (B, translation_noise) -> images of the other (B, C', H', W') in [-1, 1]."""
+        """Images of the one domain (B, C, H, W) and noise (B, D') -> images of the other (B, C', H', W') in [-1, 1]."""
         return self._translated(self.there, "from", "to", image, noise)
 
     def translate_back(self, image: Tensor, noise: Tensor) -> Tensor:
-        """The same from the other domain to the one: (B, C', H', W') and noise -> (B, C, H, W)."""
+        """The same from the other domain to the one: (B, C', H', W') and (B, D) -> (B, C, H, W)."""
         return self._translated(self.back, "to", "from", image, noise)
 
     def _translated(self, way: nn.Module, side: str, other: str, image: Tensor, noise: Tensor) -> Tensor:
         mean, scale = self.get_buffer(f"mean_{side}"), self.get_buffer(f"scale_{side}")
-        for_map, for_code = noise.tensor_split([len(self.get_buffer(f"mean_{other}"))], 1)
-        if self.draws_codes(side):
-            centre, deviation = self.part(side).posterior(image)
-            code = torch.addcmul(centre, deviation, for_code)
-        else:
-            code = self.part(side).encode(image).float()
-        code = rescaled(code - mean, scale)
-        made = unwhiten(way(code, for_map), self.get_buffer(f"mean_{other}"), self.get_buffer(f"scale_{other}"))
+        code = rescaled(self.part(side).encode(image).float() - mean, scale)
+        made = unwhiten(way(code, noise), self.get_buffer(f"mean_{other}"), self.get_buffer(f"scale_{other}"))
         images: Tensor = self.part(other).decode(made)
         return images
 
 
 @dataclass(frozen=True)
 class Met:
-    """Codes (B, D) of items, of a random partner of each, of random strangers on that side, and whether these are `apart` (B, 1)."""
+    """Codes (B, D) of items; of a random partner of each and of random strangers on that side; and whether these are `apart` (B, 1)."""
 
     code: Tensor
     partner: Tensor
