@@ -153,10 +153,11 @@ class Direction:
     def __init__(self, source: Domain, target: Domain, classes: Mapping[int, int], chosen: argparse.Namespace) -> None:
         self.source, self.target, self.chosen = source, target, chosen
         index = source.of_classes(source.test, list(classes), chosen.number)
+        real = target.of_classes(target.test, list(classes.values()), chosen.number)
+        index = np.tile(index, max(1, len(real) // len(index)))  # an FID of few images is larger by itself
         self.images = source.test.rows("image", index)
         shown = source.shown(source.test)[index]
         self.wanted = torch.from_numpy(np.array([classes[k] for k in shown]) if classes else shown)
-        real = target.of_classes(target.test, list(classes.values()), chosen.number)
         self.real = target.test.rows("image", real)
         self.real_shown = torch.from_numpy(target.shown(target.test)[real])
         self.classes = classes
