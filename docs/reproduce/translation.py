@@ -7,8 +7,8 @@
     python docs/reproduce/translation.py unpaired                # glyphs -> street, --pairs none: nobody says which class is which
     python docs/reproduce/translation.py noise                   # digits, with more and less of a pull to the noise
 
-Both directions each. Every held-out image is translated once, with a noise of its own, and judged by a classifier of the domain that it
-comes to: how often it sees the class that belongs to the source's; the FID of its features against that domain's test images of these
+Both directions each. Held-out images are translated, each with a noise of its own, and judged by a classifier of the domain that they
+come to: how often it sees the class that belongs to the source's; the FID of its features against that domain's test images of these
 classes; the mean distance of two translations of one class, and of eight translations of one image, relative to that of two real images
 of a class. Beside it what needs no translator: real images, the target auto-encoder's reconstructions of them, the nearest neighbour's
 way (name the source's class, take a random training image of its partner, reconstruct that), a CVAE asked for the class, and a plain

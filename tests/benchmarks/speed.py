@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 
 SLICES, IMAGES, ENDLESS = 5, 4096, 10**11
+CLASSES = tuple("0123456789")
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """Who runs: `textbook` or `lgm`, in which precision, and in which stage of the model."""
+    """Who runs: `textbook` or `lgm`, or a `translator` between two of the model; in which precision, and in which stage of the model."""
 
     who: str
     precision: str = "fp32"
@@ -53,6 +54,7 @@ class Case:
 
 TEXTBOOK, FP32, BF16 = Contender("textbook"), Contender("lgm"), Contender("lgm", "bf16")
 SECOND = Contender("lgm", stage=1)
+TRANSLATOR, TRANSLATOR_BF16 = Contender("translator"), Contender("translator", "bf16")
 MLP = {"network": "mlp", "widths": (500,), "latent": 20, "likelihood": "bernoulli"}
 CASES = (
     Case("autoencoder64", "aegan", {"widths": (64, 128, 256, 512)}, (64, 64, 3), 128, ((FP32, TEXTBOOK, 1.5), (BF16, TEXTBOOK, 2.5))),
@@ -61,6 +63,8 @@ CASES = (
     Case("mlp28-paper", "vae", MLP, (28, 28, 1), 100, ((FP32, TEXTBOOK, 4.0), (BF16, TEXTBOOK, 4.0))),
     Case("conv28", "vae", {"widths": (16, 32), "latent": 16}, (28, 28, 1), 128, ((FP32, TEXTBOOK, 4.0), (BF16, TEXTBOOK, 4.0))),
     Case("aegan64", "aegan", {"widths": (64, 128, 256, 512)}, (64, 64, 3), 128, ((SECOND, FP32, 20.0),)),
+    Case("translator28", "vae", {}, (28, 28, 1), 128, ((TRANSLATOR, FP32, 20.0), (TRANSLATOR_BF16, BF16, 20.0))),
+    Case("translator64", "vae", {}, (64, 64, 3), 128, ((TRANSLATOR, FP32, 20.0), (TRANSLATOR_BF16, BF16, 20.0))),
 )
 
 
@@ -88,6 +92,20 @@ def build(case: Case, memory_format: Any, stage: int = 0) -> Any:
     config, spec = check(cls.Config, case.options, case.name), DataSpec.of_images(channels, height, width)
     model = cls(config, spec, {"base": cls(config, spec).requires_grad_(False).eval()}) if stage else cls(config, spec)
     return model.to(memory_format=memory_format)
+
+
+def build_translator(case: Case) -> Any:
+    """A cross-domain between two of the case's model."""
+    import torch
+
+    from models.base import DataSpec
+    from models.config import check
+    from models.registry import model_class
+
+    height, width, channels = case.shape
+    spec, cls = DataSpec.of_images(channels, height, width, classes=CLASSES), model_class("cross-domain")
+    parts = {name: build(case, torch.channels_last).requires_grad_(False).eval() for name in cls.sources}
+    return cls(check(cls.Config, {}, case.name), dataclasses.replace(spec, others={"to": spec}), parts)
 
 
 def textbook(case: Case) -> Iterator[int]:
@@ -217,7 +235,7 @@ def plain_layers(module: Any) -> None:
             plain_layers(child)
 
 
-def lgm(case: Case, precision: str, stage: int) -> Iterator[int]:
+def lgm(case: Case, contender: Contender) -> Iterator[int]:
     """lgm's own training loop; yields the images of every few steps."""
     import torch
 
@@ -230,12 +248,15 @@ def lgm(case: Case, precision: str, stage: int) -> Iterator[int]:
     device = torch.device("cpu")
     settle(device)
     never = {"sample_every": ENDLESS, "save_every": ENDLESS, "log_every": 50 * case.batch, "average_images": 0}
-    values = {"model": case.model, "data": "benchmark", "batch": case.batch, "images": ENDLESS, "precision": precision, **never}
-    config = check(RunConfig, values, "benchmark")
-    data = ImageData("benchmark", pictures(case.shape))
+    translates = contender.who == "translator"
+    values = {"data": "benchmark", "batch": case.batch, "images": ENDLESS, "precision": contender.precision, **never}
+    config = check(RunConfig, {"model": "cross-domain" if translates else case.model, **values}, "benchmark")
+    data = ImageData("benchmark", pictures(case.shape), labels=np.arange(IMAGES) % len(CLASSES), classes=CLASSES)
     speed.TICK = 0.02  # often enough to end a slice in time
     with tempfile.TemporaryDirectory(prefix="lgm-benchmark-") as folder:
-        job = loop.Job(config, build(case, torch.channels_last, stage), Batches(data, device), "", Path(folder), device)
+        model = build_translator(case) if translates else build(case, torch.channels_last, contender.stage)
+        batches = Batches(data, device, {"to": data} if translates else {})
+        job = loop.Job(config, model, batches, "", Path(folder), device)
         seen = 0
         for event in loop.train(job):
             if isinstance(event, events.Progressed):
@@ -248,7 +269,7 @@ def work(case: Case, contender: Contender, threads: int, pipe: Connection) -> No
     import torch
 
     torch.set_num_threads(threads)
-    steps = textbook(case) if contender.who == "textbook" else lgm(case, contender.precision, contender.stage)
+    steps = textbook(case) if contender.who == "textbook" else lgm(case, contender)
     for _ in range(5):
         next(steps)
     pipe.send(0.0)
@@ -327,7 +348,8 @@ def main() -> None:
         speeds = measure(case, contenders, arguments.seconds, arguments.threads)
         work_per_image = operations(case)
         for contender, speed in speeds.items():
-            share = "" if contender.stage else f", {speed * work_per_image / rates[contender.precision]:.0%} of the matrix rate"
+            other = contender.stage or contender.who == "translator"  # another network's arithmetic
+            share = "" if other else f", {speed * work_per_image / rates[contender.precision]:.0%} of the matrix rate"
             print(f"{case.name}, batch {case.batch}, {contender}: {speed:,.0f} images/s{share}", flush=True)
         for better, rival, least in case.promises:
             ratio = speeds[better] / speeds[rival]
