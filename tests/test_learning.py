@@ -37,8 +37,9 @@ class Pace(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-# Its decoder plays a game besides, and nearly all of its nats have to be paid for first: it takes more than a test can wait for.
-PACES = {"cvae-gan": Pace(260, 32, {"kl_weight": 1.0})}
+# CVAE-GAN's decoder plays a game besides, and at its own KL weight it takes more than a test can wait for. WAE's codes are drawn to the
+# prior all the while: after 150 steps on glyphs it was at 0.74 to 0.86 of the mean image's error, by seed and processor.
+PACES = {"cvae-gan": Pace(340, 32, {"kl_weight": 1.0}), "wae": Pace(220)}
 
 
 @lru_cache
