@@ -120,6 +120,11 @@ def test_a_run_that_does_not_translate_is_told_which_do(straight: Callable[[str]
     )
 
 
+def part_words() -> list[str]:
+    """`--part` of both sides."""
+    return [word for name, part in support.part_runs("cross-domain").items() for word in ("--part", f"{name}={part}")]
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
@@ -130,14 +135,12 @@ def test_a_run_that_does_not_translate_is_told_which_do(straight: Callable[[str]
     ],
 )
 def test_pairs_that_cannot_be_are_refused_before_anything_is_written(words: list[str], what: str, pictures: Path, here: Path) -> None:
-    parts = [word for name, part in support.part_runs("cross-domain").items() for word in ("--part", f"{name}={part}")]
-    assert what in refused("train", "cross-domain", "--data", pictures, *parts, "--batch", 8, *words)
+    assert what in refused("train", "cross-domain", "--data", pictures, *part_words(), "--batch", 8, *words)
 
 
 def test_a_class_without_images_is_named_and_no_folder_stays(pictures: Path, here: Path) -> None:
     """What only the items can tell is found when the stage is prepared: the run has a folder then."""
-    parts = [word for name, part in support.part_runs("cross-domain").items() for word in ("--part", f"{name}={part}")]
-    result = lgm("train", "cross-domain", "--data", f"from={pictures}[first=8]", *parts, "--batch", 8, "--out", "runs/new")
+    result = lgm("train", "cross-domain", "--data", f"from={pictures}[first=8]", *part_words(), "--batch", 8, "--out", "runs/new")
     assert result.exit_code == 2
     assert "error: no images of disc=disc: --map\n  fix: leave it out of the map" in result.stderr
     assert list(Path("runs").iterdir()) == []

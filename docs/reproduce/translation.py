@@ -35,13 +35,14 @@ from torch import Tensor, nn
 
 import models
 from models.capabilities import pictures
-from models.capabilities.ask import device_of, evaluating, in_blocks
+from models.capabilities.ask import device_of, evaluating, images_from, in_blocks
 from models.capabilities.sample import draw
 from models.capabilities.told import Told
 from models.capabilities.translate import picture
 from models.config import parse_assignments, parse_count
 from models.data.batches import to_float, to_uint8
 from models.data.items import Items
+from models.metrics.accuracy import top1
 from models.metrics.class_diversity import within
 from models.metrics.features.classifier import ClassifierFeatures
 from models.metrics.stats.frechet import frechet_distance
@@ -57,7 +58,7 @@ SHOWN = 200  # images of which that many are made
 
 @dataclass(frozen=True)
 class Task:
-    """What is translated. `classes` pairs those of the two sides; None: equal names; empty: no classes, all that match counts as one."""
+    """What is translated. `classes` pairs those of the two sides; None: equal ones, where `by` is the label."""
 
     here: str
     there: str
@@ -76,8 +77,8 @@ TASKS = {
     "garments": Task("mnist", "fashion-mnist", {k: k for k in range(10)}),
     "faces": Task("faces", "faces", options={"pairs": "attributes"}, by="attributes"),
     "unpaired": Task("glyphs", "street", options={"pairs": "none"}),
-    "noise": Task("mnist", "mnist", {k: k + 5 for k in range(5)}),
 }
+TASKS["noise"] = TASKS["digits"]
 WEIGHTS = (0.0, 0.03, 0.3, 1.0, 3.0)  # of the pull to the noise
 VAES: dict[str, dict[str, Any]] = {"fashion-mnist": {"sigma": 0.1}}  # options of auto-encoders: fabric is finer than strokes
 SIZES = {"faces": (32, 32)}  # of images that are not taken as they are
@@ -88,23 +89,21 @@ class Domain:
 
     def __init__(self, name: str, by: str, chosen: argparse.Namespace) -> None:
         self.name, self.by, self.chosen = name, by, chosen
+        self.on = argparse.Namespace(**{**vars(chosen), "data": name})
         self.sized = {"size": SIZES[name]} if name in SIZES else {}
         settings = {"images": chosen.vae_images, "options": VAES.get(name, {}), **self.sized}
-        self.vae_run = common.finished(chosen.out / f"vae-{name}", "vae", self._on(name), **settings)
+        self.vae_run = common.finished(chosen.out / f"vae-{name}", "vae", self.on, **settings)
         run = chosen.out / f"classifier-{name}"
         options = {"target": by} if by != "label" else {}
-        common.finished(run, "classifier", self._on(name), images=chosen.judge_images, options=options, **self.sized)
+        common.finished(run, "classifier", self.on, images=chosen.judge_images, options=options, **self.sized)
         self.vae, judge = models.load(self.vae_run), models.load(run)
         self.judge = ClassifierFeatures(judge.model, f"classifier:{run}")
         self.train, self.test = self.vae.data(name, chosen.data_root), self.vae.data(f"{name}:test", chosen.data_root)
 
-    def _on(self, name: str) -> argparse.Namespace:
-        return argparse.Namespace(**{**vars(self.chosen), "data": name})
-
     @cached_property
     def cvae(self) -> models.api.Trained:
         run = self.chosen.out / f"cvae-{self.name}"
-        return models.load(common.finished(run, "cvae", self._on(self.name), images=self.chosen.cvae_images, **self.sized))
+        return models.load(common.finished(run, "cvae", self.on, images=self.chosen.cvae_images, **self.sized))
 
     def shown(self, data: Items) -> np.ndarray:
         """What the items show: classes (N,) or attributes (N, A)."""
@@ -123,16 +122,6 @@ class Domain:
     def again(self, images: np.ndarray) -> np.ndarray:
         """Through encoder and decoder."""
         return np.asarray(self.vae.reconstruct(images)[0])
-
-    def encode(self, images: np.ndarray) -> Tensor:
-        model: Any = self.vae.model
-        with evaluating(model):
-            return in_blocks(model.encode, device_of(model), to_float(torch.from_numpy(images)))
-
-    def decode(self, codes: Tensor) -> np.ndarray:
-        model: Any = self.vae.model
-        with evaluating(model):
-            return to_uint8(in_blocks(model.decode, device_of(model), codes)).numpy()
 
 
 @dataclass(frozen=True)
@@ -161,26 +150,23 @@ class Direction:
         self.real = target.test.rows("image", real)
         self.real_shown = torch.from_numpy(target.shown(target.test)[real])
         self.classes = classes
-        self.real_features, self.real_logits = target.look(self.real)
-        self.unit = _apart(self.real_features, self.real_shown)
+        features, _ = target.look(self.real)
+        self.moments = _moments(features)
+        self.unit = _apart(features, self.real_shown)
         self.pixel_unit = _apart(_pixels(self.real), self.real_shown)
 
     def judged(self, images: np.ndarray, wanted: Tensor, several: np.ndarray | None = None) -> Judged:
         features, logits = self.target.look(images)
-        moments = Moments(features.shape[1])
-        moments.add(features)
-        real = Moments(features.shape[1])
-        real.add(self.real_features)
         of_one = None
         if several is not None:  # (N, VARIANTS, H, W, C)
             of_one = float(np.mean([_apart(_pixels(some), torch.zeros(len(some))) for some in several])) / self.pixel_unit
         apart, pixels = _apart(features, wanted) / self.unit, _apart(_pixels(images), wanted) / self.pixel_unit
-        return Judged(self.right(logits, wanted), frechet_distance(real, moments), apart, pixels, of_one, images)
+        fid = frechet_distance(self.moments, _moments(features))
+        return Judged(self.right(logits, wanted), fid, apart, pixels, of_one, images)
 
     def right(self, logits: Tensor, wanted: Tensor) -> float:
         """The share of images of the class, or of attributes that are as they should be."""
-        said = logits.argmax(1) == wanted if wanted.ndim == 1 else (logits > 0) == (wanted > 0)
-        return float(said.double().mean())
+        return top1(logits, wanted)["top1"] if wanted.ndim == 1 else float(((logits > 0) == (wanted > 0)).double().mean())
 
     # --- rows of the table ---
 
@@ -214,7 +200,8 @@ class Direction:
             domain.of_classes(domain.train, list(classes), 20_000)
             for domain, classes in ((self.source, self.classes), (self.target, self.classes.values()))
         )
-        codes, its = (self.source.encode(self.source.train.rows("image", here)), self.target.encode(self.target.train.rows("image", there)))
+        codes = self.source.vae.encode(self.source.train.rows("image", here))
+        its = self.target.vae.encode(self.target.train.rows("image", there))
         kinds = np.array([self.classes[k] for k in self.source.shown(self.source.train)[here]])
         partners = self.target.shown(self.target.train)[there]
         torch.manual_seed(0)
@@ -229,11 +216,11 @@ class Direction:
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            made = net((self.source.encode(self.images) - centre) / spread)
+            made = net((self.source.vae.encode(self.images) - centre) / spread)
         means = torch.stack([its[of[int(k)]].mean(0) for k in self.wanted])
         deviations = torch.stack([its[of[int(k)]].std(0) for k in self.wanted])
         off = float(((made - means) / deviations).square().mean().sqrt())
-        return self.judged(self.target.decode(made), self.wanted), off
+        return self.judged(images_from(self.target.vae.model, made, "code"), self.wanted), off
 
     def translated(self, trained: models.api.Trained, back: bool) -> Judged:
         model: Any = trained.model
@@ -244,6 +231,12 @@ class Direction:
             made = to_uint8(in_blocks(way, device_of(model), real, noise)).numpy()
         several = trained.translate(self.images[: self.chosen.shown], VARIANTS, back=back)
         return self.judged(made, self.wanted, several)
+
+
+def _moments(features: Tensor) -> Moments:
+    found = Moments(features.shape[1])
+    found.add(features)
+    return found
 
 
 def _pixels(images: np.ndarray) -> Tensor:
@@ -355,7 +348,8 @@ def main() -> None:
     parser.add_argument("--data-root")
     parser.add_argument("--out", type=Path, default=Path("runs/translation"))
     chosen = parser.parse_args()
-    chosen.name = "".join(f"-{word}" for word in chosen.set) + (f"-{chosen.preset}" if chosen.preset != "default" else "")
+    words = [*([chosen.here] if chosen.here else []), *chosen.set, *([chosen.preset] if chosen.preset != "default" else [])]
+    chosen.name = "".join(f"-{word}" for word in words)  # no two kinds of runs share a folder
     chosen.out.mkdir(parents=True, exist_ok=True)
     task = TASKS[chosen.task]
     chosen.set = parse_assignments(model_class("cross-domain").Config, chosen.set)
