@@ -230,6 +230,8 @@ class Player:
     momentum: float = 0.0  # SGD's and RMSprop's
     weight_decay: float = 0.0
     schedule: Schedule = "constant"  # of the learning rate, over the stage: see `models.training.schedules`
+    warm_up: int = 0  # first steps of the stage, over which the learning rate rises to what the schedule says
+    steady: bool = False  # its modules stay in eval mode while they move: batch norm uses the statistics that it has
     clip: float | None = None  # largest norm of the gradient
     weight_clip: float | None = None  # every weight is cut off at plus and minus this after each step (Wasserstein GAN)
 
@@ -279,6 +281,7 @@ class LatentModel(nn.Module):
     Config: ClassVar[type]  # frozen dataclass, JSON-able, with a default for every field
     presets: ClassVar[Mapping[str, Preset]]  # "quick", "default" and "paper"
     sources: ClassVar[tuple[str, ...]] = ("data",)  # the run's data sets by name; the first one leads, its images are counted
+    before: ClassVar[Mapping[str, Any]] = {}  # options that older checkpoints do not name, and what they were then
     draws: ClassVar[Mapping[str, str]] = {}  # source -> the one whose second, independent draw it is
     takes: ClassVar[Mapping[str, Part]] = {}  # parts from other runs, by name; they are the argument `parts` of `__init__`
     # Batch keys, those of another source as `to.image`; `__init__` sets them where they depend on the config or on the data.

@@ -60,6 +60,9 @@ def made(name: str, monkeypatch: pytest.MonkeyPatch, spec: DataSpec = SPEC, **op
     torch.manual_seed(0)
     model = cls(check(cls.Config, small(name, **options), "test"), spec)
     push(model)
+    if getattr(model, "components", None) is not None:
+        data = items(30, spec, seed=2)
+        model.fit_components([batch(data, list(range(n, n + 10))) for n in (0, 10, 20)])
     return model, Draws(model, monkeypatch)
 
 
@@ -68,6 +71,34 @@ def push(module: nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.empty_like(parameter).normal_(0, 0.1))
+
+
+def coded(model: Any, image: Tensor, told: Tensor | None = None) -> Tensor:
+    """What a model's encoder says of images, and its principal components where it has them: pixels less their mean, projected."""
+    found = model.encoder(image)
+    return found if model.components is None else found + projected(model, image, told)
+
+
+def projected(model: Any, image: Tensor, told: Tensor | None = None) -> Tensor:
+    c = model.components
+    pixels = torch.stack([one.permute(1, 2, 0).reshape(-1) for one in image])
+    expected = c.mean if told is None or not len(c.slopes) else c.mean + told @ c.slopes
+    return torch.stack([((row - expected_row) @ c.directions) * c.into for row, expected_row in zip(pixels, expected.expand_as(pixels))])
+
+
+def painted(model: Any, code: Tensor, told: Tensor | None = None, bounded: bool = True) -> Tensor:
+    """What a model's decoder makes of codes: tanh of it, or the components' picture and what the decoder adds to it, cut off."""
+    joined = code if told is None else torch.cat([code, told / told.norm(dim=1, keepdim=True) * code.shape[1] ** 0.5], 1)
+    c = model.components
+    if c is None:
+        return torch.tanh(model.decoder(joined)) if bounded else model.decoder(joined)
+    expected = c.mean if told is None or not len(c.slopes) else c.mean + told @ c.slopes
+    channels, height, width = model.spec.shape
+    rows = expected + (code * c.out) @ c.directions.T
+    picture = torch.stack([row.view(height, width, channels).permute(2, 0, 1) for row in rows])
+    seen = (joined, picture) if type(model.decoder).__name__ == "RefiningDecoder" else (joined,)
+    image = picture + model.decoder(*seen)
+    return image.clamp(-1, 1) if bounded else image
 
 
 def items(count: int = COUNT, spec: DataSpec = SPEC, seed: int = 1) -> dict[str, Tensor]:

@@ -92,15 +92,20 @@ def further(model: str) -> dict[str, Any]:
 
 
 def built(model: str, options: Any, spec: Any) -> Any:
-    """A model of the zoo, around untrained tiny auto-encoders where it needs parts."""
+    """A model of the zoo, around tiny auto-encoders where it needs parts, which are nothing but principal components of some images."""
+    import torch
+
     from models.config import check
+    from models.data.batches import Batches
     from models.registry import model_class
 
     cls, vae = model_class(model), model_class("vae")
     parts = {}
     for name, leads in required_parts(model).items():
         shown = spec if leads else spec[cls.takes[name].source]
-        parts[name] = vae(check(vae.Config, _OPTIONS["vae"], "test"), shown).requires_grad_(False).eval()
+        part = parts[name] = vae(check(vae.Config, _OPTIONS["vae"], "test"), shown).requires_grad_(False).eval()
+        if part.encoder.head.weight.device.type != "meta":
+            part.fit_components(Batches(image_data(12, shown.height, shown.width, shown.channels), torch.device("cpu")).whole(6))
     return cls(options, spec, parts) if parts else cls(options, spec)
 
 

@@ -87,6 +87,7 @@ def test_paths_are_settled_inside_of_brackets_too(pictures: Path, monkeypatch: p
         ("{0}[label=2]", "unknown class '2'"),
         ("{0}[first=21]", "the first 21 of 20 items"),
         ("{0}[first=0]", "the first 0 of 20 items"),
+        ("{0}[last=21]", "the last 21 of 20 items"),
         ("{0}[input=blue]", "unknown input 'blue'"),
         ("{0}[input=small:3]", "16x16 cannot be made 3 times smaller"),
         ("{0}[input=small]", "16x16 cannot be made ? times smaller"),
@@ -118,6 +119,9 @@ def data_root_or_none() -> Path | None:
 
 def test_a_class_and_a_number_of_items(pictures: Path) -> None:
     whole, disc = load(parse(str(pictures))), load(parse(f"{pictures}[label=disc;first=7]"))
+    ends = [load(parse(f"{pictures}[{clause}]")) for clause in ("first=13", "last=7")]
+    assert np.array_equal(np.concatenate([end.all("image") for end in ends]), whole.all("image"))
+    assert len({end.fingerprint() for end in (*ends, load(parse(f"{pictures}[first=7]")))}) == 3
     assert len(disc) == 7
     assert disc.fields["label"] == Field("number", names=("disc",), count=1)
     assert disc.all("label").tolist() == [0] * 7

@@ -2,6 +2,7 @@
 
 At torch's own start of the weights some ended in black: images that are mostly black drove tanh to -1, where it has no slope, and a code
 that said nothing left the decoder outside of what its batch norms knew. The losses, taken in train mode, did not show it.
+Those that start at principal components are no worse after these steps, on images that they have not seen.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ class Pace(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-# CVAE-GAN's decoder plays a game besides, and at its own KL weight it takes more than a test can wait for. WAE's codes are drawn to the
-# prior all the while: after 150 steps on glyphs it was at 0.74 to 0.86 of the mean image's error, by seed and processor.
-PACES = {"cvae-gan": Pace(340, 32, {"kl_weight": 1.0}), "wae": Pace(220)}
+# CVAE-GAN's decoder plays a game besides, and at its own KL weight it takes more than a test can wait for.
+PACES = {"cvae-gan": Pace(340, 32, {"kl_weight": 1.0})}
 
 
 @lru_cache
@@ -56,16 +56,26 @@ def test_an_auto_encoder_learns_each_built_in_set_in_eval_mode(name: str, data: 
     model = cls(check(cls.Config, {"widths": SETS[data], **pace.options}, "test"), spec_of(train)).to(memory_format=torch.channels_last)
     if lacking := model.needs - model.spec.provides:
         pytest.skip(f"{data} have no {', '.join(lacking)}")
-    stage = max(model.stages(), key=lambda stage: "autoencoder" in stage.players or stage.share)
-    mover = Mover(model, stage.players)
-    stream = Batches(train, CPU).stream(0, pace.batch, 0)
-    for step in range(pace.steps):
-        seed_torch(CPU, 0, "step", step)
-        mover.schedule(step / pace.steps)
-        for number, turn in enumerate(stage.turns(next(stream), Clock(step))):
-            mover.apply(turn, number)
+    stage = max(model.stages(), key=lambda stage: "decoder" in stage.players or stage.share)
+    batches = Batches(train, CPU)
+    if stage.prepare:
+        seed_torch(CPU, 0, "prepare")
+        stage.prepare(batches.whole(32))
     kind = condition_of(model)
     told = Told(kind, model.spec, getattr(Batches(test, CPU).at(range(len(test))), kind)) if kind else None
+    _, start = reconstructions(model, test.images, told)
+    mover = Mover(model, stage.players)
+    stream = batches.stream(0, pace.batch, 0)
+    for step in range(pace.steps):
+        seed_torch(CPU, 0, "step", step)
+        mover.schedule(Clock(step, progress=step / pace.steps))
+        for number, turn in enumerate(stage.turns(next(stream), Clock(step))):
+            mover.apply(turn, number)
     _, error = reconstructions(model, test.images, told)
     dull = ((test.images / 255.0 - train.images.mean(0) / 255.0) ** 2).mean()  # the error of the mean image
     assert error.mean() < 0.85 * dull
+    if getattr(model, "components", None) is not None:
+        assert start.mean() < 0.3 * dull
+        assert error.mean() < 0.3 * dull
+        if name != "wae":  # whose codes are drawn to the prior, at the cost of some of that
+            assert error.mean() < 1.1 * start.mean()

@@ -93,7 +93,7 @@ def play(model: LatentModel, steps: int) -> None:
             for module in player.modules:
                 module.train()
         for step in range(round(steps * stage.share / share)):
-            mover.schedule(step / steps)
+            mover.schedule(Clock(step, progress=step / steps))
             for number, turn in enumerate(stage.turns(next(stream), Clock(step))):
                 mover.apply(turn, number)
     model.eval()

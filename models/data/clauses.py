@@ -4,7 +4,7 @@
 |---|---|
 | `label=0,1,2` | keeps these classes, by name or number; they are numbered anew |
 | `NAME=1`, `NAME=0` | keeps the items whose attribute NAME is so |
-| `first=500` | keeps the first 500 items |
+| `first=500`, `last=500` | keeps the first, or the last, 500 items |
 | `labels=FILE.csv` | labels a folder from a table: see `models.data.labels` |
 | `target=FOLDER` | pairs: each image's target is the one of the same name in FOLDER |
 | `input=grey`, `input=small:4`, `input=masked` | pairs: the image is the target without colour, a quarter as large, or with a hole |
@@ -30,7 +30,7 @@ from models.data.labels import labelled
 from models.errors import UserError, nearest, printable
 from models.registry import SETS
 
-KEYS = ("label", "first", "labels", "target", "input")  # and the names of the data's attributes
+KEYS = ("label", "first", "last", "labels", "target", "input")  # and the names of the data's attributes
 Clauses = tuple[tuple[str, str], ...]
 RULES = ("grey", "small", "masked", "left", "right")
 _PATHS = ("labels", "target")
@@ -88,8 +88,8 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
         so_far = str(replace(request, clauses=request.clauses[: position + 1], joined=()))
         if key == "label":
             data = _of_classes(data, value, so_far)
-        elif key == "first":
-            data = _first(data, value, so_far)
+        elif key in ("first", "last"):
+            data = _first_or_last(data, key, value, so_far)
         elif key == "labels":
             data = labelled(_whole_folder(data, so_far), value, so_far)
         elif key == "target":
@@ -128,10 +128,11 @@ def _of_attribute(data: Items, key: str, value: str, name: str) -> Items:
     return Chosen(data, _some(data.all("attributes")[:, column] == int(value), name), name)
 
 
-def _first(data: Items, value: str, name: str) -> Items:
+def _first_or_last(data: Items, which: str, value: str, name: str) -> Items:
     if not (value.isascii() and value.isdigit() and 0 < int(value[:12]) <= len(data)):
-        raise UserError(f"the first {printable(value)} of {len(data):,} items", name, f"give a number from 1 to {len(data)}")
-    return Chosen(data, np.arange(int(value)), name)
+        raise UserError(f"the {which} {printable(value)} of {len(data):,} items", name, f"give a number from 1 to {len(data)}")
+    begin = 0 if which == "first" else len(data) - int(value)
+    return Chosen(data, np.arange(begin, begin + int(value)), name)
 
 
 def _some(which: np.ndarray, name: str) -> np.ndarray:

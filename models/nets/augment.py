@@ -50,6 +50,11 @@ def shift_and_flip(image: Tensor, most: tuple[int, int], flip: bool) -> Tensor:
     return pixels.index_select(0, place.view(-1)).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
+def mirrored(image: Tensor) -> Tensor:
+    """(B, C, H, W) with about half of the images mirrored, differentiable."""
+    return torch.where(torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5, image, image.flip(3))
+
+
 Policy = Literal["none", "shift", "full"]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -118,6 +119,38 @@ class ConvDecoder(nn.Module):
         return self.net(self.start(latent))
 
 
+class RefiningDecoder(nn.Module):
+    """Adds to a picture what it lacks: transposed convolutions of stride 2 as in `ConvDecoder`, each of which sees that picture as well.
+
+    (B, latent) and the picture (B, C, H, W) -> (B, C, H, W), unbounded, zero at the start. What the picture shows at twice a layer's
+    resolution comes as four times as many channels; so also the last layer sees every pixel, at the cost of half as many.
+    """
+
+    def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int) -> None:
+        super().__init__()
+        steps = depth_for(spec, widths)
+        sizes = halvings(spec.size, steps)[::-1]
+        channels = [*reversed(widths[:steps]), spec.channels]
+        self.start = nn.Sequential(nn.Linear(latent, channels[0] * sizes[0][0] * sizes[0][1], bias=False), ToMaps(channels[0], *sizes[0]))
+        self.see = nn.ModuleList(nn.Conv2d(4 * spec.channels, channels[n], 3, 1, 1, bias=False) for n in range(steps))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels[n]) for n in range(steps))
+        self.enlarge = nn.ModuleList(
+            _doubling(channels[n], channels[n + 1], 4, sizes[n], sizes[n + 1], bias=n == steps - 1) for n in range(steps)
+        )
+        self.apply(start_small)
+        start_at_zero(self.enlarge[-1])
+
+    def forward(self, latent: Tensor, picture: Tensor) -> Tensor:
+        pictures = [picture]  # at falling resolutions, rounded down as the layers' sizes are
+        for _ in self.see[1:]:
+            pictures.append(F.avg_pool2d(pictures[-1], 2))
+        x = self.start(latent)
+        for see, norm, enlarge in zip(self.see, self.norms, self.enlarge, strict=True):
+            seen = pictures.pop()[:, :, : 2 * x.shape[2], : 2 * x.shape[3]]
+            x = enlarge(F.relu(norm(x + see(F.pixel_unshuffle(seen, 2)))))
+        return x
+
+
 def _doubling(channels: int, out: int, kernel: int, before: tuple[int, int], after: tuple[int, int], bias: bool) -> nn.Module:
     """A transposed convolution of stride 2 whose output has the size `after`: sides twice those `before`, or one more."""
     tall, wide = (longer - 2 * shorter for shorter, longer in zip(before, after, strict=True))
@@ -151,6 +184,12 @@ class ConvDiscriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image)
+
+
+def start_at_zero(layer: nn.Module) -> None:
+    """Weights and bias zero: what the layer is added to starts alone."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 def start_small(module: nn.Module) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.nets.precision import full_precision
+
 
 def whiten(codes: Tensor, full: bool, deviations: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (D,), scale (D, D) and whitened codes (N, D), such that codes = mean + whitened @ scale.T.
@@ -32,5 +34,5 @@ def rescaled(differences: Tensor, scale: Tensor) -> Tensor:
 
 def unwhiten(white: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """The way back from `whiten`: whitened codes (B, D) -> codes (B, D), in float32 also under autocast, like the codes of the data."""
-    with torch.autocast(white.device.type, enabled=False):
+    with full_precision(white.device):
         return torch.addmm(mean, white.float(), scale.T)

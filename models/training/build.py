@@ -25,7 +25,7 @@ def build(
     Messages name the flags of a new run or, where the rest was read from a `file`, that.
     """
     cls, read = model_class(config.model), f"{printable(file.path)}: config" if file else ""
-    options = check(cls.Config, config.options, read or "--set")
+    options = check(cls.Config, {**cls.before, **config.options} if file else config.options, read or "--set")
     with torch.random.fork_rng(devices=[]):  # the caller's generator is none of our business
         flags = {name: read or f"--part {name}={config.parts[name]}" for name in parts}
         inner = _build_parts(cls, spec, parts, flags, read or "--set")
@@ -42,7 +42,7 @@ def build_part(header: PartHeader, asked: Part, where: str) -> LatentModel:
     Raises UserError, which points at `where`, if it cannot do what is asked of it.
     """
     cls, itself = model_class(header.model), f"the part {printable(header.model)}"
-    options = check(cls.Config, header.options, itself)
+    options = check(cls.Config, {**cls.before, **header.options}, itself)
     inner = _build_parts(cls, header.spec, header.parts, dict.fromkeys(header.parts, itself), itself)
     part: LatentModel = cls(options, header.spec, inner) if cls.takes else cls(options, header.spec)
     for capability in asked.needs:

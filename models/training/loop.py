@@ -144,7 +144,7 @@ class _Trainer:
             job.tensors.clear()  # all is restored; do not hold the memory for the rest of the run
         for player in mover.players.values():
             for module in player.modules:
-                module.train()
+                module.train(not player.steady)
         self.speed.restart(self.images)
         keys = stage.needs if stage.needs is not None else self.model.needs
         ranks = (job.ranks.rank, job.ranks.world)
@@ -170,7 +170,7 @@ class _Trainer:
         seed_torch(job.device, config.seed, "step", self.images, job.ranks.rank)
         seen = self.images - begin
         clock = Clock(seen // self.batch, seen, seen / (end - begin))
-        mover.schedule(clock.progress)
+        mover.schedule(clock)
         scalars: dict[str, Tensor] = {}
         moved: set[int] = set()
         turns = stage.turns(batch, clock)

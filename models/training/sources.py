@@ -94,7 +94,7 @@ def held_out(config: RunConfig, model: LatentModel, data: Items) -> Items:
     request, spec = request_of(config), model.spec
     if any(one.split != "train" for one in (request, *request.joined)):
         raise UserError("it trains on the test split itself", config.data)
-    found = load(in_shape(request.everywhere(split="test").each(_without_first), spec.size, spec.channels))
+    found = load(in_shape(request.everywhere(split="test").each(_without_counts), spec.size, spec.channels))
     if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
         raise UserError("the test images are among the training images", found.name)
     theirs = spec_of(found)
@@ -117,9 +117,9 @@ def other_names(keys: Iterable[str], found: DataSpec, expected: DataSpec) -> lis
     return other
 
 
-def _without_first(request: DataRequest) -> DataRequest:
-    """One set of a request without its clauses `first`: how many items to train on says nothing of the others."""
-    return dataclasses.replace(request, clauses=tuple(clause for clause in request.clauses if clause[0] != "first"))
+def _without_counts(request: DataRequest) -> DataRequest:
+    """One set of a request without its clauses `first` and `last`: how many items to train on says nothing of the others."""
+    return dataclasses.replace(request, clauses=tuple(clause for clause in request.clauses if clause[0] not in ("first", "last")))
 
 
 def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:

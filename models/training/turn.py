@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.base import LatentModel, Player, Turn
+from models.base import Clock, LatentModel, Player, Turn
 from models.errors import ContractError
 from models.training.distributed import Ranks
 from models.training.schedules import factor
@@ -56,12 +56,13 @@ class Mover:
         self._statistics = {name for name, b in model.named_buffers() if id(b) in playing}
         self._seen = {name: (id(b), b._version) for name, b in model.named_buffers()}
 
-    def schedule(self, progress: float) -> None:
-        """Set every player's learning rate for a step at `progress` (0 to 1) of the stage."""
+    def schedule(self, clock: Clock) -> None:
+        """Set every player's learning rate for a step of the stage."""
         for name, player in self.players.items():
-            if player.schedule != "constant":
+            if player.schedule != "constant" or player.warm_up:
+                share = min(1.0, (clock.step + 1) / (player.warm_up + 1)) * factor(player.schedule, clock.progress)
                 for group in self._optimizers[name].param_groups:
-                    group["lr"] = player.lr * factor(player.schedule, progress)
+                    group["lr"] = player.lr * share
 
     def apply(self, turn: Turn, number: int) -> set[int]:
         """Move the players of a turn. Returns the ids of the parameters that moved.

@@ -6,8 +6,11 @@ trains an auto-encoder on the squared error alone. In stage 2 it is frozen: G1 m
 
 Codes are encoded once, whitened by their mean and covariance over the data, and cached. G1 is z + net(z) with a net that starts small, so
 the latent GAN starts as the Gaussian fitted to the codes. A plain net has to find the covariance first, and on codes that are not far from
-a Gaussian its discriminator gives up before that (docs/results.md). `prior=gaussian` stops at that Gaussian, `prior=diagonal` at one
-without correlations: the baselines that a GAN has to beat.
+a Gaussian its discriminator gives up before that (docs/results.md). `prior=flow` carries noise to codes along a learned velocity field
+instead (flow matching); `prior=gaussian` stops at that Gaussian, `prior=diagonal` at one without correlations: the baselines to beat.
+
+A squared error alone blurs. In a last stage, `sharpen`, the encoder and the prior stay as they are, and a further discriminator, which sees
+images decoded from draws of the prior and from codes of the data beside real ones, moves the decoder, together with the squared error.
 """
 
 from __future__ import annotations
@@ -21,11 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
-from models.losses import fake_loss, one_centred_penalty, r1_penalty, real_loss
-from models.nets.autoencoder import code_size, decoder_for, encoder_for
+from models.losses import fake_loss, judged_right, one_centred_penalty, r1_penalty, real_loss, squared_error
+from models.nets.augment import differentiable, harmless, mirrored
+from models.nets.autoencoder import code_size, decoder_for, encoder_for, image_of, raw_image
+from models.nets.components import WARM_UP, Components
 from models.nets.conv import ConvDiscriminator
+from models.nets.flow import Velocity, carried, flow_loss
 from models.nets.mlp import ResidualMlp, mlp
 from models.nets.whitening import unwhiten, whiten
+
+DRAWN = 2**15  # codes of the prior that the decoder is sharpened on
 
 
 class AEGAN(LatentModel):
@@ -36,13 +44,19 @@ class AEGAN(LatentModel):
     class Config:
         network: Literal["conv", "mlp", "wae"] = "conv"  # conv (sized from the data), mlp, wae (5x5 kernels, wide)
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
-        latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code and of the noise
-        lr: Annotated[float, Range(0, 10)] = 3e-3  # the auto-encoder's learning rate
+        latent: Annotated[int, Range(1, 8192)] = 128  # dimensions of the code and of the noise
+        components: bool = True  # encoder and decoder start as principal components and add to them
+        augment: Literal["auto", "none", "flip"] = "auto"  # mirror images and codes: auto does so with colour images that are no writing
+        lr: Annotated[float, Range(0, 10)] = 1e-3  # the auto-encoder's learning rate
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of every learning rate, over its stage
         share: Annotated[float, Range(0.01, 0.99)] = 0.5  # of the run's images that train the auto-encoder
-        prior: Literal["gan", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, or a fitted Gaussian
+        prior: Literal["gan", "flow", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, a flow, or a fitted Gaussian
+        steps: Annotated[int, Range(1, 1000)] = 8  # of the flow from noise to a code
+        flow_width: Annotated[int, Range(1, 8192)] = 512  # of the flow's network
+        flow_blocks: Annotated[int, Range(1, 100)] = 4  # of the flow's network
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of G1 and D1
-        latent_lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of G1 and D1
+        latent_batch: Annotated[int, Range(1, 100_000)] = 128  # codes a step of the prior's training
+        latent_lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of G1 and D1, or of the flow
         penalty: Literal["r1", "gradient", "none"] = "r1"  # on D1: R1 on real codes, or one-centred between real and fake
         penalty_weight: Annotated[float, Range(0, 1e6)] = 3.0  # of that penalty
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
@@ -50,6 +64,12 @@ class AEGAN(LatentModel):
         image_real: Literal["reconstruction", "data"] = "reconstruction"  # what D2 takes as real: Dec(Enc(x)) or x
         image_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels of D2
         image_lr: Annotated[float, Range(0, 10)] = 2e-4  # learning rate of D2
+        sharpen: Annotated[float, Range(0, 0.98)] = 0.0  # of the run's images that sharpen the decoder; 0: none
+        sharp_weight: Annotated[float, Range(0, 1e6)] = 0.02  # of the discriminator's verdict against the mean squared error there
+        sharp_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (48, 96, 192, 384)  # channels of that discriminator
+        sharp_lr: Annotated[float, Range(0, 10)] = 2e-4  # learning rate of the decoder there; the discriminator's is twice that
+        sharp_batch: Annotated[int, Range(2, 100_000)] = 32  # images a step there
+        sharp_augment: Literal["none", "shift", "full"] = "shift"  # what that discriminator sees is changed like this
 
     config: Config
     takes = {
@@ -57,36 +77,64 @@ class AEGAN(LatentModel):
             (Encodes,),
             "a trained auto-encoder, instead of the first stage",
             optional=True,
-            decides=("network", "widths", "latent", "lr", "share"),
+            decides=("network", "widths", "latent", "components", "lr", "share", "sharpen"),
         )
     }
     interpolates = "noise"
+    before = {"components": False, "augment": "none"}
     presets = {
-        "quick": Preset(600_000, options={"widths": (32, 64, 128, 256), "share": 0.2}, about="a look within a few minutes"),
-        "default": Preset(2_400_000),
+        "quick": Preset(
+            360_000,
+            batch=32,
+            options={"widths": (32, 64, 128, 256), "prior": "flow", "share": 0.18, "sharpen": 0.2},
+            about="faces at 64x64 in a quarter of an hour on two cores",
+        ),
+        "default": Preset(
+            2_400_000,
+            batch=32,
+            options={"prior": "flow", "share": 0.2, "sharpen": 0.3},
+            about="sharper ones in a night on two cores",
+        ),
         "paper": Preset(
             10_000_000,
             batch=100,
-            options={"network": "wae", "widths": (128, 256, 512, 1024), "image_weight": 1.0, "hidden": (1024, 1024, 1024, 1024)},
+            options={
+                "network": "wae",
+                "widths": (128, 256, 512, 1024),
+                "latent": 64,
+                "components": False,
+                "augment": "none",
+                "lr": 3e-3,
+                "image_weight": 1.0,
+                "hidden": (1024, 1024, 1024, 1024),
+            },
             about="the CelebA nets of Wasserstein auto-encoders, with D2",
         ),
     }
 
     def __init__(self, config: Config, spec: DataSpec, parts: Mapping[str, LatentModel] | None = None) -> None:
         super().__init__(config, spec, parts)
-        self._codes: Tensor | None = None  # (N, latent), built by prepare_codes
+        self._codes: Tensor | None = None  # (1 or 2, N, latent), of images and of mirrored ones, built by prepare_codes
+        self._drawn: Tensor | None = None  # (DRAWN, latent) codes of the prior, built by prepare_draws
+        self.mirrors = harmless(spec) == "flip" if config.augment == "auto" else config.augment == "flip"
         latent = self.latent = config.latent if self.base is None else code_size(self.base, spec)
         if self.base is None:
-            self.encoder = encoder_for(config.network, spec, config.widths, latent)
-            self.decoder = decoder_for(config.network, spec, config.widths, latent)
+            self.components = Components(spec, latent) if config.components else None
+            self.encoder = encoder_for(config.network, spec, config.widths, latent, self.components)
+            self.decoder = decoder_for(config.network, spec, config.widths, latent, self.components)
         self.register_buffer("code_mean", torch.zeros(latent))
         self.register_buffer("code_scale", torch.eye(latent))  # maps whitened codes to codes
         if config.prior == "gan":
-            self.averaged = ("generator",)
             self.generator = ResidualMlp(latent, config.hidden)
             self.code_critic = mlp([latent, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
             if config.image_weight:
                 self.image_critic = ConvDiscriminator(spec, config.image_widths)
+        elif config.prior == "flow":
+            self.velocity = Velocity(latent, config.flow_width, config.flow_blocks)
+        self.averaged = {"gan": ("generator",), "flow": ("velocity",)}.get(config.prior, ())
+        if config.sharpen:
+            self.averaged += ("decoder",)
+            self.sharp_critic = ConvDiscriminator(spec, config.sharp_widths, norm="spectral")
 
     @property
     def base(self) -> Any:
@@ -97,41 +145,82 @@ class AEGAN(LatentModel):
 
     def players(self) -> dict[str, Player]:
         c = self.config
+
+        def adversary(module: nn.Module, lr: float) -> Player:
+            return Player((module,), lr=lr, betas=(0.0, 0.99), schedule=c.schedule)
+
         players = {}
         if self.base is None:
-            players["autoencoder"] = Player((self.encoder, self.decoder), lr=c.lr, schedule=c.schedule)
+            warm_up = 0 if self.components is None else WARM_UP
+            players["encoder"] = Player((self.encoder,), lr=c.lr, schedule=c.schedule, warm_up=warm_up)
+            players["decoder"] = Player((self.decoder,), lr=c.lr, schedule=c.schedule, warm_up=warm_up)
         if c.prior == "gan":
-            players["code_critic"] = Player((self.code_critic,), lr=c.latent_lr, betas=(0.0, 0.99), schedule=c.schedule)
-            players["generator"] = Player((self.generator,), lr=c.latent_lr, betas=(0.0, 0.99), schedule=c.schedule)
+            players["code_critic"] = adversary(self.code_critic, c.latent_lr)
+            players["generator"] = adversary(self.generator, c.latent_lr)
             if c.image_weight:
                 players["image_critic"] = Player((self.image_critic,), lr=c.image_lr, betas=(0.5, 0.99), schedule=c.schedule)
+        elif c.prior == "flow":
+            players["velocity"] = Player((self.velocity,), lr=c.latent_lr, schedule=c.schedule)
+        if c.sharpen:
+            players["sharp_critic"] = adversary(self.sharp_critic, 2 * c.sharp_lr)
         return players
 
     def stages(self) -> tuple[Stage, ...]:
         c = self.config
-        autoencoder = Stage("auto-encoder", self.autoencoder_turns, players=("autoencoder",), share=c.share, samples=False)
-        first = () if self.base is not None else (autoencoder,)
+        if self.base is not None:
+            return (self.prior_stage(1.0),)
+        fit = Stage("auto-encoder", self.autoencoder_turns, ("encoder", "decoder"), c.share, self.fit_components, samples=False)
+        if not c.sharpen:
+            return fit, self.prior_stage(1 - c.share)
+        # In eval mode the decoder's batch norms keep the statistics of reconstructions, whatever the prior's draws would make of them.
+        settings = {"decoder": {"lr": c.sharp_lr, "betas": (0.0, 0.99), "steady": True}}
+        players = ("sharp_critic", "decoder")
+        sharpen = Stage("sharpening", self.sharpening_turns, players, c.sharpen, self.prepare_draws, batch=c.sharp_batch, settings=settings)
+        return fit, self.prior_stage(max(1 - c.share - c.sharpen, 0)), sharpen
+
+    def prior_stage(self, share: float) -> Stage:
+        c = self.config
+        if c.prior == "flow":
+            return Stage("flow", self.flow_turns, ("velocity",), share, self.prepare_codes, needs=frozenset(), batch=c.latent_batch)
         if c.prior != "gan":
-            return *first, Stage("fitted Gaussian", self.latent_turns, players=(), share=0, prepare=self.prepare_codes)
+            return Stage("fitted Gaussian", self.latent_turns, players=(), share=0, prepare=self.prepare_codes)
         needs = frozenset({"image"}) if c.image_weight and c.image_real == "data" else frozenset()
         players = ("code_critic", "generator") + (("image_critic",) if c.image_weight else ())
-        return *first, Stage("latent GAN", self.latent_turns, players, 1 - c.share, prepare=self.prepare_codes, needs=needs)
+        return Stage("latent GAN", self.latent_turns, players, share, prepare=self.prepare_codes, needs=needs, batch=c.latent_batch)
+
+    def fit_components(self, whole: Whole) -> None:
+        if self.components is not None:
+            self.components.fit(whole)
 
     def autoencoder_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
-        again = self.decode(self.encode(batch.image)).float()
-        yield Turn({"autoencoder": F.mse_loss(again, batch.image)})
+        image = mirrored(batch.image) if self.mirrors else batch.image
+        raw = raw_image(self.decoder, self.components, self.encode(image))
+        error = F.mse_loss(torch.tanh(raw) if self.components is None else raw, image)
+        yield Turn({"encoder": error, "decoder": error})
 
     def prepare_codes(self, batches: Whole) -> None:
-        """Encode all the data once, take the codes' statistics, and keep the whitened codes at hand: (N, latent)."""
-        codes = torch.cat([self.encode(batch.image) for batch in batches])
-        mean, scale, self._codes = whiten(codes, full=self.config.prior != "diagonal")
+        """Encode all the data once, take the codes' statistics, and keep the whitened codes at hand."""
+        ways = (lambda image: image, lambda image: image.flip(3)) if self.mirrors else (lambda image: image,)
+        codes = [torch.cat([self.encode(way(batch.image)) for batch in batches]) for way in ways]
+        mean, scale, white = whiten(torch.cat(codes), full=self.config.prior != "diagonal")
         self.code_mean.copy_(mean)
         self.code_scale.copy_(scale)
+        self._codes = white.view(len(ways), -1, self.latent)
+
+    def real_codes(self, batch: Batch) -> Tensor:
+        """The whitened codes of the batch's images, mirrored ones among them where images are mirrored: (B, latent)."""
+        assert self._codes is not None, "prepare_codes comes first"
+        if len(self._codes) == 1:
+            return self._codes[0, batch.index]
+        which = torch.randint(len(self._codes), (len(batch),), device=batch.device)
+        return self._codes[which, batch.index]
+
+    def flow_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
+        yield Turn({"velocity": flow_loss(self.velocity, self.real_codes(batch))})
 
     def latent_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
-        assert self._codes is not None, "prepare_codes comes first"
-        real, fake = self._codes[batch.index], self.prior_code(self.noise(batch))
+        real, fake = self.real_codes(batch), self.prior_code(self.noise(batch))
 
         on_real, on_fake = self.code_critic(torch.cat([real, fake.detach()])).chunk(2)  # D1 has no batch norm: one pass for both
         critic = real_loss(on_real) + fake_loss(on_fake)
@@ -153,6 +242,28 @@ class AEGAN(LatentModel):
             loss = loss + c.image_weight * real_loss(self.image_critic(fake_image))
         yield Turn({"generator": loss})
 
+    def prepare_draws(self, batches: Whole) -> None:
+        """Draw codes of the prior once; a flow would cost as much as the decoder at every step."""
+        noise = torch.randn(DRAWN, self.latent, device=self.code_mean.device)
+        self._drawn = torch.cat([self.code_from(self.prior_code(some)) for some in noise.split(1024)])
+
+    def sharpening_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
+        c = self.config
+        assert self._drawn is not None, "prepare_draws comes first"
+        real = mirrored(batch.image) if self.mirrors else batch.image
+        # Of each batch a half is reconstructed and a half drawn, so that the discriminator sees as many fakes as real images.
+        again, half = real[::2], self._drawn[torch.randint(DRAWN, (len(batch) // 2,), device=batch.device)]
+        raw = raw_image(self.decoder, self.components, torch.cat([self.encode(again).detach(), half]))
+        fake = image_of(raw, self.components)
+
+        shown = [differentiable(image, c.sharp_augment) for image in (real, fake.detach())]
+        on_real, on_fake = self.sharp_critic(torch.cat(shown)).split([len(real), len(fake)])
+        yield Turn({"sharp_critic": real_loss(on_real) + fake_loss(on_fake)}, {"right": judged_right(on_real, on_fake)})
+
+        error = squared_error((raw if self.components is not None else fake)[: len(again)], again).mean() / again[0].numel()
+        verdict = real_loss(self.sharp_critic(differentiable(fake, c.sharp_augment)))
+        yield Turn({"decoder": error + c.sharp_weight * verdict}, {"squared error": error, "verdict": verdict})
+
     # --- capabilities ---
 
     @property
@@ -160,7 +271,9 @@ class AEGAN(LatentModel):
         return (self.latent,)
 
     def prior_code(self, noise: Tensor) -> Tensor:
-        """G1, or nothing where the prior is a fitted Gaussian: noise (B, latent) -> whitened codes (B, latent)."""
+        """G1, the flow, or nothing where the prior is a fitted Gaussian: noise (B, latent) -> whitened codes (B, latent)."""
+        if self.config.prior == "flow":
+            return carried(self.velocity, noise, self.config.steps)
         return self.generator(noise) if self.config.prior == "gan" else noise
 
     def code_from(self, white: Tensor) -> Tensor:
@@ -169,12 +282,17 @@ class AEGAN(LatentModel):
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, latent)."""
-        return self.encoder(image) if self.base is None else self.base.encode(image)
+        if self.base is not None:
+            return self.base.encode(image)
+        code = self.encoder(image)
+        return code if self.components is None else code.float() + self.components.encode(image)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W) in [-1, 1]."""
-        return torch.tanh(self.decoder(latent)) if self.base is None else self.base.decode(latent)
+        if self.base is not None:
+            return self.base.decode(latent)
+        return image_of(raw_image(self.decoder, self.components, latent), self.components)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Dec(G1(z)): (B, latent) -> (B, C, H, W) in [-1, 1]."""
+        """The decoder of the prior's code: (B, latent) -> (B, C, H, W) in [-1, 1]."""
         return self.decode(self.code_from(self.prior_code(noise)))

@@ -14,10 +14,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import kl_to_standard_normal, squared_error
-from models.nets.conditions import as_vector, condition_size, join
-from models.nets.conv import ConvDecoder, ConvEncoder
+from models.nets.autoencoder import image_of, raw_image
+from models.nets.components import WARM_UP, Components
+from models.nets.conditions import as_vector, condition_size
+from models.nets.conv import ConvDecoder, ConvEncoder, RefiningDecoder, start_at_zero
 from models.nets.posterior import conditional_posterior, drawn
 
 
@@ -29,11 +31,13 @@ class CVAE(LatentModel):
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code
         sigma: Annotated[float, Range(1e-3, 1e3)] = 0.5  # the pixels' deviation given the code, where black is 0 and white 1
         beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
+        components: bool = True  # encoder and decoder start as principal components and add to them
         lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate
         schedule: Literal["constant", "linear", "cosine", "exponential", "steps"] = "cosine"  # of the learning rate
 
     config: Config
     averaged = ("encoder", "heads", "decoder")
+    before = {"components": False}
     presets = {
         "quick": Preset(80_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
         "default": Preset(1_200_000),
@@ -46,28 +50,46 @@ class CVAE(LatentModel):
         told = condition_size(spec, config.condition)
         self.encoder = ConvEncoder(spec, config.widths, 4 * config.latent)
         self.heads = nn.Linear(4 * config.latent + told, 2 * config.latent)  # the posterior's mean and log-variance
-        self.decoder = ConvDecoder(spec, config.widths, config.latent + told)
+        self.components = None
+        if config.components:  # those of a person would be too many numbers, of too few images
+            self.components = Components(spec, config.latent, told if config.condition != "identity" else 0)
+            start_at_zero(self.heads)
+        self.decoder = (RefiningDecoder if config.components else ConvDecoder)(spec, config.widths, config.latent + told)
 
     # --- objective ---
 
     def players(self) -> dict[str, Player]:
         c = self.config
-        return {"autoencoder": Player((self.encoder, self.heads, self.decoder), lr=c.lr, schedule=c.schedule)}
+        warm_up = 0 if self.components is None else WARM_UP
+        return {"autoencoder": Player((self.encoder, self.heads, self.decoder), lr=c.lr, schedule=c.schedule, warm_up=warm_up)}
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("conditional variational auto-encoder", self.turns, players=("autoencoder",)),)
+        return (Stage("conditional variational auto-encoder", self.turns, players=("autoencoder",), prepare=self.fit_components),)
+
+    def fit_components(self, whole: Whole) -> None:
+        """Those of what the condition does not explain, for this sigma and beta: the best linear start there is."""
+        if self.components is not None:
+            self.components.fit(whole, noise=self.config.beta * self.config.sigma**2, told=self.shown)
+
+    def shown(self, batch: Batch) -> Tensor:
+        """What the batch's images show, as vectors (B, K)."""
+        return as_vector(self.spec, **{self.config.condition: getattr(batch, self.config.condition)})
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
-        shown = as_vector(self.spec, **{self.config.condition: getattr(batch, self.config.condition)})
+        shown = self.shown(batch)
         mean, log_variance = self.posterior(batch.image, shown)
-        again = torch.tanh(self.decoder(join(drawn(mean, log_variance), shown))).float()
+        raw = raw_image(self.decoder, self.components, drawn(mean, log_variance), shown)
+        again = torch.tanh(raw) if self.components is None else raw
         reconstruction = squared_error(again, batch.image).mean() / (2 * self.config.sigma**2)
         kl = kl_to_standard_normal(mean, log_variance).mean()
         yield Turn({"autoencoder": reconstruction + self.config.beta * kl}, {"reconstruction": reconstruction, "KL": kl})
 
     def posterior(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, (B, latent) each: images (B, C, H, W) and what they show (B, K)."""
-        return conditional_posterior(self.encoder, self.heads, image, shown)
+        mean, log_variance = conditional_posterior(self.encoder, self.heads, image, shown)
+        if self.components is None:
+            return mean, log_variance
+        return mean + self.components.encode(image, shown), log_variance + self.components.log_variance
 
     # --- capabilities ---
 
@@ -85,7 +107,8 @@ class CVAE(LatentModel):
         self, latent: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
     ) -> Tensor:
         """(B, latent) and what to show -> (B, C, H, W) in [-1, 1]."""
-        return torch.tanh(self.decoder(join(latent, as_vector(self.spec, label, identity, attributes))))
+        raw = raw_image(self.decoder, self.components, latent, as_vector(self.spec, label, identity, attributes))
+        return image_of(raw, self.components)
 
     def sample(
         self, noise: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None

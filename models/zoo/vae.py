@@ -16,10 +16,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import bernoulli_error, kl_to_standard_normal, squared_error
-from models.nets.autoencoder import decoder_for, encoder_for
-from models.nets.conv import start_small
+from models.nets.autoencoder import decoder_for, encoder_for, image_of, raw_image
+from models.nets.components import WARM_UP, Components
+from models.nets.conv import start_at_zero
 from models.nets.posterior import bounded, drawn
 
 
@@ -32,12 +33,14 @@ class VAE(LatentModel):
         likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # of the pixels given the code
         sigma: Annotated[float, Range(1e-3, 1e3)] = 0.3  # the gaussian's deviation, where black is 0 and white 1; less is sharper
         beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
+        components: bool = True  # encoder and decoder start as principal components and add to them; with a gaussian likelihood
         lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate
         optimizer: Literal["adam", "adagrad"] = "adam"  # the paper used adagrad
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
 
     config: Config
     averaged = ("encoder", "decoder")
+    before = {"components": False}
     presets = {
         "quick": Preset(80_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
         "default": Preset(1_200_000),
@@ -49,6 +52,7 @@ class VAE(LatentModel):
                 "widths": (500,),
                 "latent": 20,
                 "likelihood": "bernoulli",
+                "components": False,
                 "lr": 0.01,
                 "optimizer": "adagrad",
                 "schedule": "constant",
@@ -59,23 +63,31 @@ class VAE(LatentModel):
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.encoder = encoder_for(config.network, spec, config.widths, config.latent)  # its head is the posterior's mean
-        self.log_variance = nn.Linear(self.encoder.features, config.latent).apply(start_small)
-        self.decoder = decoder_for(config.network, spec, config.widths, config.latent)
+        start = self.components = Components(spec, config.latent) if config.components and config.likelihood == "gaussian" else None
+        self.encoder = encoder_for(config.network, spec, config.widths, config.latent, start)  # its head is the posterior's mean
+        self.log_variance = nn.Linear(self.encoder.features, config.latent)
+        start_at_zero(self.log_variance)
+        self.decoder = decoder_for(config.network, spec, config.widths, config.latent, start)
 
     # --- objective ---
 
     def players(self) -> dict[str, Player]:
         c = self.config
         modules = (self.encoder, self.log_variance, self.decoder)
-        return {"autoencoder": Player(modules, lr=c.lr, optimizer=c.optimizer, schedule=c.schedule)}
+        warm_up = 0 if self.components is None else WARM_UP
+        return {"autoencoder": Player(modules, lr=c.lr, optimizer=c.optimizer, schedule=c.schedule, warm_up=warm_up)}
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("variational auto-encoder", self.turns, players=("autoencoder",)),)
+        return (Stage("variational auto-encoder", self.turns, players=("autoencoder",), prepare=self.fit_components),)
+
+    def fit_components(self, whole: Whole) -> None:
+        """Those of probabilistic principal components for this sigma and beta, the best linear start there is."""
+        if self.components is not None:
+            self.components.fit(whole, noise=self.config.beta * self.config.sigma**2)
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         mean, log_variance = self._posterior(batch.image)
-        raw = self.decoder(drawn(mean, log_variance)).float()
+        raw = raw_image(self.decoder, self.components, drawn(mean, log_variance))
         reconstruction = self.reconstruction_loss(raw, batch.image).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
         yield Turn(
@@ -86,14 +98,18 @@ class VAE(LatentModel):
     def _posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, (B, latent) each, float32."""
         features = self.encoder.trunk(image)
-        return self.encoder.head(features).float(), bounded(self.log_variance(features))
+        mean, log_variance = self.encoder.head(features).float(), bounded(self.log_variance(features))
+        if self.components is None:
+            return mean, log_variance
+        return mean + self.components.encode(image), log_variance + self.components.log_variance
 
     def reconstruction_loss(self, raw: Tensor, image: Tensor) -> Tensor:
         """-log p(image | code) in nats up to a constant, summed over the pixels: the decoder's raw output and images -> (B,)."""
         if self.config.likelihood == "bernoulli":
             # tanh(raw) in [-1, 1] is sigmoid(2 raw) in [0, 1], so decode() is the same for both likelihoods.
             return bernoulli_error(raw, image)
-        return squared_error(torch.tanh(raw), image) / (2 * self.config.sigma**2)
+        mean = torch.tanh(raw) if self.components is None else raw
+        return squared_error(mean, image) / (2 * self.config.sigma**2)
 
     # --- capabilities ---
 
@@ -103,7 +119,7 @@ class VAE(LatentModel):
 
     def encode(self, image: Tensor) -> Tensor:
         """The posterior's mean: (B, C, H, W) -> (B, latent)."""
-        return self.encoder(image)
+        return self._posterior(image)[0]
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the code: (B, C, H, W) -> (B, latent) twice."""
@@ -112,7 +128,7 @@ class VAE(LatentModel):
 
     def decode(self, latent: Tensor) -> Tensor:
         """The pixels' mean: (B, latent) -> (B, C, H, W) in [-1, 1]."""
-        return torch.tanh(self.decoder(latent))
+        return image_of(raw_image(self.decoder, self.components, latent), self.components)
 
     def sample(self, noise: Tensor) -> Tensor:
         """The prior is N(0, I), so noise is a code: (B, latent) -> (B, C, H, W) in [-1, 1]."""

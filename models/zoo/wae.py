@@ -19,9 +19,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import fake_loss, judged_right, mmd_inverse_multiquadratic, real_loss, squared_error
-from models.nets.autoencoder import decoder_for, encoder_for
+from models.nets.autoencoder import decoder_for, encoder_for, image_of, raw_image
+from models.nets.components import WARM_UP, Components
 from models.nets.mlp import mlp
 
 
@@ -35,16 +36,18 @@ class WAE(LatentModel):
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (64, 128, 256, 512)  # channels; small images use the first few
         latent: Annotated[int, Range(1, 8192)] = 64  # dimensions of the code
         sigma: Annotated[float, Range(1e-3, 1e3)] = 1.0  # the prior's deviation
+        components: bool = True  # encoder and decoder start as principal components and add to them
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512, 512)  # layers of the discriminator of codes
         density_trick: bool = True  # give it the prior's log-density, so that it learns only the rest
         lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of encoder and decoder
         critic_lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate of the discriminator of codes
         schedule: Literal["constant", "linear", "cosine", "exponential", "steps"] = "cosine"  # of the learning rates
         input_noise: Annotated[float, Range(0, 1)] = 0.01  # deviation of the noise on the encoder's input, cut off at twice that
-        pretrain: Annotated[float, Range(0, 0.5)] = 0.01  # of the run's images that teach the encoder the prior's mean and covariance
+        pretrain: Annotated[float, Range(0, 0.5)] = 0.01  # without components: of the images that teach the encoder the prior's moments
 
     config: Config
     averaged = ("encoder", "decoder")
+    before = {"components": False}
     presets = {
         "quick": Preset(80_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
         "default": Preset(1_200_000),
@@ -59,6 +62,7 @@ class WAE(LatentModel):
                 "widths": (128, 256, 512, 1024),
                 "penalty_weight": 100.0,
                 "hidden": (1024, 1024, 1024, 1024),
+                "components": False,
                 "lr": 5e-4,
                 "critic_lr": 1e-3,
                 "schedule": "exponential",
@@ -72,6 +76,7 @@ class WAE(LatentModel):
             options={
                 "widths": (128, 256, 512, 1024),
                 "latent": 8,
+                "components": False,
                 "penalty_weight": 10.0,
                 "reconstruction_weight": 0.05,
                 "critic_lr": 5e-4,
@@ -85,8 +90,9 @@ class WAE(LatentModel):
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.encoder = encoder_for(config.network, spec, config.widths, config.latent)
-        self.decoder = decoder_for(config.network, spec, config.widths, config.latent)
+        self.components = Components(spec, config.latent) if config.components else None
+        self.encoder = encoder_for(config.network, spec, config.widths, config.latent, self.components)
+        self.decoder = decoder_for(config.network, spec, config.widths, config.latent, self.components)
         if config.penalty == "gan":
             self.code_critic = mlp([config.latent, *config.hidden, 1], nn.ReLU)
 
@@ -94,9 +100,10 @@ class WAE(LatentModel):
 
     def players(self) -> dict[str, Player]:
         c = self.config
+        warm_up = 0 if self.components is None else WARM_UP
         players = {
-            "encoder": Player((self.encoder,), c.lr, betas=(0.5, 0.999), schedule=c.schedule),
-            "decoder": Player((self.decoder,), c.lr, betas=(0.5, 0.999), schedule=c.schedule),
+            "encoder": Player((self.encoder,), c.lr, betas=(0.5, 0.999), schedule=c.schedule, warm_up=warm_up),
+            "decoder": Player((self.decoder,), c.lr, betas=(0.5, 0.999), schedule=c.schedule, warm_up=warm_up),
         }
         if c.penalty == "gan":
             players["code_critic"] = Player((self.code_critic,), c.critic_lr, betas=(0.5, 0.999), schedule=c.schedule)
@@ -104,10 +111,14 @@ class WAE(LatentModel):
 
     def stages(self) -> tuple[Stage, ...]:
         c = self.config
-        main = Stage("Wasserstein auto-encoder", self.turns, tuple(self.players()), share=1 - c.pretrain)
-        if not c.pretrain:
+        main = Stage("Wasserstein auto-encoder", self.turns, tuple(self.players()), share=1 - c.pretrain, prepare=self.fit_components)
+        if self.components is not None or not c.pretrain:  # components have these moments
             return (main,)
         return Stage("codes to the prior's moments", self.moment_turns, ("encoder",), share=c.pretrain, samples=False), main
+
+    def fit_components(self, whole: Whole) -> None:
+        if self.components is not None:
+            self.components.fit(whole, deviation=self.config.sigma)
 
     def moment_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         """Mean and covariance of the batch's codes against those of as many draws of the prior."""
@@ -119,7 +130,8 @@ class WAE(LatentModel):
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
         codes, prior = self.noisy_codes(batch), self.draw(batch)
-        error = squared_error(self.decode(codes).float(), batch.image).mean()
+        raw = raw_image(self.decoder, self.components, codes)
+        error = squared_error(torch.tanh(raw) if self.components is None else raw, batch.image).mean()
         penalty = real_loss(self.judge(codes)) if c.penalty == "gan" else mmd_inverse_multiquadratic(codes, prior, c.sigma**2)
         loss = c.reconstruction_weight * error + c.penalty_weight * penalty
         yield Turn({"encoder": loss, "decoder": loss}, {"squared error": error, "penalty": penalty})
@@ -133,7 +145,7 @@ class WAE(LatentModel):
         image = batch.image
         if self.config.input_noise:
             image = image + self.config.input_noise * torch.randn_like(image).clamp(-2, 2)
-        return self.encoder(image).float()
+        return self.encode(image).float()
 
     def draw(self, batch: Batch) -> Tensor:
         """As many draws of the prior: (B, latent)."""
@@ -155,11 +167,12 @@ class WAE(LatentModel):
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, latent)."""
-        return self.encoder(image)
+        code = self.encoder(image)
+        return code if self.components is None else code.float() + self.components.encode(image)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W) in [-1, 1]."""
-        return torch.tanh(self.decoder(latent))
+        return image_of(raw_image(self.decoder, self.components, latent), self.components)
 
     def sample(self, noise: Tensor) -> Tensor:
         """The prior is N(0, sigma^2 I): (B, latent) -> (B, C, H, W) in [-1, 1]."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from formulas import SPEC, Draws, agree, batch, close, items, made, minus_log, minus_log_of_not, slopes, turns
+from formulas import SPEC, Draws, agree, batch, close, coded, items, made, minus_log, minus_log_of_not, painted, share_right, slopes, turns
 from support import small
 from torch import Tensor
 
@@ -24,13 +24,13 @@ def prepared(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, Draw
     model, draws = made("aegan", monkeypatch, **options)
     model.encoder.eval(), model.decoder.eval()
     with torch.no_grad():
-        model.prepare_codes(batch(DATA, list(range(n, min(n + 16, 40)))) for n in (0, 16, 32))
+        model.prepare_codes([batch(DATA, list(range(n, min(n + 16, 40)))) for n in (0, 16, 32)])
     return model, draws
 
 
 def codes_of(model: Any) -> np.ndarray:
     with torch.no_grad():
-        return np.concatenate([model.encoder(image.unsqueeze(0)).numpy() for image in DATA["image"]]).astype(np.float64)
+        return np.concatenate([coded(model, image.unsqueeze(0)).numpy() for image in DATA["image"]]).astype(np.float64)
 
 
 def white(model: Any, codes: np.ndarray) -> Tensor:
@@ -39,17 +39,100 @@ def white(model: Any, codes: np.ndarray) -> Tensor:
     return torch.from_numpy(np.linalg.solve(factor, (codes - codes.mean(0)).T).T).float()
 
 
-def test_stage_one_minimises_the_mean_squared_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, draws = made("aegan", monkeypatch)
+@pytest.mark.parametrize("components", [False, True])
+def test_stage_one_minimises_the_mean_squared_error(components: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("aegan", monkeypatch, components=components)
     first, second = model.stages()
-    assert first == Stage("auto-encoder", model.autoencoder_turns, ("autoencoder",), share=0.5, samples=False)
+    players = ("encoder", "decoder")
+    assert first == Stage("auto-encoder", model.autoencoder_turns, players, share=0.5, prepare=model.fit_components, samples=False)
     game = ("code_critic", "generator")
     assert second == Stage("latent GAN", model.latent_turns, game, share=0.5, prepare=model.prepare_codes, needs=frozenset())
     shown = batch()
     (turn,) = first.turns(shown, Clock(0))
-    again = torch.tanh(model.decoder(model.encoder(shown.image)))
-    agree(model, turn, {"autoencoder": ((again - shown.image) ** 2).sum() / shown.image.numel()}, untouched=("generator", "code_critic"))
+    again = painted(model, coded(model, shown.image), bounded=not components)
+    error = ((again - shown.image) ** 2).sum() / shown.image.numel()
+    agree(model, turn, dict.fromkeys(players, error), untouched=("generator", "code_critic"))
     assert not draws.normal
+
+
+def test_mirrored_images_and_their_codes_come_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = prepared(monkeypatch, augment="flip")
+    assert model._codes.shape == (2, 40, 4)
+    shown = batch(DATA, CHOSEN)
+    with torch.no_grad():
+        images = DATA["image"]
+        codes = np.concatenate([coded(model, which).numpy() for which in (images, images.flip(3))]).astype(np.float64)
+    ways = white(model, codes).view(2, 40, 4)[:, CHOSEN]
+    found = torch.stack([model.real_codes(shown) for _ in range(60)])
+    first, second = ((found - way).abs().amax(2) < 1e-3 for way in ways)
+    assert bool((first | second).all())
+    assert 0.3 < float(first.float().mean()) < 0.7
+    (turn,) = model.stages()[0].turns(shown, Clock(0))
+    flipped = draws.uniform[-1].view(-1, 1, 1, 1) >= 0.5
+    image = torch.where(flipped, shown.image.flip(3), shown.image)
+    error = ((painted(model, coded(model, image), bounded=False) - image) ** 2).mean()
+    agree(model, turn, {"encoder": error, "decoder": error})
+
+
+def test_a_flow_is_asked_for_the_mean_velocity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At (1 - t) noise + t code for t = sigmoid of a normal number: code - noise, squared error; sampled by Heun's method."""
+    model, draws = prepared(monkeypatch, prior="flow", steps=3)
+    stage = model.stages()[1]
+    assert stage == Stage("flow", model.flow_turns, ("velocity",), share=0.5, prepare=model.prepare_codes, needs=frozenset())
+    real = white(model, codes_of(model))[CHOSEN]
+    (turn,) = stage.turns(batch(DATA, CHOSEN), Clock(0))
+    noise, time = draws.normal
+    t = 1 / (1 + torch.exp(-time))
+    points = torch.stack([(1 - t[n]) * noise[n] + t[n] * real[n] for n in range(6)])
+    error = ((model.velocity(points, t) - (real - noise)) ** 2).mean()
+    agree(model, turn, {"velocity": error}, untouched=("encoder", "decoder"))
+
+    def slope(x: Tensor, time: float) -> Tensor:
+        return model.velocity(x, torch.full((6,), time))
+
+    x = noise
+    for now in (0, 1 / 3):
+        there = x + slope(x, now) / 3
+        x = x + (slope(x, now) + slope(there, now + 1 / 3)) / 6
+    x = x + slope(x, 2 / 3) / 3
+    close(model.prior_code(noise), x)
+
+
+def test_sharpening_pays_the_decoder_for_its_error_and_for_looking_real(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a batch is reconstructed, as many codes of the prior are decoded; the encoder and the prior stay."""
+    model, _ = prepared(monkeypatch, sharpen=0.25, share=0.25, sharp_weight=0.3, sharp_augment="none", sharp_batch=6)
+    first, second, third = model.stages()
+    assert (first.share, second.share, third.share) == (0.25, 0.5, 0.25)
+    assert third.players == ("sharp_critic", "decoder")
+    assert third.batch == 6
+    assert third.settings["decoder"]["steady"]
+    assert set(model.averaged) == {"generator", "decoder"}
+    with torch.no_grad():
+        third.prepare([])
+    assert model._drawn.shape[1] == 4
+    asked: list[Tensor] = []
+    randint = torch.randint
+    monkeypatch.setattr(torch, "randint", lambda *args, **more: asked.append(randint(*args, **more)) or asked[-1])
+    model.sharp_critic.eval()  # its spectral norms would move on at every call
+    shown = batch(DATA, CHOSEN)
+    step = turns(model, third.turns(shown, Clock(0)))
+    turn = next(step)
+    (drawn,) = asked
+    assert len(drawn) == 3
+    kept = shown.image[[0, 2, 4]]
+
+    def fakes(bounded: bool) -> Tensor:
+        return painted(model, torch.cat([coded(model, kept).detach(), model._drawn[drawn]]), bounded=bounded)
+
+    on_real, on_fake = model.sharp_critic(shown.image), model.sharp_critic(fakes(True).detach())
+    judged = minus_log(on_real) + minus_log_of_not(on_fake)
+    agree(model, turn, {"sharp_critic": judged}, untouched=("encoder", "decoder", "generator"))
+    close(turn.logs["right"], share_right(on_real, on_fake))
+    turn = next(step)
+    error = ((fakes(False)[:3] - kept) ** 2).mean() / 4  # black 0, white 1
+    agree(model, turn, {"decoder": error + 0.3 * minus_log(model.sharp_critic(fakes(True)))}, untouched=("encoder", "generator"))
+    close(turn.logs["squared error"], error)
+    assert next(step, None) is None
 
 
 def test_around_another_run_s_auto_encoder_only_the_latent_game_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,19 +167,19 @@ def test_stage_two_plays_for_the_codes_of_the_batch_s_images(
     """D1 tells codes from G1's, D2 images decoded from them from real ones; G1 minimises -log D1 - weight log D2, through the decoder."""
     model, draws = prepared(monkeypatch, **options)
     c, codes = model.config, codes_of(model)
-    assert model._codes.shape == (40, 4)
+    assert model._codes.shape == (1, 40, 4)
     real = white(model, codes)[CHOSEN]
     step = turns(model, model.latent_turns(batch(DATA, CHOSEN), Clock(step_number)))
     turn = next(step)
     (noise,) = draws.prior
-    frozen = ("autoencoder",)
+    frozen = ("encoder", "decoder")
 
     def made_code() -> Tensor:
         return model.generator(noise)
 
     def decoded(code: Tensor) -> Tensor:
         factor = torch.from_numpy(np.linalg.cholesky(np.cov(codes.T, bias=True) + 1e-6 * np.eye(4))).float()
-        return torch.tanh(model.decoder(torch.from_numpy(codes.mean(0)).float() + torch.stack([factor @ row for row in code])))
+        return painted(model, torch.from_numpy(codes.mean(0)).float() + torch.stack([factor @ row for row in code]))
 
     fake = made_code().detach()
     loss = minus_log(model.code_critic(real)) + minus_log_of_not(model.code_critic(fake))
@@ -128,7 +211,7 @@ def test_stage_two_plays_for_the_codes_of_the_batch_s_images(
 
     model.eval()
     close(model.sample(noise), decoded(made_code()))
-    close(model.decode(fake), torch.tanh(model.decoder(fake)))
+    close(model.decode(fake), painted(model, fake))
     close(model.encode(DATA["image"][:3]), torch.from_numpy(codes[:3]).float())
 
 
@@ -138,7 +221,7 @@ def test_codes_are_read_without_images_unless_the_second_critic_wants_them(monke
         model, _ = made("aegan", monkeypatch, image_weight=1.0, image_real=real, share=0.25)
         stage = model.stages()[1]
         assert (stage.needs, stage.players, stage.share) == (needs, players, 0.75)
-        assert set(model.players()) == {"autoencoder", *players}
+        assert set(model.players()) == {"encoder", "decoder", *players}
 
 
 @pytest.mark.parametrize("prior", ["gaussian", "diagonal"])
@@ -146,7 +229,7 @@ def test_a_fitted_gaussian_has_the_codes_moments(prior: str, monkeypatch: pytest
     model, _ = prepared(monkeypatch, prior=prior)
     codes = codes_of(model)
     assert model.stages()[1] == Stage("fitted Gaussian", model.latent_turns, (), share=0, prepare=model.prepare_codes)
-    assert set(model.players()) == {"autoencoder"}
+    assert set(model.players()) == {"encoder", "decoder"}
     assert not model.averaged
     assert not hasattr(model, "generator")
     noise = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0))
@@ -155,4 +238,4 @@ def test_a_fitted_gaussian_has_the_codes_moments(prior: str, monkeypatch: pytest
     scale = model.code_scale.double().numpy()
     np.testing.assert_allclose(scale @ scale.T, covariance, atol=1e-4)
     np.testing.assert_allclose(drawn, codes.mean(0) + noise.double().numpy() @ scale.T, atol=1e-4)
-    close(model.sample(noise[:2]), torch.tanh(model.decoder(torch.from_numpy(drawn[:2]).float())))
+    close(model.sample(noise[:2]), painted(model, torch.from_numpy(drawn[:2]).float()))

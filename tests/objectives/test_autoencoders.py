@@ -14,11 +14,14 @@ from formulas import (
     batch,
     bounded,
     close,
+    coded,
     half_kl,
     items,
     made,
     minus_log,
     minus_log_of_not,
+    painted,
+    projected,
     share_right,
     squared_distance,
     turns,
@@ -30,8 +33,13 @@ from models.base import Clock, Stage
 from models.nets import posterior
 
 
-def gaussian(raw: Tensor, image: Tensor, sigma: float) -> Tensor:
-    return squared_distance(torch.tanh(raw), image) / (2 * sigma**2)
+def gaussian(mean: Tensor, image: Tensor, sigma: float) -> Tensor:
+    return squared_distance(mean, image) / (2 * sigma**2)
+
+
+def meant(model: Any, code: Tensor, told: Tensor | None = None) -> Tensor:
+    """The pixels' mean that a loss sees: by tanh, but not cut off where there are components, which would leave no slope."""
+    return painted(model, code, told, bounded=model.components is None)
 
 
 def bernoulli(raw: Tensor, image: Tensor) -> Tensor:
@@ -44,7 +52,15 @@ def bernoulli(raw: Tensor, image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"sigma": 0.3, "beta": 4.0}, {"likelihood": "bernoulli", "beta": 0.5}, {"network": "mlp"}, {"network": "wae", "sigma": 2.0}],
+    [
+        {"components": False},
+        {"components": False, "network": "wae"},
+        {"sigma": 0.1},
+        {"sigma": 0.15, "beta": 4.0},
+        {"likelihood": "bernoulli", "beta": 0.5},
+        {"network": "mlp", "sigma": 0.1},
+        {"network": "wae", "sigma": 2.0},
+    ],
     ids=str,
 )
 def test_vae_minimises_the_bound(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,12 +68,16 @@ def test_vae_minimises_the_bound(options: dict[str, Any], monkeypatch: pytest.Mo
     shown = batch()
     (turn,) = model.turns(shown, Clock(0))
     features = model.encoder.trunk(shown.image)
-    mean, log_variance = model.encoder.head(features), bounded(model.log_variance(features))
+    start = 0.0 if model.components is None else model.components.log_variance
+    mean, log_variance = coded(model, shown.image), start + bounded(model.log_variance(features))
     (noise,) = draws.normal
-    raw = model.decoder(mean + torch.exp(log_variance / 2) * noise)
+    code = mean + torch.exp(log_variance / 2) * noise
     kl = half_kl(mean, log_variance)
     c = model.config
-    reconstruction = bernoulli(raw, shown.image) if c.likelihood == "bernoulli" else gaussian(raw, shown.image, c.sigma)
+    if c.likelihood == "bernoulli":
+        reconstruction = bernoulli(model.decoder(code), shown.image)
+    else:
+        reconstruction = gaussian(meant(model, code), shown.image, c.sigma)
     agree(model, turn, {"autoencoder": reconstruction + c.beta * kl})
     close(turn.logs["KL"], kl)
     close(turn.logs["reconstruction"], reconstruction)
@@ -69,11 +89,12 @@ def test_vae_s_codes_are_means_and_its_samples_pixels_means(likelihood: str, mon
     model.eval()
     image, noise = items()["image"], torch.linspace(-2, 2, 24).view(6, 4)
     features = model.encoder.trunk(image)
-    close(model.encode(image), model.encoder.head(features))
+    start = 0.0 if model.components is None else model.components.log_variance
+    close(model.encode(image), coded(model, image))
     mean, deviation = model.posterior(image)
     close(mean, model.encode(image))
-    close(deviation, torch.exp(bounded(model.log_variance(features)) / 2))
-    close(model.decode(noise), torch.tanh(model.decoder(noise)))
+    close(deviation, torch.exp((start + bounded(model.log_variance(features))) / 2))
+    close(model.decode(noise), painted(model, noise))
     close(model.sample(noise), model.decode(noise))
     assert not draws.normal
 
@@ -114,29 +135,34 @@ def told(data: dict[str, Tensor], condition: str, length: float) -> Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.parametrize("components", [False, True])
 @pytest.mark.parametrize("condition", ["label", "identity", "attributes"])
-def test_cvae_minimises_the_conditional_bound(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, draws = made("cvae", monkeypatch, condition=condition, beta=3.0, sigma=0.7)
+def test_cvae_minimises_the_conditional_bound(condition: str, components: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, draws = made("cvae", monkeypatch, condition=condition, beta=3.0, sigma=0.1, components=components)
     data = items()
+    one = told(data, condition, 1.0)
+
+    def posterior_of(image: Tensor) -> tuple[Tensor, Tensor]:
+        features = torch.nn.functional.leaky_relu(model.encoder(image), 0.2)
+        heads = model.heads(torch.cat([features, told(data, condition, math.sqrt(features.shape[1]))], 1))
+        mean, log_variance = heads[:, : model.config.latent], bounded(heads[:, model.config.latent :])
+        if components:
+            mean, log_variance = mean + projected(model, image, one), log_variance + model.components.log_variance
+        return mean, log_variance
+
     (turn,) = model.turns(batch(data), Clock(0))
-    features = torch.nn.functional.leaky_relu(model.encoder(data["image"]), 0.2)
-    heads = model.heads(torch.cat([features, told(data, condition, math.sqrt(features.shape[1]))], 1))
-    mean, log_variance = heads[:, : model.config.latent], bounded(heads[:, model.config.latent :])
+    mean, log_variance = posterior_of(data["image"])
     (noise,) = draws.normal
     code = mean + torch.exp(log_variance / 2) * noise
-    raw = model.decoder(torch.cat([code, told(data, condition, math.sqrt(code.shape[1]))], 1))
-    reconstruction, kl = gaussian(raw, data["image"], 0.7), half_kl(mean, log_variance)
+    reconstruction, kl = gaussian(meant(model, code, one), data["image"], 0.1), half_kl(mean, log_variance)
     agree(model, turn, {"autoencoder": reconstruction + 3 * kl})
     close(turn.logs["KL"], kl)
     close(turn.logs["reconstruction"], reconstruction)
     model.eval()
     shown = {condition: data[condition]}
-    features = torch.nn.functional.leaky_relu(model.encoder(data["image"]), 0.2)
-    heads = model.heads(torch.cat([features, told(data, condition, math.sqrt(features.shape[1]))], 1))
-    close(model.encode(data["image"], **shown), heads[:, : model.config.latent])
-    painted = torch.tanh(model.decoder(torch.cat([noise, told(data, condition, math.sqrt(code.shape[1]))], 1)))
-    close(model.decode(noise, **shown), painted)
-    close(model.sample(noise, **shown), painted)
+    close(model.encode(data["image"], **shown), posterior_of(data["image"])[0])
+    close(model.decode(noise, **shown), painted(model, noise, one))
+    close(model.sample(noise, **shown), painted(model, noise, one))
 
 
 # ---- WAE -------------------------------------------------------------------------------------------------------------------------------
@@ -161,6 +187,7 @@ def imq_mmd(codes: Tensor, prior: Tensor, variance: float) -> Tensor:
     "options",
     [
         {"density_trick": False},
+        {"density_trick": False, "components": False, "sigma": 0.5},
         {"density_trick": True, "sigma": 1.5, "penalty_weight": 3.0},
         {"density_trick": True, "reconstruction_weight": 0.05, "network": "wae"},
         {"penalty": "mmd", "penalty_weight": 1000.0},
@@ -182,8 +209,8 @@ def test_wae_minimises_the_error_and_draws_the_codes_to_the_prior(options: dict[
         return model.code_critic(codes) + added
 
     noise = draws.normal[0].clamp(-2, 2) * c.input_noise if c.input_noise else 0
-    codes, prior = model.encoder(shown.image + noise), c.sigma * draws.prior[0]
-    error = squared_distance(torch.tanh(model.decoder(codes)), shown.image)
+    codes, prior = coded(model, shown.image + noise), c.sigma * draws.prior[0]
+    error = squared_distance(meant(model, codes), shown.image)
     penalty = imq_mmd(codes, prior, c.sigma**2) if c.penalty == "mmd" else minus_log(logits(codes))
     loss = c.reconstruction_weight * error + c.penalty_weight * penalty
     agree(model, turn, {"encoder": loss, "decoder": loss})
@@ -202,10 +229,11 @@ def test_wae_minimises_the_error_and_draws_the_codes_to_the_prior(options: dict[
 
 
 def test_wae_first_teaches_the_encoder_the_prior_s_moments(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, draws = made("wae", monkeypatch, sigma=2.0, pretrain=0.25)
+    model, draws = made("wae", monkeypatch, sigma=2.0, pretrain=0.25, components=False)
     moments, main = model.stages()
     assert moments == Stage("codes to the prior's moments", model.moment_turns, ("encoder",), share=0.25, samples=False)
-    assert main == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder", "code_critic"), share=0.75)
+    fit = model.fit_components
+    assert main == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder", "code_critic"), share=0.75, prepare=fit)
     shown = batch()
     (turn,) = moments.turns(shown, Clock(0))
     codes, prior = model.encoder(shown.image + 0.01 * draws.normal[0].clamp(-2, 2)), 2 * draws.prior[0]
@@ -219,19 +247,23 @@ def test_wae_first_teaches_the_encoder_the_prior_s_moments(monkeypatch: pytest.M
     agree(model, turn, {"encoder": first + second}, untouched=("decoder", "code_critic"))
 
 
-def test_wae_without_pretraining_has_one_stage_and_without_adversary_two_players(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _ = made("wae", monkeypatch, pretrain=0.0, penalty="mmd")
+@pytest.mark.parametrize("options", [{"components": False, "pretrain": 0.0}, {"pretrain": 0.25}], ids=str)
+def test_wae_without_pretraining_has_one_stage_and_without_adversary_two_players(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Principal components have the prior's moments already."""
+    model, _ = made("wae", monkeypatch, penalty="mmd", **options)
     (stage,) = model.stages()
-    assert stage == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder"))
+    assert stage == Stage("Wasserstein auto-encoder", model.turns, ("encoder", "decoder"), 1 - options["pretrain"], model.fit_components)
 
 
 def test_wae_samples_with_the_prior_s_deviation(monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws = made("wae", monkeypatch, sigma=3.0)
     model.eval()
     image, noise = items()["image"], torch.linspace(-2, 2, 24).view(6, 4)
-    close(model.sample(noise), torch.tanh(model.decoder(3 * noise)))
-    close(model.decode(noise), torch.tanh(model.decoder(noise)))
-    close(model.encode(image), model.encoder(image))  # without noise
+    close(model.sample(noise), painted(model, 3 * noise))
+    close(model.decode(noise), painted(model, noise))
+    close(model.encode(image), coded(model, image))  # without noise
     assert not draws.normal
 
 
