@@ -43,7 +43,16 @@ _SETTINGS = {
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "vae": {"widths": (4, 8), "latent": 4, "lr": 2e-2},
-    "aegan": {"widths": (4, 8), "latent": 4, "hidden": (16,), "lr": 2e-2},
+    "aegan": {
+        "widths": (4, 8),
+        "latent": 4,
+        "hidden": (16,),
+        "latent_batch": 8,
+        "lr": 2e-2,
+        "share": 0.5,
+        "prior": "gan",
+        "sharpen": 0.0,
+    },
     "classifier": {"widths": (4, 8), "blocks": (1,), "lr": 0.05},
 }
 
@@ -110,7 +119,7 @@ def built(model: str, options: Any, spec: Any) -> Any:
 
 
 def small(model: str, **chosen: Any) -> dict[str, Any]:
-    """Options that make any model of the zoo tiny: `chosen` over the defaults, every number that is large cut down."""
+    """Options that make any model of the zoo tiny: `chosen` over the defaults, every number that is large cut down, batches to 8."""
     from models.registry import model_class
 
     cut: dict[str, Any] = {}
@@ -119,7 +128,7 @@ def small(model: str, **chosen: Any) -> dict[str, Any]:
         if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value) and max(value) >= 16:
             cut[field.name] = (4, 8) if "widths" in field.name else (16,)
         elif isinstance(value, int) and not isinstance(value, bool) and value >= 32:
-            cut[field.name] = 4
+            cut[field.name] = 8 if "batch" in field.name else 4
     return {**chosen, **cut}
 
 

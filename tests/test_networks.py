@@ -15,7 +15,7 @@ from models.base import DataSpec
 from models.nets.augment import augment, differentiable, shift_and_flip
 from models.nets.autoencoder import decoder_for, encoder_for
 from models.nets.conditions import as_vector
-from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, depth_for, halvings
+from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, RefiningDecoder, depth_for, halvings, start_small
 from models.nets.mlp import MaxoutDiscriminator, MlpDecoder, MlpEncoder, ResidualMlp
 from models.nets.residual import ResidualBlock, ResidualEncoder
 from models.nets.residual_gan import ClassBatchNorm, DownBlock, ResidualCritic, ResidualGenerator, UpBlock
@@ -419,7 +419,8 @@ def down(outputs: int = 1, **more: Any) -> str:
     ids=str,
 )
 def test_options_reach_the_networks(name: str, options: dict[str, Any], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _ = made(name, monkeypatch, **options)
+    plain = {"components": False} if name in ("vae", "wae", "cvae", "aegan") else {}
+    model, _ = made(name, monkeypatch, **plain, **options)
     assert {part: words(model.get_submodule(part)) for part in expected} == expected
 
 
@@ -436,3 +437,22 @@ def test_the_norm_of_several_classes_is_their_mixture() -> None:
 
 def test_one_attribute_has_the_length_of_a_class() -> None:
     assert as_vector(DataSpec.of_images(1, 8, 8, attributes=("x",)), attributes=torch.tensor([[1.0], [0.0]])).tolist() == [[1], [-1]]
+
+
+def test_a_refining_decoder_sees_the_picture_at_every_resolution() -> None:
+    """Zero at the start; and what it adds depends on each of the picture's pixels, through its last layer alone on those near by."""
+    torch.manual_seed(0)
+    net = RefiningDecoder(DataSpec.of_images(3, 21, 16), (4, 8), 5).eval()
+    code, picture = torch.randn(1, 5), torch.randn(1, 3, 21, 16, requires_grad=True)
+    assert not net(code, picture).any()
+    start_small(net.enlarge[-1])
+    made_of = net(code, picture)
+    assert made_of.shape == picture.shape
+    (slope,) = torch.autograd.grad(made_of.sum(), picture)
+    assert bool((slope[:, :, :20] != 0).all())  # the last row has been rounded away
+    for module in (net.start, *net.see[:-1]):
+        for parameter in module.parameters():
+            torch.nn.init.zeros_(parameter)
+    (slope,) = torch.autograd.grad(net(code, picture)[0, 0, 10, 8], picture)
+    assert bool((slope[0, :, 10, 8] != 0).all())
+    assert not slope[0, :, :5].any()

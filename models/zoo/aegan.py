@@ -33,7 +33,7 @@ from models.nets.flow import Velocity, carried, flow_loss
 from models.nets.mlp import ResidualMlp, mlp
 from models.nets.whitening import unwhiten, whiten
 
-DRAWN = 2**15  # codes of the prior that the decoder is sharpened on
+DRAWN = 2**13  # codes of the prior that the decoder is sharpened on: through a flow, each costs as much as a dozen decoded images
 
 
 class AEGAN(LatentModel):
@@ -132,7 +132,8 @@ class AEGAN(LatentModel):
         elif config.prior == "flow":
             self.velocity = Velocity(latent, config.flow_width, config.flow_blocks)
         self.averaged = {"gan": ("generator",), "flow": ("velocity",)}.get(config.prior, ())
-        if config.sharpen:
+        self.sharpens = config.sharpen > 0 and self.base is None  # the decoder of another run is not this one's to move
+        if self.sharpens:
             self.averaged += ("decoder",)
             self.sharp_critic = ConvDiscriminator(spec, config.sharp_widths, norm="spectral")
 
@@ -161,7 +162,7 @@ class AEGAN(LatentModel):
                 players["image_critic"] = Player((self.image_critic,), lr=c.image_lr, betas=(0.5, 0.99), schedule=c.schedule)
         elif c.prior == "flow":
             players["velocity"] = Player((self.velocity,), lr=c.latent_lr, schedule=c.schedule)
-        if c.sharpen:
+        if self.sharpens:
             players["sharp_critic"] = adversary(self.sharp_critic, 2 * c.sharp_lr)
         return players
 
@@ -170,7 +171,7 @@ class AEGAN(LatentModel):
         if self.base is not None:
             return (self.prior_stage(1.0),)
         fit = Stage("auto-encoder", self.autoencoder_turns, ("encoder", "decoder"), c.share, self.fit_components, samples=False)
-        if not c.sharpen:
+        if not self.sharpens:
             return fit, self.prior_stage(1 - c.share)
         # In eval mode the decoder's batch norms keep the statistics of reconstructions, whatever the prior's draws would make of them.
         settings = {"decoder": {"lr": c.sharp_lr, "betas": (0.0, 0.99), "steady": True}}

@@ -206,9 +206,9 @@ def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> N
     assert made.model.needs <= made.model.spec.provides
     if getattr(made.model, "components", None) is not None:
         made.model.eval().fit_components(made.batches.whole(8))
-        with torch.no_grad():  # away from the start, at which the networks add nothing
-            for parameter in made.model.parameters():
-                parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():  # away from the start, at which some networks add nothing
+        for parameter in made.model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     before = {key: value.clone() for key, value in made.model.state_dict().items()}
     assert_capable(made.model, made.batches)
     assert all(torch.equal(value, made.model.state_dict()[key]) for key, value in before.items()), "generating changed the model"
