@@ -117,8 +117,19 @@ POINT_NETS = {"network": "mlp", "widths": (64, 64), "latent": 2}
     ("name", "steps", "options"),
     [
         ("vae", 500, {**POINT_NETS, "sigma": 0.1, "lr": 5e-3}),
-        ("cvae", 400, {"latent": 2, "sigma": 0.03}),
-        ("wae", 800, {**POINT_NETS, "hidden": (64, 64), "reconstruction_weight": 100.0, "penalty_weight": 5.0, "density_trick": False}),
+        ("cvae", 400, {"latent": 2, "sigma": 0.03, "components": False}),
+        (
+            "wae",
+            800,
+            {
+                **POINT_NETS,
+                "hidden": (64, 64),
+                "reconstruction_weight": 100.0,
+                "penalty_weight": 5.0,
+                "density_trick": False,
+                "components": False,
+            },
+        ),
         ("wae", 500, {**POINT_NETS, "penalty": "mmd", "penalty_weight": 10.0, "reconstruction_weight": 20.0}),
         ("aegan", 800, {**POINT_NETS, "hidden": (64, 64)}),
         ("gan", 800, {"widths": (64, 64), "latent": 4, "discriminator_widths": (64, 64), "lr": 1e-3}),

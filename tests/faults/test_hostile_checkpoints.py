@@ -163,7 +163,7 @@ def test_D3_flipped_metadata_character(run: Path) -> None:
 def test_D3_swapped_tensor_names(good: Path, tmp_path: Path) -> None:
     """Two tensors of one shape that change places leave all bytes where they are: the digest covers the names, too."""
     strings, values = contents(good)
-    one, other = "model/decoder.net.1.weight", "model/decoder.net.1.bias"
+    one, other = "model/encoder.trunk.1.weight", "model/encoder.trunk.1.bias"
     assert values[one].shape == values[other].shape
     assert not torch.equal(values[one], values[other])
     values[one], values[other] = values[other], values[one]
