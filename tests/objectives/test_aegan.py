@@ -46,7 +46,7 @@ def test_stage_one_minimises_the_mean_squared_error(components: bool, monkeypatc
     players = ("encoder", "decoder")
     assert first == Stage("auto-encoder", model.autoencoder_turns, players, share=0.5, prepare=model.fit_components, samples=False)
     game = ("code_critic", "generator")
-    assert second == Stage("latent GAN", model.latent_turns, game, share=0.5, prepare=model.prepare_codes, needs=frozenset())
+    assert second == Stage("latent GAN", model.latent_turns, game, share=0.5, prepare=model.prepare_codes, needs=frozenset(), batch=8)
     shown = batch()
     (turn,) = first.turns(shown, Clock(0))
     again = painted(model, coded(model, shown.image), bounded=not components)
@@ -78,7 +78,7 @@ def test_a_flow_is_asked_for_the_mean_velocity(monkeypatch: pytest.MonkeyPatch) 
     """At (1 - t) noise + t code for t = sigmoid of a normal number: code - noise, squared error; sampled by Heun's method."""
     model, draws = prepared(monkeypatch, prior="flow", steps=3)
     stage = model.stages()[1]
-    assert stage == Stage("flow", model.flow_turns, ("velocity",), share=0.5, prepare=model.prepare_codes, needs=frozenset())
+    assert stage == Stage("flow", model.flow_turns, ("velocity",), share=0.5, prepare=model.prepare_codes, needs=frozenset(), batch=8)
     real = white(model, codes_of(model))[CHOSEN]
     (turn,) = stage.turns(batch(DATA, CHOSEN), Clock(0))
     noise, time = draws.normal

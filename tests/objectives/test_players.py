@@ -33,7 +33,8 @@ LATENT = {"optimizer": "adam", "betas": (0.0, 0.99)}
             "aegan",
             {"lr": 0.25, "latent_lr": 0.5, "image_lr": 0.125, "image_weight": 1.0},
             {
-                "autoencoder": ("encoder decoder", {"betas": (0.9, 0.999), "lr": 0.25}),
+                "encoder": ("encoder", {"betas": (0.9, 0.999), "lr": 0.25, "warm_up": 100}),
+                "decoder": ("decoder", {"betas": (0.9, 0.999), "lr": 0.25, "warm_up": 100}),
                 "code_critic": ("code_critic", LATENT | {"lr": 0.5}),
                 "generator": ("generator", LATENT | {"lr": 0.5}),
                 "image_critic": ("image_critic", {"betas": (0.5, 0.99), "lr": 0.125}),
@@ -133,10 +134,11 @@ def test_what_generates_is_averaged(name: str, generating: str, monkeypatch: pyt
         ("classifier", "classification", "classifier"),
     ],
 )
-def test_the_main_stage_trains_all_players_and_needs_no_preparation(
+def test_the_main_stage_trains_all_players_and_needs_no_preparation_but_components(
     name: str, title: str, players: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = made(name, monkeypatch)
     stage = model.stages()[-1]
-    assert stage == Stage(title, model.turns, tuple(players.split()), share=1 - getattr(model.config, "pretrain", 0))
+    prepare = getattr(model, "fit_components", None)
+    assert stage == Stage(title, model.turns, tuple(players.split()), share=1 - getattr(model.config, "pretrain", 0), prepare=prepare)
     assert set(stage.players) == set(model.players())
