@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 
 demo: setup
 	@set -e; \
-	run=$$($(BIN)/lgm train aegan --data glyphs --preset quick --out $$(n=1; while [ -e runs/demo-$$n ]; do n=$$((n+1)); done; echo runs/demo-$$n)); \
+	run=$$($(BIN)/lgm train aegan --data glyphs --preset small --out $$(n=1; while [ -e runs/demo-$$n ]; do n=$$((n+1)); done; echo runs/demo-$$n)); \
 	$(BIN)/lgm sample $$run -n 64 -o $$run/demo-samples.png --force; \
 	$(BIN)/lgm reconstruct $$run glyphs:test -n 32 -o $$run/demo-reconstructions.png --force | tail -n 2; \
 	$(BIN)/lgm interpolate $$run glyphs:test:3 glyphs:test:8 -o $$run/demo-interpolation.png --force; \
