@@ -79,10 +79,15 @@ def coded(model: Any, image: Tensor, told: Tensor | None = None) -> Tensor:
     return found if model.components is None else found + projected(model, image, told)
 
 
+def expected_pixels(components: Any, told: Tensor | None) -> Tensor:
+    """The mean image as a row, and what each image's condition changes of it where the components know that."""
+    return components.mean if told is None or not len(components.slopes) else components.mean + told @ components.slopes
+
+
 def projected(model: Any, image: Tensor, told: Tensor | None = None) -> Tensor:
     c = model.components
     pixels = torch.stack([one.permute(1, 2, 0).reshape(-1) for one in image])
-    expected = c.mean if told is None or not len(c.slopes) else c.mean + told @ c.slopes
+    expected = expected_pixels(c, told)
     return torch.stack([((row - expected_row) @ c.directions) * c.into for row, expected_row in zip(pixels, expected.expand_as(pixels))])
 
 
@@ -92,7 +97,7 @@ def painted(model: Any, code: Tensor, told: Tensor | None = None, bounded: bool 
     c = model.components
     if c is None:
         return torch.tanh(model.decoder(joined)) if bounded else model.decoder(joined)
-    expected = c.mean if told is None or not len(c.slopes) else c.mean + told @ c.slopes
+    expected = expected_pixels(c, told)
     channels, height, width = model.spec.shape
     rows = expected + (code * c.out) @ c.directions.T
     picture = torch.stack([row.view(height, width, channels).permute(2, 0, 1) for row in rows])

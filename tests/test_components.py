@@ -48,9 +48,9 @@ def rows_of(image: Tensor) -> np.ndarray:
     return np.stack([one.permute(1, 2, 0).reshape(-1).double().numpy() for one in image])
 
 
-def fitted(latent: int, data: Data, spec: DataSpec = SPEC, told: int = 0, **more: Any) -> Components:
+def fitted(latent: int, data: Data, spec: DataSpec = SPEC, **more: Any) -> Components:
     torch.manual_seed(0)
-    found = Components(spec, latent, told)
+    found = Components(spec, latent)
     found.fit(data, **more)
     return found
 
@@ -153,7 +153,7 @@ def test_large_images_are_averaged_down_and_enlarged(monkeypatch: pytest.MonkeyP
     assert float(noisy.log_variance[0]) == pytest.approx(np.log(4e-4 / 4 / largest), abs=1e-2)
 
 
-def test_some_images_from_all_over_the_data_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_images_from_all_over_the_data_are_enough() -> None:
     data = Data()
     batches = list(module._spread(data, 30))
     assert [int(batch.index[0]) for batch in batches] == [0, 30, 60]
@@ -173,7 +173,7 @@ def test_before_the_first_step_a_model_is_its_components(name: str, network: str
     torch.testing.assert_close(model.decode(codes), model.components.decode(codes).clamp(-1, 1))
 
 
-def test_the_linear_start_is_a_variational_auto_encoder_s_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_linear_start_is_a_variational_auto_encoder_s_best() -> None:
     """No small change of the linear ways in and out lowers the bound: it is where gradients vanish, all but those of the noise drawn."""
     cls, data = model_class("vae"), Data(count=90)
     torch.manual_seed(0)

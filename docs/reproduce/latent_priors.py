@@ -1,4 +1,4 @@
-"""The table of latent priors: one encoder and decoder, and nine ways to sample it.
+"""The table of latent priors: one encoder and decoder, and eight ways to sample it.
 
     python docs/reproduce/latent_priors.py --data fashion-mnist --test fashion-mnist:test --seeds 0,1,2
     python docs/reproduce/latent_priors.py --data 'celeba[first=9000]' --test 'celeba[last=1000]' --images 144k --codes 256k --batch 32 \\
@@ -46,9 +46,9 @@ def rows(images: int, codes: int, sharpen: float) -> dict[str, dict[str, Any]]:
         "WAE-MMD": {"model": "wae", "images": images, "options": {"penalty": "mmd", "penalty_weight": 1000.0}},
         "WAE-GAN": {"model": "wae", "images": images},
         "AEGAN": {"model": "aegan", "images": total, "options": plain},
-        "AEGAN, flow": {"model": "latent-flow", "images": codes, "base": "AEGAN"},
+        "AEGAN, flow": {"model": "aegan", "images": codes, "options": {"prior": "flow"}, "base": "AEGAN"},
         "AEGAN, flow, sharpened": {"model": "aegan", "images": total, "options": sharp},
-        "fitted Gaussian": {"model": "aegan", "images": 1, "options": {"prior": "gaussian", "sharpen": 0.0}, "base": "AEGAN"},
+        "fitted Gaussian": {"model": "aegan", "images": 1, "options": {"prior": "gaussian"}, "base": "AEGAN"},
     }
 
 

@@ -42,6 +42,12 @@ def decoder_for(network: Network, spec: DataSpec, widths: Sequence[int], latent:
     return decoder
 
 
+def code_of(encoder: Encoder, components: Components | None, image: Tensor) -> Tensor:
+    """The code of images (B, C, H, W), with that of the components where there are any: (B, latent)."""
+    code: Tensor = encoder(image)
+    return code if components is None else code.float() + components.encode(image)
+
+
 def raw_image(decoder: Decoder, components: Components | None, code: Tensor, told: Tensor | None = None) -> Tensor:
     """What a decoder makes of codes (B, latent), and of a condition's vectors (B, K), before it is bounded: (B, C, H, W), float32."""
     joined = code if told is None else join(code, told)
@@ -54,6 +60,16 @@ def raw_image(decoder: Decoder, components: Components | None, code: Tensor, tol
 def image_of(raw: Tensor, components: Components | None) -> Tensor:
     """A raw image, bounded: by tanh, or cut off at -1 and 1 where it is one of components and what was added to them."""
     return torch.tanh(raw) if components is None else raw.clamp(-1, 1)
+
+
+def learned_image(raw: Tensor, components: Components | None) -> Tensor:
+    """A raw image as a squared error compares it: not cut off where there are components, because there is no slope beyond."""
+    return torch.tanh(raw) if components is None else raw
+
+
+def warm_up_for(components: Components | None) -> int:
+    """`Player.warm_up` of encoder and decoder: Adam's first steps are as long as all others, and would spoil a start at components."""
+    return 0 if components is None else 100
 
 
 def code_size(autoencoder: Encodes, spec: DataSpec) -> int:

@@ -20,7 +20,6 @@ from models.nets.precision import full_precision
 
 SIDE = 64  # pixels: larger images are averaged down to that before, and enlarged behind, because components are smooth anyway
 IMAGES, VALUES = 10_000, 2**27  # most images, and most values of all of them (512 MB), that components are fitted to
-WARM_UP = 100  # steps over which the learning rate of what starts beside them rises: Adam's first steps are as long as all others
 FLAT = 1e-4  # deviation, as a share of the largest, below which a direction counts as one in which the images do not vary
 
 
@@ -60,6 +59,10 @@ class Components(nn.Module):
         """(B, C, H, W), and what is told of them (B, told) -> (B, latent), float32."""
         with full_precision(image.device):
             return (self._rows(image) - self._expected(told)) @ self.directions * self.into
+
+    def posterior(self, image: Tensor, mean: Tensor, log_variance: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code, (B, latent) each, once what networks say of both is added to what is known at the start."""
+        return mean + self.encode(image, told), log_variance + self.log_variance
 
     def decode(self, code: Tensor, told: Tensor | None = None) -> Tensor:
         """(B, latent), and what is told (B, told) -> (B, C, H, W), float32, around [-1, 1] but not bounded."""

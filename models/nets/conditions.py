@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.base import DataSpec
+from models.base import Batch, DataSpec
 
 Condition = Literal["label", "identity", "attributes"]
 
@@ -31,6 +31,11 @@ def as_vector(spec: DataSpec, label: Tensor | None = None, identity: Tensor | No
     if attributes is not None:
         return (2 * attributes.float() - 1) / sqrt(max(attributes.shape[1], 1))
     raise ValueError("a conditional model has to be told what to show")
+
+
+def shown_by(spec: DataSpec, batch: Batch, kind: Condition) -> Tensor:
+    """What a batch's images show, as vectors (B, K)."""
+    return as_vector(spec, **{kind: getattr(batch, kind)})
 
 
 def shares(classes: Tensor, count: int) -> Tensor:

@@ -96,9 +96,8 @@ class ConvDecoder(nn.Module):
         self, spec: DataSpec, widths: Sequence[int], latent: int, *, norm: Literal["batch", "none"] = "batch", kernel: Literal[4, 5] = 4
     ) -> None:
         super().__init__()
-        steps = depth_for(spec, widths)
-        sizes = halvings(spec.size, steps)[::-1]
-        channels = [*reversed(widths[:steps]), spec.channels]
+        sizes, channels = _rising(spec, widths)
+        steps = len(sizes) - 1
         height, width = sizes[0]
         self.start = nn.Sequential(
             nn.Linear(latent, channels[0] * height * width, bias=norm == "none"),
@@ -128,9 +127,8 @@ class RefiningDecoder(nn.Module):
 
     def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int) -> None:
         super().__init__()
-        steps = depth_for(spec, widths)
-        sizes = halvings(spec.size, steps)[::-1]
-        channels = [*reversed(widths[:steps]), spec.channels]
+        sizes, channels = _rising(spec, widths)
+        steps = len(sizes) - 1
         self.start = nn.Sequential(nn.Linear(latent, channels[0] * sizes[0][0] * sizes[0][1], bias=False), ToMaps(channels[0], *sizes[0]))
         self.see = nn.ModuleList(nn.Conv2d(4 * spec.channels, channels[n], 3, 1, 1, bias=False) for n in range(steps))
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels[n]) for n in range(steps))
@@ -149,6 +147,12 @@ class RefiningDecoder(nn.Module):
             seen = pictures.pop()[:, :, : 2 * x.shape[2], : 2 * x.shape[3]]
             x = enlarge(F.relu(norm(x + see(F.pixel_unshuffle(seen, 2)))))
         return x
+
+
+def _rising(spec: DataSpec, widths: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
+    """The sizes and the channels that a decoder passes through, the image's own last: those of `ConvEncoder`, backwards."""
+    steps = depth_for(spec, widths)
+    return halvings(spec.size, steps)[::-1], [*reversed(widths[:steps]), spec.channels]
 
 
 def _doubling(channels: int, out: int, kernel: int, before: tuple[int, int], after: tuple[int, int], bias: bool) -> nn.Module:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.nets.conv import start_at_zero
+
 WAVES = 32  # pairs of sine and cosine that describe a time
 
 
@@ -34,8 +36,7 @@ class Velocity(nn.Module):
         )
         self.out = nn.Linear(width, dimensions)
         for layer in (*self.shapes, self.out):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            start_at_zero(layer)
 
     def forward(self, x: Tensor, time: Tensor, told: Tensor | None = None) -> Tensor:
         angles = time[:, None] * torch.logspace(0, 3, WAVES, device=time.device)

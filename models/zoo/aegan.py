@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import fake_loss, judged_right, one_centred_penalty, r1_penalty, real_loss, squared_error
 from models.nets.augment import differentiable, harmless, mirrored
-from models.nets.autoencoder import code_size, decoder_for, encoder_for, image_of, raw_image
-from models.nets.components import WARM_UP, Components
+from models.nets.autoencoder import code_of, code_size, decoder_for, encoder_for, image_of, learned_image, raw_image, warm_up_for
+from models.nets.components import Components
 from models.nets.conv import ConvDiscriminator
 from models.nets.flow import Velocity, carried, flow_loss
 from models.nets.mlp import ResidualMlp, mlp
@@ -157,7 +157,7 @@ class AEGAN(LatentModel):
 
         players = {}
         if self.base is None:
-            warm_up = 0 if self.components is None else WARM_UP
+            warm_up = warm_up_for(self.components)
             players["encoder"] = Player((self.encoder,), lr=c.lr, schedule=c.schedule, warm_up=warm_up)
             players["decoder"] = Player((self.decoder,), lr=c.lr, schedule=c.schedule, warm_up=warm_up)
         if c.prior == "gan":
@@ -199,19 +199,26 @@ class AEGAN(LatentModel):
             self.components.fit(whole)
 
     def autoencoder_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
-        image = mirrored(batch.image) if self.mirrors else batch.image
+        image = self.seen(batch)
         raw = raw_image(self.decoder, self.components, self.encode(image))
-        error = F.mse_loss(torch.tanh(raw) if self.components is None else raw, image)
+        error = F.mse_loss(learned_image(raw, self.components), image)
         yield Turn({"encoder": error, "decoder": error})
+
+    def seen(self, batch: Batch) -> Tensor:
+        """The batch's images, about half of them mirrored where images are mirrored: (B, C, H, W)."""
+        return mirrored(batch.image) if self.mirrors else batch.image
 
     def prepare_codes(self, batches: Whole) -> None:
         """Encode all the data once, take the codes' statistics, and keep the whitened codes at hand."""
-        ways = (lambda image: image, lambda image: image.flip(3)) if self.mirrors else (lambda image: image,)
-        codes = [torch.cat([self.encode(way(batch.image)) for batch in batches]) for way in ways]
-        mean, scale, white = whiten(torch.cat(codes), full=self.config.prior != "diagonal")
+        found = []
+        for batch in batches:
+            ways = (batch.image, batch.image.flip(3)) if self.mirrors else (batch.image,)
+            found.append(torch.stack([self.encode(image) for image in ways]))
+        codes = torch.cat(found, 1)
+        mean, scale, white = whiten(codes.flatten(0, 1), full=self.config.prior != "diagonal")
         self.code_mean.copy_(mean)
         self.code_scale.copy_(scale)
-        self._codes = white.view(len(ways), -1, self.latent)
+        self._codes = white.view_as(codes)
 
     def real_codes(self, batch: Batch) -> Tensor:
         """The whitened codes of the batch's images, mirrored ones among them where images are mirrored: (B, latent)."""
@@ -256,7 +263,7 @@ class AEGAN(LatentModel):
     def sharpening_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
         assert self._drawn is not None, "prepare_draws comes first"
-        real = mirrored(batch.image) if self.mirrors else batch.image
+        real = self.seen(batch)
         # Of each batch a half is reconstructed and a half drawn, so that the discriminator sees as many fakes as real images.
         again, half = real[::2], self._drawn[torch.randint(DRAWN, (len(batch) // 2,), device=batch.device)]
         raw = raw_image(self.decoder, self.components, torch.cat([self.encode(again).detach(), half]))
@@ -266,7 +273,7 @@ class AEGAN(LatentModel):
         on_real, on_fake = self.sharp_critic(torch.cat(shown)).split([len(real), len(fake)])
         yield Turn({"sharp_critic": real_loss(on_real) + fake_loss(on_fake)}, {"right": judged_right(on_real, on_fake)})
 
-        error = squared_error((raw if self.components is not None else fake)[: len(again)], again).mean() / again[0].numel()
+        error = squared_error(learned_image(raw, self.components)[: len(again)], again).mean() / again[0].numel()
         verdict = real_loss(self.sharp_critic(differentiable(fake, c.sharp_augment)))
         yield Turn({"decoder": error + c.sharp_weight * verdict}, {"squared error": error, "verdict": verdict})
 
@@ -290,8 +297,7 @@ class AEGAN(LatentModel):
         """(B, C, H, W) -> (B, latent)."""
         if self.base is not None:
             return self.base.encode(image)
-        code = self.encoder(image)
-        return code if self.components is None else code.float() + self.components.encode(image)
+        return code_of(self.encoder, self.components, image)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W) in [-1, 1]."""

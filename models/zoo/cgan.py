@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.augment import differentiable
-from models.nets.conditions import as_vector, condition_size, join
+from models.nets.conditions import as_vector, condition_size, join, shown_by
 from models.nets.conv import ConvDecoder, ConvDiscriminator
 
 
@@ -64,7 +64,7 @@ class CGAN(LatentModel):
         return (Stage("adversarial", self.turns, players=("discriminator", "generator")),)
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
-        shown = as_vector(self.spec, **{self.config.condition: getattr(batch, self.config.condition)})
+        shown = shown_by(self.spec, batch, self.config.condition)
         fake = torch.tanh(self.generator(join(self.noise(batch), shown)))
         on_real, on_fake = self.judge(batch.image, shown), self.judge(fake.detach(), shown)
         yield Turn({"discriminator": real_loss(on_real) + fake_loss(on_fake)}, {"right": judged_right(on_real, on_fake)})

@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import kl_to_standard_normal, squared_error
-from models.nets.autoencoder import image_of, raw_image
-from models.nets.components import WARM_UP, Components
-from models.nets.conditions import as_vector, condition_size
-from models.nets.conv import ConvDecoder, ConvEncoder, RefiningDecoder, start_at_zero
+from models.nets.autoencoder import decoder_for, image_of, learned_image, raw_image, warm_up_for
+from models.nets.components import Components
+from models.nets.conditions import as_vector, condition_size, shown_by
+from models.nets.conv import ConvEncoder, start_at_zero
 from models.nets.posterior import conditional_posterior, drawn
 
 
@@ -54,14 +53,14 @@ class CVAE(LatentModel):
         if config.components:  # those of a person would be too many numbers, of too few images
             self.components = Components(spec, config.latent, told if config.condition != "identity" else 0)
             start_at_zero(self.heads)
-        self.decoder = (RefiningDecoder if config.components else ConvDecoder)(spec, config.widths, config.latent + told)
+        self.decoder = decoder_for("conv", spec, config.widths, config.latent + told, self.components)
 
     # --- objective ---
 
     def players(self) -> dict[str, Player]:
         c = self.config
-        warm_up = 0 if self.components is None else WARM_UP
-        return {"autoencoder": Player((self.encoder, self.heads, self.decoder), lr=c.lr, schedule=c.schedule, warm_up=warm_up)}
+        modules = (self.encoder, self.heads, self.decoder)
+        return {"autoencoder": Player(modules, lr=c.lr, schedule=c.schedule, warm_up=warm_up_for(self.components))}
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("conditional variational auto-encoder", self.turns, players=("autoencoder",), prepare=self.fit_components),)
@@ -73,23 +72,20 @@ class CVAE(LatentModel):
 
     def shown(self, batch: Batch) -> Tensor:
         """What the batch's images show, as vectors (B, K)."""
-        return as_vector(self.spec, **{self.config.condition: getattr(batch, self.config.condition)})
+        return shown_by(self.spec, batch, self.config.condition)
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         shown = self.shown(batch)
         mean, log_variance = self.posterior(batch.image, shown)
         raw = raw_image(self.decoder, self.components, drawn(mean, log_variance), shown)
-        again = torch.tanh(raw) if self.components is None else raw
-        reconstruction = squared_error(again, batch.image).mean() / (2 * self.config.sigma**2)
+        reconstruction = squared_error(learned_image(raw, self.components), batch.image).mean() / (2 * self.config.sigma**2)
         kl = kl_to_standard_normal(mean, log_variance).mean()
         yield Turn({"autoencoder": reconstruction + self.config.beta * kl}, {"reconstruction": reconstruction, "KL": kl})
 
     def posterior(self, image: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, (B, latent) each: images (B, C, H, W) and what they show (B, K)."""
         mean, log_variance = conditional_posterior(self.encoder, self.heads, image, shown)
-        if self.components is None:
-            return mean, log_variance
-        return mean + self.components.encode(image, shown), log_variance + self.components.log_variance
+        return (mean, log_variance) if self.components is None else self.components.posterior(image, mean, log_variance, shown)
 
     # --- capabilities ---
 

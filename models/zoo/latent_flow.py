@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
 from models.nets.autoencoder import code_size
-from models.nets.conditions import as_vector, condition_size
+from models.nets.conditions import as_vector, condition_size, shown_by
 from models.nets.flow import Velocity, carried, flow_loss
 from models.nets.whitening import unwhiten, whiten
 
@@ -86,7 +86,7 @@ class LatentFlow(LatentModel):
         assert self._codes is not None, "prepare_codes comes first"
         told = None
         if c.condition != "none":
-            told = as_vector(self.spec, **{c.condition: getattr(batch, c.condition)})
+            told = shown_by(self.spec, batch, c.condition)
             told = told * (torch.rand(len(told), 1, device=told.device) >= c.untold)
         yield Turn({"velocity": flow_loss(self.velocity, self._codes[batch.index], told)})
 

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import bernoulli_error, kl_to_standard_normal, squared_error
-from models.nets.autoencoder import decoder_for, encoder_for, image_of, raw_image
-from models.nets.components import WARM_UP, Components
+from models.nets.autoencoder import code_of, decoder_for, encoder_for, image_of, learned_image, raw_image, warm_up_for
+from models.nets.components import Components
 from models.nets.conv import start_at_zero
 from models.nets.posterior import bounded, drawn
 
@@ -74,7 +73,7 @@ class VAE(LatentModel):
     def players(self) -> dict[str, Player]:
         c = self.config
         modules = (self.encoder, self.log_variance, self.decoder)
-        warm_up = 0 if self.components is None else WARM_UP
+        warm_up = warm_up_for(self.components)
         return {"autoencoder": Player(modules, lr=c.lr, optimizer=c.optimizer, schedule=c.schedule, warm_up=warm_up)}
 
     def stages(self) -> tuple[Stage, ...]:
@@ -99,17 +98,14 @@ class VAE(LatentModel):
         """Mean and log-variance of the code, (B, latent) each, float32."""
         features = self.encoder.trunk(image)
         mean, log_variance = self.encoder.head(features).float(), bounded(self.log_variance(features))
-        if self.components is None:
-            return mean, log_variance
-        return mean + self.components.encode(image), log_variance + self.components.log_variance
+        return (mean, log_variance) if self.components is None else self.components.posterior(image, mean, log_variance)
 
     def reconstruction_loss(self, raw: Tensor, image: Tensor) -> Tensor:
         """-log p(image | code) in nats up to a constant, summed over the pixels: the decoder's raw output and images -> (B,)."""
         if self.config.likelihood == "bernoulli":
             # tanh(raw) in [-1, 1] is sigmoid(2 raw) in [0, 1], so decode() is the same for both likelihoods.
             return bernoulli_error(raw, image)
-        mean = torch.tanh(raw) if self.components is None else raw
-        return squared_error(mean, image) / (2 * self.config.sigma**2)
+        return squared_error(learned_image(raw, self.components), image) / (2 * self.config.sigma**2)
 
     # --- capabilities ---
 
@@ -119,7 +115,7 @@ class VAE(LatentModel):
 
     def encode(self, image: Tensor) -> Tensor:
         """The posterior's mean: (B, C, H, W) -> (B, latent)."""
-        return self._posterior(image)[0]
+        return code_of(self.encoder, self.components, image)
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the code: (B, C, H, W) -> (B, latent) twice."""

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import fake_loss, judged_right, mmd_inverse_multiquadratic, real_loss, squared_error
-from models.nets.autoencoder import decoder_for, encoder_for, image_of, raw_image
-from models.nets.components import WARM_UP, Components
+from models.nets.autoencoder import code_of, decoder_for, encoder_for, image_of, learned_image, raw_image, warm_up_for
+from models.nets.components import Components
 from models.nets.mlp import mlp
 
 
@@ -100,7 +100,7 @@ class WAE(LatentModel):
 
     def players(self) -> dict[str, Player]:
         c = self.config
-        warm_up = 0 if self.components is None else WARM_UP
+        warm_up = warm_up_for(self.components)
         players = {
             "encoder": Player((self.encoder,), c.lr, betas=(0.5, 0.999), schedule=c.schedule, warm_up=warm_up),
             "decoder": Player((self.decoder,), c.lr, betas=(0.5, 0.999), schedule=c.schedule, warm_up=warm_up),
@@ -131,7 +131,7 @@ class WAE(LatentModel):
         c = self.config
         codes, prior = self.noisy_codes(batch), self.draw(batch)
         raw = raw_image(self.decoder, self.components, codes)
-        error = squared_error(torch.tanh(raw) if self.components is None else raw, batch.image).mean()
+        error = squared_error(learned_image(raw, self.components), batch.image).mean()
         penalty = real_loss(self.judge(codes)) if c.penalty == "gan" else mmd_inverse_multiquadratic(codes, prior, c.sigma**2)
         loss = c.reconstruction_weight * error + c.penalty_weight * penalty
         yield Turn({"encoder": loss, "decoder": loss}, {"squared error": error, "penalty": penalty})
@@ -167,8 +167,7 @@ class WAE(LatentModel):
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, latent)."""
-        code = self.encoder(image)
-        return code if self.components is None else code.float() + self.components.encode(image)
+        return code_of(self.encoder, self.components, image)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W) in [-1, 1]."""
