@@ -324,9 +324,15 @@ def _open(path: Path) -> Any:
             raise UserError("not a regular file", path, "give a checkpoint file")
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
-        raise UserError("no such checkpoint", path, "look into the run's checkpoints/ folder") from error
-    except (SafetensorError, OSError, ValueError, UnicodeDecodeError) as error:
+        raise _gone(path) from error
+    except (SafetensorError, OSError, ValueError, UnicodeDecodeError, RuntimeError) as error:
+        if not os.path.exists(path):  # deleted meanwhile: safetensors opened it, then torch maps it by name and raises RuntimeError
+            raise _gone(path) from error
         _refuse(path, error)
+
+
+def _gone(path: Path) -> UserError:
+    return UserError("no such checkpoint", path, "look into the run's checkpoints/ folder")
 
 
 def _refuse(path: Path, error: Exception) -> NoReturn:

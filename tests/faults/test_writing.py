@@ -432,6 +432,27 @@ def test_A14_file_is_deleted_between_finding_and_reading_it(straight: Any, tmp_p
     assert gone
 
 
+def test_A14_file_is_deleted_while_it_is_opened(straight: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors opens the file and then has torch map it by name, which raises RuntimeError where the name is gone by then."""
+    run = tmp_path / "run"
+    shutil.copytree(straight("vae"), run)
+    safe_open, gone = checkpoint.safe_open, []
+
+    def slowly(path: Path, framework: str) -> Any:
+        if gone:
+            return safe_open(path, framework=framework)
+        gone.append(shutil.move(path, tmp_path / "gone"))
+        shutil.copy(gone[0], run / "checkpoints" / "images-000000098.safetensors")
+        raise RuntimeError(f"unable to open file <{path}> in read-only mode: No such file or directory (2)")
+
+    monkeypatch.setattr(checkpoint, "safe_open", slowly)
+    assert api.load(run, device="cpu").sample(1).shape == (1, 16, 16, 1)
+    assert gone
+    monkeypatch.setattr(checkpoint, "safe_open", lambda path, framework: torch.zeros(1).view(2))  # a RuntimeError, though the file is there
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.read_header(checkpoint.locate(run))
+
+
 def hold(run: Path, ready: Path) -> None:
     happening = loop.train(toy.job(run, images=10**7))
     next(happening)

@@ -160,7 +160,7 @@ def _open(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
         raise UserError("no such file", path, _MAKE) from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch, where the file cannot be mapped
         _refuse(path, error)
 
 
