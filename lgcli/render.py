@@ -92,9 +92,11 @@ def note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr, flush=True)
 
 
-def note_if_guessed(trained: Trained, told: Told | None) -> None:
-    """Says that the model's own classifier says what the images show, where nobody else does."""
-    if trained.classifies and told is None:
+def note_if_guessed(trained: Trained, told: Told | None, *capabilities: str) -> None:
+    """Says that the model's own classifier says what the images show, where nobody else does and one of these methods has to know."""
+    from models.capabilities.told import has_to_tell
+
+    if trained.classifies and told is None and has_to_tell(trained.model, *capabilities):
         note(f"nobody says which {trained.condition} the images show: the model's own classifier does")
 
 

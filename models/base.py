@@ -40,6 +40,7 @@ __all__ = [
     "Batch",
     "Classifies",
     "Clock",
+    "Constrains",
     "DataSpec",
     "Encodes",
     "Field",
@@ -350,7 +351,7 @@ class Samples(Protocol):
 class Classifies(Protocol):
     """A model that names what an image shows. `classify(image)` is `logits(features(image))`; all three are pure functions."""
 
-    target: str  # the batch key that it predicts: label, attributes or identity
+    target: str  # the batch key that it predicts: label, attributes or identity; empty where it was trained without
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> (B, D), what the last layer sees."""
@@ -374,6 +375,24 @@ class Translates(Protocol):
 
     def translate_back(self, image: Tensor, noise: Tensor) -> Tensor:
         """The same from that domain to the leading source's."""
+
+
+@runtime_checkable
+class Constrains(Encodes, Protocol):
+    """A model that knows of an auto-encoder's codes which are plausible, and how to move them there.
+
+    If it is conditional, `move` and `realism` take one more argument, what is to be shown, and the model is one that `Classifies`: its
+    `features` are codes, so that `logits` say what a code shows.
+    """
+
+    def move(self, latent: Tensor) -> Tensor:
+        """Codes brought at once to where they are plausible: (B, latent) -> (B, latent). Deterministic."""
+
+    def realism(self, latent: Tensor) -> Tensor:
+        """The logit that codes are such as images have: (B, latent) -> (B,). Differentiable."""
+
+    def distance(self, latent: Tensor, other: Tensor) -> Tensor:
+        """How far codes are from each other, 1 being as far as the encoder is unsure of one: (B, latent) twice -> (B,). Differentiable."""
 
 
 @runtime_checkable

@@ -44,7 +44,7 @@ def project(
         pictures.check_grid(len(originals), trained.model.spec.size, pictures.PAIRS, lists=2, singles=True)
     told = of_command(trained.model, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-projections", force) if out is None else o.free_path(out, force, "--out")
-    render.note_if_guessed(trained, told)
+    render.note_if_guessed(trained, told, "sample")
     with render.progress() as advance:
         found = trained.project(originals, told=told, steps=steps, restarts=restarts, seed=seed, progress=partial(advance, "projecting"))
     if out is None:

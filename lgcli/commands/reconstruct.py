@@ -36,6 +36,6 @@ def reconstruct(
     told = of_command(trained.model, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
     again, errors = trained.reconstruct(originals, told=told)
-    render.note_if_guessed(trained, told)
+    render.note_if_guessed(trained, told, "encode", "decode")
     pictures.write(pictures.pairs(originals, again), path)
     render.errors_table(names, errors.tolist(), {"grid": str(path)}, json)

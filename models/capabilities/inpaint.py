@@ -26,7 +26,7 @@ from models.capabilities.inputs import checked
 from models.capabilities.pictures import grid
 from models.capabilities.project import search as find
 from models.capabilities.reconstruct import through
-from models.capabilities.told import Told, Words, resolve, untold
+from models.capabilities.told import Told, Words, has_to_tell, resolve, untold
 from models.data.batches import to_float, to_uint8
 from models.errors import UserError, nearest, printable
 from models.randomness import check_seed
@@ -91,7 +91,8 @@ def inpaint(
     else:
         require(trained.model, Encodes, "inpaint")
     said = resolve(trained.model, told)
-    if said is None and trained.condition is not None and not trained.classifies:
+    asking = ("encode", "decode") if isinstance(trained.model, Encodes) else ("sample",)
+    if said is None and has_to_tell(trained.model, *asking) and not trained.classifies:
         raise untold(trained.model)
     return fill(trained.model, shown, holes, iterations=iterations, told=None if said is None else said.for_each(len(shown)), **settings)
 

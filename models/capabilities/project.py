@@ -59,7 +59,7 @@ def project(trained: Trained, images: np.ndarray, *, told: Words | None = None, 
     """
     trained.require_samples()
     shown = checked(trained, images)
-    return search(trained.model, shown, told=trained.shown_by(shown, told), **settings)
+    return search(trained.model, shown, told=trained.shown_by(shown, told, "sample"), **settings)
 
 
 def search(

@@ -28,7 +28,7 @@ def reconstruct(trained: Trained, images: np.ndarray, *, told: Words | None = No
     """
     require(trained.model, Encodes, "reconstruct")
     shown = checked(trained, images)
-    return reconstructions(trained.model, shown, trained.shown_by(shown, told))
+    return reconstructions(trained.model, shown, trained.shown_by(shown, told, "encode", "decode"))
 
 
 @verb
@@ -36,7 +36,7 @@ def encode(trained: Trained, images: np.ndarray, *, told: Words | None = None) -
     """The images' codes (N, latent...), float32 on the CPU. A conditional model has to be told what they show, as for `reconstruct`."""
     require(trained.model, Encodes, "encode")
     shown = checked(trained, images)
-    return codes_of(trained.model, shown, trained.shown_by(shown, told))
+    return codes_of(trained.model, shown, trained.shown_by(shown, told, "encode", "decode"))
 
 
 def reconstructions(model: LatentModel, images: np.ndarray, told: Told | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -107,6 +107,11 @@ def arguments(model: LatentModel, capability: str) -> frozenset[str]:
     return frozenset(signature(getattr(model, capability)).parameters) if hasattr(model, capability) else frozenset()
 
 
+def has_to_tell(model: LatentModel, *capabilities: str) -> bool:
+    """Whether one of these methods takes what images show."""
+    return any(condition_of(model) in arguments(model, capability) for capability in capabilities)
+
+
 def argument_of(kind: str | None) -> str:
     """The option of the commands that says what is shown: `label`, for identities as well, or `attributes`."""
     return "attributes" if kind == "attributes" else "label"
@@ -298,13 +303,21 @@ def _in_range(kind: str, spec: DataSpec, number: int) -> int:
 
 def _bits(spec: DataSpec, asked: Any) -> Tensor:
     """(A,) float32: the attributes that are asked for."""
+    value = torch.zeros(len(spec.attributes))
+    for column, given in columns(spec.attributes, asked).items():
+        value[column] = given
+    return value
+
+
+def columns(names: Sequence[str], asked: Any) -> dict[int, int]:
+    """Where the attributes that are asked for, as name -> 0 or 1, stand among `names`, and which of the two is asked. Raises UserError."""
     if not isinstance(asked, Mapping):
         raise UserError(f"{printable(asked)!r} among attributes", "--attributes", "give all of them as name -> 0 or 1")
-    value = torch.zeros(len(spec.attributes))
+    found = {}
     for name, given in asked.items():
-        if name not in spec.attributes:
-            raise UserError(f"unknown attribute {printable(name)!r}", "--attributes", printable(nearest(name, spec.attributes)))
+        if name not in names:
+            raise UserError(f"unknown attribute {printable(name)!r}", "--attributes", printable(nearest(name, names)))
         if given not in (0, 1, "0", "1"):
             raise UserError(f"{name}={printable(given)} is neither 0 nor 1", "--attributes", f"write {name}=0 or {name}=1")
-        value[spec.attributes.index(name)] = int(given)
-    return value
+        found[names.index(name)] = int(given)
+    return found

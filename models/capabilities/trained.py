@@ -79,14 +79,15 @@ class Trained:
         """What the data say that these items show, as `told=` takes it; None where they do not say."""
         return told.truth(self.model, data, items)
 
-    def shown_by(self, images: np.ndarray, words: Words | None) -> Told | None:
-        """What each image shows: as said, or as the model's own classifier sees it; None for a model without condition.
+    def shown_by(self, images: np.ndarray, words: Words | None, *capabilities: str) -> Told | None:
+        """What each image shows: as said, or as the model's own classifier sees it.
 
-        Raises UserError where nobody says.
+        None for a model without condition; and where nobody says, for one whose `capabilities`, methods that will be called, do not ask.
+        Raises UserError where nobody says what has to be known.
         """
         if (said := told.resolve(self.model, words)) is not None:
             return said.for_each(len(images))
-        if self.condition is None:
+        if self.condition is None or (capabilities and not told.has_to_tell(self.model, *capabilities)):
             return None
         with ask.evaluating(self.model):
             seen = ask.classified(self.model, to_float(torch.from_numpy(images)))

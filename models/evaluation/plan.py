@@ -131,7 +131,7 @@ def open_features(how: EvaluationConfig) -> Features:
     if how.weights is not None:
         raise UserError("a classifier has its own weights", f"--weights {how.weights}", "leave --weights out, or give --features inception")
     trained = api.load(run, device=how.device)
-    if not isinstance(trained.model, Classifies):
+    if not isinstance(trained.model, Classifies) or not trained.model.target:
         raise UserError(
             f"a {trained.header.model} classifies nothing", f"--features {how.features}", "give a run of `lgm train classifier`"
         )

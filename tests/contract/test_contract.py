@@ -231,7 +231,7 @@ def assert_capable(model: LatentModel, batches: Batches) -> None:
             made = assert_answers(model, "sample", noise, condition)
             assert_images(made, real.shape)
             assert not torch.equal(made, ask(model, "sample", -noise, condition)), "the noise changes nothing"
-        if isinstance(model, Classifies):
+        if isinstance(model, Classifies) and model.target:
             spec = model.spec
             answers = {"label": len(spec.classes), "attributes": len(spec.attributes), "identity": spec.identities}[model.target]
             features, logits = model.features(real), model.classify(real)

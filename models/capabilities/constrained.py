@@ -1,0 +1,223 @@
+"""Codes under constraints: a gradient search from where a code stands to where critics, and rules, are content with it.
+
+Engel, Hoffman, Roberts, Latent Constraints, 2018: z' begins at the image's code; Adam moves it against the critic of what is plausible and
+the reader of what is shown, until both are sure enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.base import Constrains, LatentModel
+from models.capabilities.ask import BLOCK, device_of, evaluating, in_blocks
+from models.capabilities.told import Told, condition_of
+from models.errors import UserError, printable
+
+Rule = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a search goes, and when it is content.
+
+    Attributes:
+        steps: at most.
+        lr: Adam's, for a code whose numbers are about 1.
+        realism: the critic's probability, from 0 to 1, that a code is one of an image.
+        certainty: the reader's probability, from 0 to 1, of each thing that was asked for.
+        realism_weight: of the critic's word in what is minimised; the reader's has 1.
+        distance_weight: of the distance from where the code began.
+    """
+
+    steps: int = 300
+    lr: float = 0.01
+    realism: float = 0.3
+    certainty: float = 0.95
+    realism_weight: float = 0.05
+    distance_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        bounds = {"realism": (0, 1), "certainty": (0, 1), "realism_weight": (0, 1e6), "distance_weight": (0, 1e6)}
+        for name, (low, high) in {"steps": (1, 1e6), "lr": (1e-9, 1e3), **bounds}.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"{name} {value}", f"--{name.replace('_', '-')}", f"give a number from {low:g} to {high:g}")
+
+
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """What images are to show, all of it (N, ...), and which of it was asked for: (N, K) bool."""
+
+    told: Told
+    asked: Tensor
+
+    def __getitem__(self, rows: Tensor | slice) -> Aim:
+        return Aim(self.told[rows], self.asked[rows])
+
+    def to(self, device: torch.device) -> Aim:
+        return Aim(replace(self.told, values=self.told.values.to(device)), self.asked.to(device))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of edited codes. Before and after stand side by side.
+
+    Attributes:
+        reached: (N,) bool, whether everything holds.
+        steps: of the search, (N,) int; 0 for what was content at the start, and without a search.
+        wanted: what the images were to show; None where only a rule was given.
+        realism: the critic's probability that the code is one of an image that shows it, (N, 2).
+        read: the reader's probability that the image shows each thing as it is wanted, (N, 2, K); of classes, of each.
+        asked: which of these were asked for, (N, K) bool.
+        distance: from where the code began, squared, in units of the posterior's deviations, the mean over its numbers: (N,).
+        rule: the rule's values, (N, 2).
+    """
+
+    reached: np.ndarray
+    steps: np.ndarray
+    wanted: Told | None = None
+    realism: np.ndarray | None = None
+    read: np.ndarray | None = None
+    asked: np.ndarray | None = None
+    distance: np.ndarray | None = None
+    rule: np.ndarray | None = None
+
+
+def moved(model: Any, start: Tensor, aim: Aim) -> Tensor:
+    """Codes (N, D) moved by the model itself, at once."""
+    with evaluating(model):
+        return in_blocks(lambda code, wanted: _told(model, "move", code, wanted), device_of(model), start, aim.told.values)
+
+
+def searched(
+    model: LatentModel, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort, progress: Callable[[int, int], None]
+) -> tuple[Tensor, np.ndarray]:
+    """Codes near `start` (N, D) with which all are content, or the best that were found; and the steps that each took (N,)."""
+    codes, steps = [], []
+    blocks = range(0, len(start), BLOCK)
+    for number, first in enumerate(blocks):
+        rows = torch.arange(first, first + BLOCK).clamp_max(len(start) - 1)  # the last block is filled up, so that rounding is the same
+
+        def advance(step: int, done: int = number * effort.steps) -> None:
+            progress(done + step, len(blocks) * effort.steps)
+
+        code, taken = _descend(model, start[rows], None if aim is None else aim[rows], rule, effort, advance)
+        codes.append(code[: len(start) - first])
+        steps.append(taken[: len(start) - first])
+    return torch.cat(codes), torch.cat(steps).numpy()
+
+
+def _descend(
+    model: LatentModel, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort, progress: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
+    """One block's codes (B, D) and steps (B,), on the CPU. A code rests once all are content with it."""
+    device = device_of(model)
+    start, aim = start.to(device), None if aim is None else aim.to(device)
+    size = start.flatten(1).square().mean(1).sqrt().clamp_min(1e-6).view(-1, *[1] * (start.ndim - 1))  # codes come in any size
+    way = torch.zeros_like(start).requires_grad_()
+    optimizer = torch.optim.Adam([way], lr=effort.lr)
+    best, least = start.clone(), torch.full((len(start),), float("inf"), device=device)
+    steps = torch.full((len(start),), effort.steps, device=device)
+    resting = torch.zeros(len(start), dtype=torch.bool, device=device)
+    with evaluating(model):
+        for step in range(effort.steps + 1):
+            with torch.enable_grad():
+                code = start + size * way
+                loss, content = _asked_of(model, code, start, aim, rule, effort)
+                total = loss.sum()
+            with torch.no_grad():
+                better = ~resting & (content | (loss < least))
+                best[better], least[better] = code[better], loss[better]
+                steps[content & ~resting] = step
+                resting |= content
+            if step == effort.steps or bool(resting.all()):
+                break
+            total.backward(inputs=[way])
+            optimizer.step()
+            optimizer.zero_grad()
+            progress(step + 1)
+    progress(effort.steps)
+    return best.cpu(), steps.cpu()
+
+
+def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort) -> tuple[Tensor, Tensor]:
+    """What is minimised (B,), and whether all are content with a code (B,)."""
+    loss, content = code.new_zeros(len(code)), torch.ones(len(code), dtype=torch.bool, device=code.device)
+    knows = aim is not None or condition_of(model) is None  # what to ask the critic about
+    if isinstance(model, Constrains):
+        loss = loss + effort.distance_weight * model.distance(code, start)
+        if knows:
+            real = _told(model, "realism", code, None if aim is None else aim.told.values)
+            loss = loss + effort.realism_weight * F.softplus(-real)
+            content &= real.sigmoid() >= effort.realism
+    if aim is not None:
+        misread, sure = _read(model.logits(code), aim.told)
+        loss = loss + misread
+        content &= ((sure >= effort.certainty) | ~aim.asked).all(1)
+    if rule is not None:
+        value = _value(rule, model.decode(code))
+        loss = loss + F.softplus(-value)
+        content &= value > 0
+    return loss, content
+
+
+def _told(model: Any, method: str, code: Tensor, wanted: Tensor | None) -> Tensor:
+    """`move` or `realism`, with what is to be shown where the model is conditional."""
+    kind = condition_of(model)
+    answer: Tensor = getattr(model, method)(code, **({} if kind is None else {kind: wanted}))
+    return answer
+
+
+def _read(logits: Tensor, wanted: Told) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of what is read (B,), and the probability of each thing, as it is wanted (B, K); of classes, of each."""
+    if wanted.kind == "attributes":
+        each = F.binary_cross_entropy_with_logits(logits, wanted.values, reduction="none")
+        return each.sum(1), (-each).exp()
+    return F.cross_entropy(logits, wanted.values, reduction="none"), logits.softmax(1)
+
+
+def _value(rule: Rule, images: Tensor) -> Tensor:
+    value = rule(images)
+    if not isinstance(value, Tensor) or value.shape != (len(images),) or not value.is_floating_point():
+        given = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else printable(type(value).__name__)
+        raise UserError(f"a rule gives {given}", "rule", f"let it return floats of shape ({len(images)},) for so many images")
+    return value
+
+
+def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim | None, rule: Rule | None, effort: Effort) -> Verdict:
+    """What critics, reader and rule say of codes as they were and as they became: (N, D) twice."""
+    device, reached, said = device_of(model), np.ones(len(start), bool), {}
+    unconditional = condition_of(model) is None
+    with evaluating(model):
+        if aim is not None:
+            told = aim.told
+
+            def real(code: Tensor, wanted: Tensor) -> Tensor:
+                return _told(model, "realism", code, wanted).sigmoid()
+
+            def read(code: Tensor, wanted: Tensor) -> Tensor:
+                return _read(model.logits(code), replace(told, values=wanted))[1]
+
+            for name, asks in (("realism", real), ("read", read)):
+                said[name] = torch.stack([in_blocks(asks, device, code, told.values) for code in (start, codes)], 1).numpy()
+            said["asked"] = aim.asked.numpy()
+            reached &= (said["realism"][:, 1] >= effort.realism) & ((said["read"][:, 1] >= effort.certainty) | ~said["asked"]).all(1)
+        elif isinstance(model, Constrains) and unconditional:
+            said["realism"] = torch.stack(
+                [in_blocks(lambda c: model.realism(c).sigmoid(), device, code) for code in (start, codes)], 1
+            ).numpy()
+            reached &= said["realism"][:, 1] >= effort.realism
+        if isinstance(model, Constrains):
+            said["distance"] = in_blocks(model.distance, device, codes, start).numpy()
+        if rule is not None:
+            values = [in_blocks(lambda code: _value(rule, model.decode(code)), device, code) for code in (start, codes)]
+            said["rule"] = torch.stack(values, 1).numpy()
+            reached &= said["rule"][:, 1] > 0
+    return Verdict(reached, steps, None if aim is None else aim.told, **said)

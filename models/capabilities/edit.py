@@ -1,0 +1,201 @@
+"""The same thing with another attribute: codes of images are moved until they show what is asked for, and decoded again.
+
+How a code is moved depends on what there is to go by:
+
+* a model with critics of codes (`Constrains`) searches by gradient, from the image's own code, until its critic takes the code for real and
+  its reader sees what was asked for; or it moves the code at once (`fast`; see `constrained.py`);
+* a rule, any differentiable function of images that is above 0 where it is kept (`rule`), is searched for like an attribute, among the
+  codes of any auto-encoder;
+* with labelled data (`data`), any auto-encoder adds the mean code with an attribute and takes away the mean code without it, as Radford et
+  al. did with noise (DCGAN, 2016, section 6.3.2);
+* a model whose decoder is told what to show decodes the same code, told something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.base import Constrains, Encodes, LatentModel
+from models.capabilities import verb
+from models.capabilities.ask import images_from, require, require_alike
+from models.capabilities.constrained import Aim, Effort, Rule, Verdict, judged, moved, searched
+from models.capabilities.inputs import checked
+from models.capabilities.reconstruct import codes_of
+from models.capabilities.told import Told, Words, columns, condition_of, has_to_tell, resolve
+from models.data.items import Items
+from models.errors import UserError, nearest, printable
+from models.randomness import some
+from models.registry import MODELS
+
+if TYPE_CHECKING:
+    from models.capabilities.trained import Trained
+
+EXAMPLES = 10_000  # items at most, whose mean codes are taken for arithmetic
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Images that were edited.
+
+    Attributes:
+        images: uint8 (N, H, W, C).
+        start, codes: of the images as they were, and as they became: (N, latent...) float32 on the CPU.
+        told: what the decoder was told at the start and at the end, a row for each image; None for a decoder that is told nothing.
+        verdict: what critics and the rule say; None after arithmetic, and where only the decoder was told.
+    """
+
+    images: np.ndarray
+    start: Tensor
+    codes: Tensor
+    told: tuple[Told, Told] | None = None
+    verdict: Verdict | None = None
+
+
+@verb
+def edit(
+    trained: Trained,
+    images: np.ndarray,
+    wanted: Words | None = None,
+    *,
+    told: Words | None = None,
+    fast: bool = False,
+    data: Items | None = None,
+    rule: Rule | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **effort: Any,
+) -> Edited:
+    """Uint8 images (N, H, W, C) with other attributes, or another class. What is not named stays as it is.
+
+    Args:
+        wanted: attributes by name ({"smile": 1}), or a class: one for all, or one for each image.
+        told: what the images show now; where nobody says, the model's reader or classifier does.
+        fast: one pass of a model with critics instead of a search.
+        data: labelled data for arithmetic with mean codes; `wanted` are then words of these data.
+        rule: images (B, C, H, W) in [-1, 1] -> numbers (B,), above 0 where all is well; differentiable. It goes with `wanted`, or alone.
+        progress: called with (steps done, steps in all).
+        effort: fields of `Effort`, for a search.
+
+    Raises UserError.
+    """
+    model = trained.model
+    require(model, Encodes, "edit")
+    require_alike(model, "decode", "edit")
+    shown, tried = checked(trained, images), Effort(**effort)
+    if wanted is None and rule is None:
+        raise UserError("nothing is asked for", "--attributes", "say what to change: --attributes smile=1, or --label 3")
+    if fast and rule is not None:
+        raise UserError("one pass follows no rule", "fast", "leave it out")
+    if data is not None or has_to_tell(model, "decode"):
+        for flag, given in (("--fast", fast), ("rule", rule is not None)):
+            if given:
+                raise UserError("there are no critics in this way of editing", flag, "leave it out")
+        assert wanted is not None
+        return _by_condition(trained, shown, wanted, told) if data is None else _by_arithmetic(model, shown, wanted, data)
+    if wanted is not None and not isinstance(model, Constrains):
+        raise _no_critics(model)
+    if wanted is not None and condition_of(model) is None:
+        what = "this run was trained without labels: it knows what is plausible, but nothing by name"
+        raise UserError(what, "--attributes", "give labelled data for arithmetic (--data), or train it with labels (--labels FILE.csv)")
+    aim = None if wanted is None else _aim(trained, shown, wanted, told)
+    start = codes_of(model, shown, None)
+    if fast:
+        assert aim is not None
+        codes, steps = moved(model, start, aim), np.zeros(len(start), int)
+    else:
+        codes, steps = searched(model, start, aim, rule, tried, progress)
+    return Edited(images_from(model, codes, "code"), start, codes, verdict=judged(model, start, codes, steps, aim, rule, tried))
+
+
+def _aim(trained: Trained, images: np.ndarray, wanted: Words, told: Words | None) -> Aim:
+    """What is asked for, in place of what the images show."""
+    if condition_of(trained.model) != "attributes":
+        asked = resolve(trained.model, wanted)
+        assert asked is not None
+        each = asked.for_each(len(images))
+        return Aim(each, each.soft().values > 0)
+    own = trained.shown_by(images, told)
+    assert own is not None
+    values, named = own.values.clone(), torch.zeros(own.values.shape, dtype=torch.bool)
+    for row, one in enumerate(_for_each(wanted, len(images))):
+        for column, given in columns(trained.model.spec.attributes, one).items():
+            values[row, column], named[row, column] = given, True
+    return Aim(Told(own.kind, own.spec, values), named)
+
+
+def _for_each(wanted: Words, count: int) -> list[Any]:
+    """What is wanted of each image."""
+    alone = isinstance(wanted, (str, Mapping, int)) or not isinstance(wanted, Sequence)
+    several: list[Any] = [wanted] if alone else list(wanted)  # type: ignore[arg-type]
+    if len(several) not in (1, count):
+        raise UserError(f"{len(several)} for {count} images", "wanted", "give one for all, or one for each image")
+    return several * count if len(several) == 1 else several
+
+
+def _no_critics(model: LatentModel) -> UserError:
+    able = ", ".join(name for name, entry in MODELS.entries().items() if {"move", "realism"} <= set(entry.methods()))
+    what = "this model has no critics of its codes, and its decoder is told nothing"
+    fix = f"give labelled data (--data celeba), or train critics on it (lgm train {able} --part vae=RUN)"
+    return UserError(what, type(model).__module__.rpartition(".")[2], fix)
+
+
+def _by_condition(trained: Trained, images: np.ndarray, wanted: Words, told: Words | None) -> Edited:
+    """The same code, decoded under what is asked for."""
+    own, aim = trained.shown_by(images, told), _aim(trained, images, wanted, told)
+    assert own is not None
+    code = codes_of(trained.model, images, own)
+    return Edited(images_from(trained.model, code, "code", aim.told), code, code, told=(own, aim.told))
+
+
+def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: Items) -> Edited:
+    """Codes plus the mean code with what is asked for, less the mean code without it: of another class, that of the nearest one."""
+    if has_to_tell(model, "encode", "decode"):
+        raise UserError("this model's decoder is told what to show", "--data", "leave it out: it needs no arithmetic")
+    several = _for_each(wanted, len(images))
+    field = "attributes" if isinstance(several[0], Mapping) else "label"
+    if field not in data.fields or not data.fields[field].names:
+        raise UserError(f"these data have no {field}", "--data", "give data that have (celeba, or a folder with --labels FILE.csv)")
+    names, chosen = data.fields[field].names, some(min(len(data), EXAMPLES), len(data), 0, "edit")
+    shown = torch.from_numpy(data.rows(field, chosen)).long()
+    examples, start = codes_of(model, data.rows("image", chosen), None), codes_of(model, images, None)
+    codes = start.clone()
+
+    def mean(of: Tensor, what: str) -> Tensor:
+        if not of.any():
+            raise UserError(f"no image {printable(what)}", "--data", "give data that have both kinds")
+        return examples[of].mean(0)
+
+    for row, one in enumerate(several):
+        if field == "attributes":
+            for column, given in columns(names, one).items():
+                has, name = shown[:, column] == 1, names[column]
+                way = mean(has, f"has {name}") - mean(~has, f"is without {name}")
+                codes[row] += way if given else -way
+            continue
+        number = data.fields[field].number_of(str(one))
+        if number is None:
+            raise UserError(f"unknown class {printable(one)!r}", "--label", printable(nearest(str(one), names)))
+        means = torch.stack([mean(shown == k, f"of class {names[k]}") for k in shown.unique().tolist()])
+        now = (means - start[row]).square().flatten(1).sum(1).argmin()
+        codes[row] += mean(shown == number, f"of class {names[number]}") - means[now]
+    return Edited(images_from(model, codes, "code"), start, codes)
+
+
+def on_the_way(trained: Trained, edited: Edited, steps: int) -> np.ndarray:
+    """Pictures of the way from the reconstructions to the edits, both included: uint8 (N, steps, H, W, C)."""
+    share = torch.linspace(0, 1, steps)
+
+    def between(a: Tensor, b: Tensor) -> Tensor:
+        return torch.stack([torch.lerp(a, b, float(t)) for t in share], 1).flatten(0, 1)
+
+    points, told = between(edited.start, edited.codes), None
+    if edited.told is not None:
+        before, after = (one.soft() for one in edited.told)
+        told = Told(before.kind, before.spec, between(before.values, after.values))
+    made = images_from(trained.model, points, "code", told)
+    return made.reshape(len(edited.images), steps, *made.shape[1:])

@@ -1,0 +1,243 @@
+"""Latent Constraints: what is plausible, and what was asked for, as critics of a trained auto-encoder's codes; they draw, and they edit.
+
+Paper: Engel, Hoffman, Roberts, Latent Constraints, 2018 (arXiv 1711.05772), and its notebook (magenta-demos: LatentConstraints.ipynb). A
+critic D(z, y) tells codes of the data with what these show (draws of the posteriors) from codes of the prior, moved or not, and from codes
+whose label is another one's. A gated map G(z, y), the actor, moves codes to where D takes them for real; a penalty on the posterior's scale
+keeps it from moving further than it must. A reader tells from a code what its image shows, for edits by search: these need D and the reader
+alone. Without condition, D and G know nothing of y, and what is left is the constraint to what is realistic.
+
+All codes are encoded once and cached, so a step costs no image, and labels that the auto-encoder has never seen cost minutes. The prior is
+N(0, I) for an auto-encoder with posteriors. Another one's codes are whitened by their mean and covariance first, so that N(0, I) is the
+Gaussian fitted to them; in place of the posteriors' deviations stands by how much a code changes on the way through decoder and encoder,
+and a tenth of the codes' own at least.
+
+One thing differs from the notebook: the gradient penalty is taken between real and fake codes, not between real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Posterior, Preset, Range, Stage, Turn, Whole
+from models.losses import fake_loss, judged_right, one_centred_penalty, real_loss
+from models.nets.autoencoder import code_size
+from models.nets.conditions import Condition, as_vector, condition_size, shown_by
+from models.nets.gated import GatedMap
+from models.nets.mlp import mlp
+from models.nets.whitening import rescaled, unwhiten, whiten
+
+FLOOR = 0.1  # of the codes' own deviation, below which no estimated deviation goes
+
+
+class LatentConstraints(LatentModel):
+    code_mean: Tensor
+    code_scale: Tensor
+    deviation: Tensor
+
+    @dataclass(frozen=True)
+    class Config:
+        condition: Literal["auto", "none", "label", "identity", "attributes"] = "auto"  # asked for; auto: attributes, or classes, if any
+        hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of actor, critic and reader
+        distance_weight: Annotated[float, Range(0, 1e6)] = 0.1  # of the penalty on how far the actor moves a code
+        raw_prior: Annotated[float, Range(0, 1)] = 0.1  # share of the fakes that are the prior's codes themselves
+        mismatched: bool = True  # whether the critic also sees real codes with what others show
+        penalty_weight: Annotated[float, Range(0, 1e6)] = 10.0  # of the gradient penalty
+        penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
+        critic_steps: Annotated[int, Range(1, 1000)] = 2  # steps of the critic for each of the actor
+        lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate
+        schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
+
+    config: Config
+    takes = {"vae": Part((Encodes,), "a trained auto-encoder")}
+    averaged: tuple[str, ...] = ("actor", "critic")
+    presets = {
+        "quick": Preset(500_000, about="a look within two minutes"),
+        "default": Preset(3_000_000, about="ten minutes"),
+        "paper": Preset(
+            25_600_000,
+            batch=128,
+            options={"hidden": (2048,) * 4, "penalty_every": 1, "critic_steps": 10, "lr": 1e-4, "schedule": "constant"},
+            about="nets, steps and learning rate of the notebook",
+        ),
+    }
+
+    def __init__(self, config: Config, spec: DataSpec, parts: Mapping[str, LatentModel]) -> None:
+        super().__init__(config, spec, parts)
+        chosen: Any = config.condition
+        if chosen == "auto":
+            chosen = "attributes" if spec.attributes else "label" if spec.classes else "none"
+        self.condition: Condition | None = None if chosen == "none" else chosen
+        told = 0
+        if self.condition is not None:
+            self.needs = frozenset({"image", self.condition})
+            told = condition_size(spec, self.condition)
+        self.latent = code_size(self.base, spec)
+        self.actor = GatedMap(told, self.latent, config.hidden)
+        self.critic = mlp([told + self.latent, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
+        self.reader: nn.Module | None = None
+        if told:
+            self.reader = mlp([self.latent, *config.hidden, told], lambda: nn.LeakyReLU(0.2))
+            self.averaged += ("reader",)
+        self.register_buffer("code_mean", torch.zeros(self.latent))
+        self.register_buffer("code_scale", torch.eye(self.latent))  # maps whitened codes to codes
+        self.register_buffer("deviation", torch.ones(self.latent))  # of a posterior on average, of whitened codes
+        self._codes: Tensor | None = None  # (N, latent), whitened, and the posteriors' deviations; built by prepare_codes
+        self._deviations: Tensor | None = None
+
+    @property
+    def base(self) -> Any:
+        return self.parts["vae"]
+
+    # --- objective ---
+
+    def players(self) -> dict[str, Player]:
+        c = self.config
+        networks = {"critic": self.critic, "actor": self.actor, **({} if self.reader is None else {"reader": self.reader})}
+        return {name: Player((network,), c.lr, betas=(0.0, 0.9), schedule=c.schedule) for name, network in networks.items()}
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("constraints", self.turns, tuple(self.players()), prepare=self.prepare_codes, needs=self.needs - {"image"}),)
+
+    def prepare_codes(self, whole: Whole) -> None:
+        """Encode all the data once, and keep the codes at hand, with the deviations of their posteriors."""
+        if isinstance(self.base, Posterior):
+            means, deviations = zip(*(self.base.posterior(batch.image) for batch in whole))
+            self._codes, self._deviations = torch.cat(means), torch.cat(deviations)
+            self.deviation.copy_(self._deviations.mean(0))
+            return
+        codes, changes = [], []
+        for batch in whole:
+            code = self.base.encode(batch.image).float()
+            codes.append(code)
+            changes.append(self.base.encode(self.base.decode(code)).float() - code)
+        mean, scale, self._codes = whiten(torch.cat(codes), full=True)
+        self.code_mean.copy_(mean)
+        self.code_scale.copy_(scale)
+        self.deviation.copy_(rescaled(torch.cat(changes), scale).square().mean(0).sqrt().clamp_min(FLOOR))
+
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
+        c = self.config
+        real, prior = self._drawn(batch.index), self.noise(batch)
+        told = real.new_zeros(len(real), 0) if self.condition is None else self._asked(shown_by(self.spec, batch, self.condition))
+        made = self.actor(told, prior)
+
+        raw = torch.rand(len(real), 1, device=real.device) < c.raw_prior
+        fake = torch.where(raw, prior, made.detach())
+        on_real, on_fake = self._judged(real, told), self._judged(fake, told)
+        loss = real_loss(on_real) + fake_loss(on_fake)
+        if c.mismatched and told.shape[1]:
+            others = told.roll(1, 0)
+            apart = (others != told).any(1, keepdim=True).float()
+            loss = loss + (F.softplus(self._judged(real, others).float()) * apart).sum() / apart.sum().clamp_min(1)
+        if c.penalty_weight and clock.step % c.penalty_every == 0:
+            penalty = one_centred_penalty(lambda code: self._judged(code, told), real, fake)
+            loss = loss + c.penalty_weight * c.penalty_every * penalty
+        losses = {"critic": loss}
+        if self.reader is not None:
+            losses["reader"] = self._misread(self.reader(real).float(), batch)
+        yield Turn(losses, {"right": judged_right(on_real, on_fake)})
+
+        if clock.step % c.critic_steps == 0:
+            moved = self._far(made, prior).mean()
+            yield Turn({"actor": real_loss(self._judged(made, told)) + c.distance_weight * moved}, {"moved": moved.detach()})
+            if c.distance_weight:  # good codes are to stay where they are
+                made = self.actor(told, real)
+                loss = real_loss(self._judged(made, told)) + c.distance_weight * self._far(made, real).mean()
+                yield Turn({"actor": loss})
+
+    def _drawn(self, index: Tensor) -> Tensor:
+        """Draws of the posteriors of items (B,), whitened, new ones in every step; the codes themselves where there are no posteriors."""
+        assert self._codes is not None, "prepare_codes comes first"
+        codes = self._codes[index]
+        return codes if self._deviations is None else torch.addcmul(codes, self._deviations[index], torch.randn_like(codes))
+
+    def _asked(self, vector: Tensor) -> Tensor:
+        """What is asked for (B, K), as long as the codes beside it: a class is one number among dozens."""
+        return sqrt(self.latent) * vector
+
+    def _judged(self, code: Tensor, told: Tensor) -> Tensor:
+        logits: Tensor = self.critic(torch.cat([code, told], 1))
+        return logits
+
+    def _far(self, code: Tensor, start: Tensor) -> Tensor:
+        """How far codes are from where they started, in units of the posterior's variance, growing slowly: (B, D) twice -> (B,)."""
+        return ((code - start).square().log1p() / self.deviation.square()).mean(1)
+
+    def _misread(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.condition == "attributes":
+            return F.binary_cross_entropy_with_logits(logits, batch.attributes)
+        return F.cross_entropy(logits, batch.get(str(self.condition)))
+
+    # --- capabilities ---
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return (self.latent,)
+
+    def sample(
+        self, noise: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
+    ) -> Tensor:
+        """(B, latent), and with a condition what to show -> (B, C, H, W) in [-1, 1]."""
+        return self.decode(self._out(self.actor(self._vector(noise, label, identity, attributes), noise)))
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The auto-encoder's code: (B, C, H, W) -> (B, latent)."""
+        code: Tensor = self.base.encode(image)
+        return code
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, latent) -> (B, C, H, W) in [-1, 1]."""
+        image: Tensor = self.base.decode(latent)
+        return image
+
+    def move(self, latent: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None) -> Tensor:
+        """Codes moved by the actor, at once, to where they show what is asked for: (B, latent) -> (B, latent)."""
+        code = self._in(latent)
+        return self._out(self.actor(self._vector(code, label, identity, attributes), code))
+
+    def realism(
+        self, latent: Tensor, label: Tensor | None = None, identity: Tensor | None = None, attributes: Tensor | None = None
+    ) -> Tensor:
+        """The critic's logit that codes are of images which show that: (B, latent) -> (B,)."""
+        code = self._in(latent)
+        return self._judged(code, self._vector(code, label, identity, attributes)).float().squeeze(1)
+
+    @property
+    def target(self) -> str:
+        return self.condition or ""
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the reader sees, codes: (B, C, H, W) -> (B, latent)."""
+        return self.encode(image)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What codes (B, latent) show: logits (B, K) of the classes, identities or attributes."""
+        assert self.reader is not None, "trained without condition"
+        logits: Tensor = self.reader(self._in(features))
+        return logits.float()
+
+    def classify(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] -> logits (B, K)."""
+        return self.logits(self.features(image))
+
+    def distance(self, latent: Tensor, other: Tensor) -> Tensor:
+        """The mean squared distance of codes (B, latent) in units of the posterior's mean deviations: (B,)."""
+        return (rescaled(latent - other, self.code_scale) / self.deviation).square().mean(1)
+
+    def _in(self, latent: Tensor) -> Tensor:
+        return rescaled(latent.float() - self.code_mean, self.code_scale)
+
+    def _out(self, code: Tensor) -> Tensor:
+        return unwhiten(code, self.code_mean, self.code_scale)
+
+    def _vector(self, code: Tensor, label: Tensor | None, identity: Tensor | None, attributes: Tensor | None) -> Tensor:
+        if self.condition is None:
+            return code.new_zeros(len(code), 0)
+        return self._asked(as_vector(self.spec, label, identity, attributes))
