@@ -56,6 +56,13 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def ill_advised(device: torch.device, precision: str) -> tuple[str, ...]:
+    """A warning where half precision costs time: processors without instructions for it took ten times as long (a VAE at 28x28, AVX2)."""
+    if precision != "bf16" or device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ()
+    return ("this processor has no instructions for bf16, which will be many times slower here than --precision fp32",)
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """While it lasts, a GPU computes float32 convolutions and matrix products in float32; the TF32 that it may take costs three digits."""

@@ -570,3 +570,14 @@ def test_the_warning_comes_at_the_start_and_not_again_on_resume(pictures: Path, 
     assert isinstance(happened[1], events.Warned)
     assert "has 12 steps" in happened[1].message
     assert not any("steps" in e.message for e in api.resume(tmp_path / "run", images=120) if isinstance(e, events.Warned))
+
+
+def test_half_precision_without_instructions_for_it_is_advised_against(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has, precision, said in ((False, "bf16", 1), (True, "bf16", 0), (False, "fp32", 0)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda has=has: has)
+        run = tmp_path / f"{has}-{precision}"
+        happened = models.stream("vae", str(pictures), out=run, precision=precision, **tiny("vae", images=8))
+        warnings = [event.message for event in happened if isinstance(event, events.Warned)]
+        assert sum("--precision fp32" in message for message in warnings) == said

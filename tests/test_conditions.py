@@ -506,7 +506,7 @@ def test_accuracy_of_a_model_that_is_asked_by_attributes(paint: Paint, monkeypat
     monkeypatch.setattr(sides, "load_data", lambda request: data)
     how: dict[str, Any] = {"data": "mnist", "number": 4, "features": "classifier:bits"}
     found = evaluation.evaluate("run", metrics=["accuracy", "inception-score"], **how)
-    values = ("precision", "recall", "f1")
+    values = ("accuracy", "precision", "recall", "f1")
     assert found["metrics"] == {"accuracy": dict.fromkeys([*values, *(f"real_{name}" for name in values)], 1.0)}
     assert "tells attributes" in found["not_for_this_model"]["inception-score"]
     data = dataclasses.replace(data, attribute_names=("a", "b", "c"))

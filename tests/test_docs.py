@@ -48,6 +48,19 @@ def test_the_example_on_metrics_runs(
     assert 0 <= float(second.split()[1]) <= 1
 
 
+def test_the_example_of_rules_runs(
+    tmp_path: Path, straight: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python of docs/editing.md, on a tiny run under the name that it uses."""
+    [code] = re.findall(r"```python\n(.*?)```", (DOCS / "editing.md").read_text(), re.S)
+    shutil.copytree(straight("vae"), tmp_path / "runs" / "vae-glyphs")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    bright, little = capsys.readouterr().out.splitlines()
+    assert bright.startswith("(2, 16, 16, 1) [[")
+    assert little.endswith(("[True, True]", "[True, False]", "[False, True]", "[False, False]"))
+
+
 def test_every_metric_is_on_its_page() -> None:
     from models.registry import METRICS
 

@@ -879,6 +879,7 @@ def test_top1_and_attributes_by_hand() -> None:
     truth = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]], dtype=torch.uint8)
     # First: 2 of 3 said are right, 2 of 3 true are said. Second: 1 of 2, 1 of 1. Third: never said, never true.
     assert accuracy.attributes(said, truth) == {
+        "accuracy": pytest.approx((2 / 4 + 3 / 4 + 4 / 4) / 3),
         "precision": pytest.approx((2 / 3 + 1 / 2 + 0) / 3),
         "recall": pytest.approx((2 / 3 + 1 + 0) / 3),
         "f1": pytest.approx((2 / 3 + 2 / 3 + 0) / 3),

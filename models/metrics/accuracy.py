@@ -1,8 +1,9 @@
 """Accuracy: does an independent classifier see in a sample what was asked for?
 
-Top-1 for classes and identities; for binary attributes precision, recall and F1, each the mean over the attributes. The classifier is the
-one of `--features classifier:RUN`; `real_...` is the same on the real images, the ceiling that samples can reach, where these have such
-labels. Where they are the very images that the classifier has learned from, this is no ceiling, and is called `real_..._seen`.
+Top-1 for classes and identities; for binary attributes accuracy, precision, recall and F1, each the mean over the attributes. The
+classifier is the one of `--features classifier:RUN`; `real_...` is the same on the real images, the ceiling that samples can reach, where
+these have such labels. Where they are the very images that the classifier has learned from, this is no ceiling, and is called
+`real_..._seen`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def lacks(e: Evidence) -> str:
 
 
 def measure(e: Evidence, config: Config) -> dict[str, float]:
-    """{"top1"} or {"precision", "recall", "f1"}, from 0 to 1, and the same on real images under names that begin with `real_`.
+    """{"top1"} or {"accuracy", "precision", "recall", "f1"}, from 0 to 1, and the same on real images under names that begin with `real_`.
 
     Raises UserError where no sample was asked for any attribute.
     """
@@ -73,10 +74,11 @@ def top1(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def attributes(logits: Tensor, wanted: Tensor) -> dict[str, float]:
-    """Logits (N, A), attributes (N, A) in {0, 1} -> precision, recall, F1, means over the attributes; 0 where there is nothing to count."""
+    """Logits (N, A), attributes (N, A) in {0, 1} -> accuracy, precision, recall, F1, means over the attributes; 0 where nothing counts."""
     said, truth = (logits > 0).double(), wanted.double()
     right = (said * truth).sum(0)
     shares = {
+        "accuracy": (said == truth).double().mean(0),
         "precision": right / said.sum(0).clamp_min(1),
         "recall": right / truth.sum(0).clamp_min(1),
         "f1": 2 * right / (said.sum(0) + truth.sum(0)).clamp_min(1),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.base import LatentModel
-from models.device import pick, settle
+from models.device import ill_advised, pick, settle
 from models.errors import UserError
 from models.training import checkpoint, claim, loop
 from models.training.build import build
@@ -40,7 +40,7 @@ def begin(
         built = build(config, planned.spec, device, planned.headers)
         _fill_parts(built, planned.parts)
         taken = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
-        warnings = (*taken, *short(config, built.stages()))
+        warnings = (*taken, *ill_advised(device, config.precision), *short(config, built.stages()))
         more = {"fused": fused, "parts": planned.headers}
         yield from loop.train(make_job(config, built, planned.data, planned.others, run, device, ranks, warnings, **more))
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Posterior, Preset, Range, Stage, Turn, Whole
-from models.losses import fake_loss, judged_right, one_centred_penalty, real_loss
+from models.losses import fake_loss, judged_right, one_centred_penalty, r1_penalty, real_loss
 from models.nets.autoencoder import code_size
 from models.nets.conditions import Condition, as_vector, condition_size, shown_by
 from models.nets.gated import GatedMap
@@ -48,7 +48,8 @@ class LatentConstraints(LatentModel):
         distance_weight: Annotated[float, Range(0, 1e6)] = 0.1  # of the penalty on how far the actor moves a code
         raw_prior: Annotated[float, Range(0, 1)] = 0.1  # share of the fakes that are the prior's codes themselves
         mismatched: bool = True  # whether the critic also sees real codes with what others show
-        penalty_weight: Annotated[float, Range(0, 1e6)] = 10.0  # of the gradient penalty
+        penalty: Literal["r1", "gradient", "none"] = "r1"  # on the critic: R1 on real codes, or one-centred between real and fake
+        penalty_weight: Annotated[float, Range(0, 1e6)] = 3.0  # of that penalty
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
         critic_steps: Annotated[int, Range(1, 1000)] = 2  # steps of the critic for each of the actor
         lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate
@@ -63,7 +64,15 @@ class LatentConstraints(LatentModel):
         "paper": Preset(
             25_600_000,
             batch=128,
-            options={"hidden": (2048,) * 4, "penalty_every": 1, "critic_steps": 10, "lr": 1e-4, "schedule": "constant"},
+            options={
+                "hidden": (2048, 2048, 2048, 2048),
+                "penalty": "gradient",
+                "penalty_weight": 10.0,
+                "penalty_every": 1,
+                "critic_steps": 10,
+                "lr": 1e-4,
+                "schedule": "constant",
+            },
             about="nets, steps and learning rate of the notebook",
         ),
     }
@@ -136,9 +145,8 @@ class LatentConstraints(LatentModel):
             others = told.roll(1, 0)
             apart = (others != told).any(1, keepdim=True).float()
             loss = loss + (F.softplus(self._judged(real, others).float()) * apart).sum() / apart.sum().clamp_min(1)
-        if c.penalty_weight and clock.step % c.penalty_every == 0:
-            penalty = one_centred_penalty(lambda code: self._judged(code, told), real, fake)
-            loss = loss + c.penalty_weight * c.penalty_every * penalty
+        if c.penalty != "none" and clock.step % c.penalty_every == 0:
+            loss = loss + c.penalty_weight * c.penalty_every * self._steep(real, fake, told)
         losses = {"critic": loss}
         if self.reader is not None:
             losses["reader"] = self._misread(self.reader(real).float(), batch)
@@ -165,6 +173,14 @@ class LatentConstraints(LatentModel):
     def _judged(self, code: Tensor, told: Tensor) -> Tensor:
         logits: Tensor = self.critic(torch.cat([code, told], 1))
         return logits
+
+    def _steep(self, real: Tensor, fake: Tensor, told: Tensor) -> Tensor:
+        """The penalty on the critic's slope."""
+
+        def judge(code: Tensor) -> Tensor:
+            return self._judged(code, told)
+
+        return r1_penalty(judge, real) if self.config.penalty == "r1" else one_centred_penalty(judge, real, fake)
 
     def _far(self, code: Tensor, start: Tensor) -> Tensor:
         """How far codes are from where they started, in units of the posterior's variance, growing slowly: (B, D) twice -> (B,)."""

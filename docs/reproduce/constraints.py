@@ -1,0 +1,180 @@
+"""Latent Constraints: what critics of codes make of an auto-encoder that is already trained.
+
+    python docs/reproduce/constraints.py --data fashion-mnist --test fashion-mnist:test
+    python docs/reproduce/constraints.py --data 'celeba[first=9000]' --test 'celeba[last=1000]' --latent 128 --batch 32 --images 120k
+    python docs/reproduce/constraints.py edits                              # of `faces`, which knows who is who
+
+The first two print a table of realism: samples of a VAE of sigma 1 and of one of 0.1, its reconstructions, and its prior moved by a
+constraint without labels; and one of what was asked for, by class or attributes: constraints of distance weight 0 and 0.1 on the VAE of
+sigma 0.1, and a CVAE of the same nets and as many images; how far each moves the prior, in the posterior's deviations, squared. Judged by
+a classifier trained on the same data.
+
+`edits` changes each attribute of held-out portraits by search, in one pass, and by arithmetic with mean codes. Two classifiers that took no
+part say whether the attribute is read as asked, and whether the person is the one that they name in the unedited reconstruction.
+
+Trains what is missing in `--out`; times are wall times of the training, where it took place in this call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import torch
+
+import models
+from models.capabilities.ask import in_blocks
+from models.config import parse_count
+from models.metrics.features.classifier import ClassifierFeatures
+from models.randomness import image_noise
+
+WEIGHTS = (0.0, 0.1)
+
+
+def timed(run: Path, model: str, chosen: argparse.Namespace, **settings: Any) -> Path:
+    start = time.monotonic()
+    common.finished(run, model, chosen, **settings)
+    print(f"{run}: {time.monotonic() - start:.0f} s", flush=True)
+    return run
+
+
+def auto_encoder(chosen: argparse.Namespace, sigma: float) -> Path:
+    options = {"sigma": sigma, "latent": chosen.latent, "widths": chosen.widths}
+    settings = {"images": chosen.images, "batch": chosen.batch, "options": options, **chosen.sized}
+    return timed(chosen.out / f"vae-{sigma:g}", "vae", chosen, **settings)
+
+
+def constrained(chosen: argparse.Namespace, base: Path, name: str, **options: Any) -> Path:
+    settings = {"images": chosen.codes, "parts": {"vae": str(base)}, "options": options}
+    return timed(chosen.out / name, "latent-constraints", chosen, **settings)
+
+
+def realism(chosen: argparse.Namespace, features: str) -> str:
+    """FID of samples and of reconstructions, and the share of the way from the prior to the reconstructions that the constraint goes."""
+    wide, narrow = (auto_encoder(chosen, sigma) for sigma in (1.0, 0.1))
+    moved = constrained(chosen, narrow, "realism", condition="none", distance_weight=0.0)
+    wanted = ("fid", "prdc", "sharpness", "reconstruction")
+    found = {run: common.measured(run, wanted, features, chosen, number=chosen.number) for run in (wide, narrow, moved)}
+    lines = []
+    for name, run in (("VAE, sigma 1", wide), ("VAE, sigma 0.1", narrow), ("the same, prior moved by the constraint", moved)):
+        report = found[run]
+        kept = report["reconstruction"]
+        cells = [report["fid"]["fid"], report["prdc"]["recall"], report["sharpness"]["sharpness_ratio"], kept["fid"], kept["mse"]]
+        lines.append([name, *(common.cell([value]) for value in cells)])
+    before, after, best = found[narrow]["fid"]["fid"], found[moved]["fid"]["fid"], found[narrow]["reconstruction"]["fid"]
+    closed = f"The constraint goes {100 * (before - after) / (before - best):.1f} % of the way from the prior to the reconstructions.\n\n"
+    return common.markdown(["", "FID", "recall", "sharpness", "FID of reconstructions", "squared error"], lines) + "\n" + closed
+
+
+def asked(chosen: argparse.Namespace, features: str) -> str:
+    """What an independent classifier sees of what was asked for."""
+    narrow = auto_encoder(chosen, 0.1)
+    runs = {f"constraints, distance weight {w:g}": constrained(chosen, narrow, f"asked-{w:g}", distance_weight=w) for w in WEIGHTS}
+    spec = models.load(next(iter(runs.values())), device="cpu")
+    options = {"condition": spec.condition, "widths": chosen.widths, "latent": chosen.latent}
+    settings = {"images": chosen.images, "batch": chosen.batch, "options": options, **chosen.sized}
+    runs["CVAE"] = timed(chosen.out / "cvae", "cvae", chosen, **settings)
+    found = {name: common.measured(run, ("accuracy", "fid"), features, chosen, number=chosen.number) for name, run in runs.items()}
+    some = next(iter(found.values()))["accuracy"]
+    names = [name for name in some if not name.startswith("real_")]
+    lines = [["real images", *(common.cell([some[f"real_{name}"]], 4) for name in names), "", ""]]
+    for name, report in found.items():
+        far = "" if name == "CVAE" else common.cell([distance(runs[name])])
+        lines.append([name, *(common.cell([report["accuracy"][key]], 4) for key in names), common.cell([report["fid"]["fid"]]), far])
+    return common.markdown(["", *names, "FID", "moved"], lines) + "\n"
+
+
+def distance(run: Path, number: int = 1000) -> float:
+    """How far draws of the prior are moved, on average, where they are asked in turn for what the training data show."""
+    trained = models.load(run, device="cpu")
+    model: Any = trained.model
+    told = trained.like(trained.data(trained.header.config.data), 0).in_turn(range(number))
+    noise = model._out(image_noise(0, range(number), model.noise_shape))
+    assert told is not None
+    with torch.no_grad():
+        far = in_blocks(
+            lambda code, shown: model.distance(model.move(code, **{told.kind: shown}), code), torch.device("cpu"), noise, told.values
+        )
+    return float(far.mean())
+
+
+def edits(chosen: argparse.Namespace) -> str:
+    """Each attribute of held-out portraits turned into its opposite."""
+    judges = {}
+    for target in ("attributes", "identity"):
+        run = timed(chosen.out / f"judge-{target}", "classifier", chosen, images=chosen.judge_images, options={"target": target})
+        judges[target] = ClassifierFeatures(models.load(run, device="cpu").model, f"classifier:{run}")
+    base = auto_encoder(chosen, 0.1)
+    ways = {w: constrained(chosen, base, f"constraints-{w:g}", condition="attributes", distance_weight=w) for w in WEIGHTS}
+    vae, trained = models.load(base, device="cpu"), {w: models.load(run, device="cpu") for w, run in ways.items()}
+    data, examples = vae.data(chosen.test, chosen.data_root), vae.data(chosen.data, chosen.data_root)
+    index = np.arange(min(chosen.number, len(data)))
+    images, truth = data.rows("image", index), data.rows("attributes", index)
+    names = data.fields["attributes"].names
+    again, _ = vae.reconstruct(images)
+
+    def seen(target: str, shown: np.ndarray) -> torch.Tensor:
+        return torch.cat([judges[target].apply(part)[1] for part in torch.from_numpy(shown).split(64)])
+
+    who = seen("identity", again).argmax(1)
+    known = (seen("attributes", again) > 0).numpy() == truth
+    lines = [
+        [
+            "not edited: reconstructions",
+            f"{100 * known.mean():.1f}",
+            f"{100 * (seen('identity', images).argmax(1) == who).float().mean():.1f}",
+            "",
+            "",
+        ]
+    ]
+    how = {
+        "search": (0.1, {}),
+        "search, distance weight 0.003": (0.1, {"distance_weight": 0.003}),
+        "one pass, distance weight 0.1": (0.1, {"fast": True}),
+        "one pass, distance weight 0": (0.0, {"fast": True}),
+        "arithmetic": (None, {"data": examples}),
+    }
+    for name, (weight, settings) in how.items():
+        right, same, far, start = [], [], [], time.monotonic()
+        for column, attribute in enumerate(names):
+            wanted = [{attribute: 1 - int(value)} for value in truth[:, column]]
+            done = (vae if weight is None else trained[weight]).edit(images, wanted, **settings)
+            right.append((seen("attributes", done.images)[:, column] > 0).numpy() != truth[:, column])
+            same.append((seen("identity", done.images).argmax(1) == who).numpy())
+            far.append(trained[0.1].model.distance(done.codes, done.start).numpy())  # type: ignore[operator]
+        each = ", ".join(f"{a} {100 * np.mean(r):.0f} / {100 * np.mean(s):.0f}" for a, r, s in zip(names, right, same))
+        taken = 1000 * (time.monotonic() - start) / len(images) / len(names)
+        cells = [f"{100 * np.mean(right):.1f}", f"{100 * np.mean(same):.1f}", f"{np.mean(far):.1f}", f"{taken:.0f}"]
+        print(name, each, flush=True)
+        lines.append([name, *cells])
+    return common.markdown(["", "read as asked, %", "the same person, %", "distance", "ms an edit"], lines)
+
+
+def main() -> None:
+    parser = common.arguments(__doc__, data="fashion-mnist", test="fashion-mnist:test", out="runs/constraints")
+    parser.add_argument("what", nargs="?", choices=["tables", "edits"], default="tables")
+    parser.add_argument("--images", type=parse_count, default=200_000, help="that the auto-encoders see")
+    parser.add_argument("--codes", type=parse_count, default=1_000_000, help="that the constraints see")
+    parser.add_argument("--judge-images", type=parse_count, default=120_000)
+    parser.add_argument("--widths", type=common.widths, default=(32, 64, 128, 256))
+    parser.add_argument("--latent", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, help="of the images")
+    parser.add_argument("--number", type=parse_count, default=5000, help="samples that are judged, or portraits that are edited")
+    chosen = parser.parse_args()
+    chosen.sized = {"size": (chosen.size, chosen.size)} if chosen.size else {}
+    if chosen.what == "edits":
+        text = edits(chosen)
+    else:
+        features = common.judge(chosen, images=chosen.judge_images, **chosen.sized)
+        text = realism(chosen, features) + asked(chosen, features)
+    (chosen.out / "table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
