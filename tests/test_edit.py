@@ -315,7 +315,7 @@ def test_an_independent_classifier_is_asked_before_and_after(
             [seen(critic, one, name) for one in (images, trained.edit(images, name, steps=3).images)]
         )
         assert 0 <= row["read"][name][0] <= 1
-    assert "it knows no dsic" in refused_beside("edit", run, image, "--label", "dsic", "--classifier", judge)
+    assert "it knows no 'dsic'" in refused_beside("edit", run, image, "--label", "dsic", "--classifier", judge)
 
 
 def seen(critic: Trained, images: np.ndarray, name: str) -> float:

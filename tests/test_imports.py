@@ -29,7 +29,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("models.base", {"models.config", "models.data.items"}),
     ("models.nets", {"models.base", "models.errors"}),
     ("models.losses", {"models.base"}),
-    ("models.zoo", {"models.base", "models.nets", "models.losses"}),
+    ("models.zoo", {"models.base", "models.nets", "models.losses", "models.errors"}),
     ("models.data.batches", GROUND | {"models.base", "models.data"}),
     ("models.data", LIGHT | {"models.registry"}),
     ("models.capabilities", GROUND | {"models.base", "models.data"}),

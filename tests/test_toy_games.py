@@ -50,6 +50,16 @@ def painter(inputs: int) -> nn.Module:
     return nn.Sequential(mlp([inputs, 64, 64, 2]), nn.Unflatten(1, (1, 1, 2)))
 
 
+class Points(LatentModel):
+    """An auto-encoder whose code is the point itself."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        return image.flatten(1)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return latent.view(-1, 1, 1, 2)
+
+
 def built(name: str, **options: Any) -> LatentModel:
     """The model with nets for points: its own where they are fully connected, and such in place of convolutions."""
     cls = model_class(name)
@@ -57,6 +67,9 @@ def built(name: str, **options: Any) -> LatentModel:
     torch.manual_seed(0)
     if name in ("vae", "aegan", "wae", "gan"):
         return cls(config, DataSpec.of_images(1, 1, 2, NAMES))
+    if name == "latent-constraints":
+        spec = DataSpec.of_images(1, 1, 2, NAMES)
+        return cls(config, spec, {"vae": Points(None, spec)})
     model = cls(config, DataSpec.of_images(1, 8, 8, NAMES))
     told = MODES if name.startswith("c") else 0
     if name == "cvae":
@@ -138,12 +151,13 @@ POINT_NETS = {"network": "mlp", "widths": (64, 64), "latent": 2}
         ("wgan", 1500, {"latent": 4, "lr": 1e-3, "weight_clip": 0.1, "critic_steps": 3}),
         ("wgan-gp", 1500, {"latent": 4, "lr": 2e-3, "penalty_weight": 0.1, "critic_steps": 3}),
         ("cvae-gan", 400, {"latent": 2, "features": 16}),
+        ("latent-constraints", 600, {"hidden": (64, 64), "distance_weight": 0.0, "lr": 2e-3}),
     ],
     ids=str,
 )
 def test_samples_come_to_the_data(name: str, steps: int, options: dict[str, Any]) -> None:
     """A cloud of the mean and covariance of the data is 0.29 away from it, nearly half as far as samples at the start."""
-    model, conditional = built(name, **options), name in ("cgan", "cvae", "cvae-gan")
+    model, conditional = built(name, **options), name in ("cgan", "cvae", "cvae-gan", "latent-constraints")
     before = far(model.eval(), conditional)
     play(model, steps)
     after = far(model, conditional)

@@ -123,14 +123,15 @@ def _judge(run: str | None, asked: list[Any], device: str | None) -> Any:
     import torch
 
     from models.config import EvaluationConfig
-    from models.errors import UserError
+    from models.errors import UserError, nearest, printable
     from models.evaluation.plan import open_features
 
     network: Any = open_features(EvaluationConfig(features=f"classifier:{run}", device=device or "auto"))
     wanted = list(dict.fromkeys(name for one in asked for name in (one if isinstance(one, dict) else [one])))
     known = network.spec.names(network.target)
-    if missing := [name for name in wanted if name not in known]:
-        raise UserError(f"it knows no {', '.join(missing)}", f"--classifier {run}", "give a classifier of what is asked for")
+    if missing := next((name for name in wanted if name not in known), None):
+        what = f"it knows no {printable(missing)!r}"
+        raise UserError(what, f"--classifier {run}", printable(nearest(missing, known)) or "give a classifier of what is asked for")
 
     def judge(images: np.ndarray) -> dict[str, list[float]]:
         parts = torch.from_numpy(images).split(64)

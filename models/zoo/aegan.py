@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
+from models.errors import UserError
 from models.losses import fake_loss, judged_right, one_centred_penalty, r1_penalty, real_loss, squared_error
 from models.nets.augment import differentiable, harmless, mirrored
 from models.nets.autoencoder import code_of, code_size, decoder_for, encoder_for, image_of, learned_image, raw_image, warm_up_for
@@ -138,6 +139,9 @@ class AEGAN(LatentModel):
             self.velocity = Velocity(latent, config.flow_width, config.flow_blocks)
         self.averaged = {"gan": ("generator",), "flow": ("velocity",)}.get(config.prior, ())
         self.sharpens = config.sharpen > 0 and self.base is None  # the decoder of another run is not this one's to move
+        if self.sharpens and config.share + config.sharpen >= 1 and config.prior in ("gan", "flow"):
+            what = f"share {config.share:g} and sharpen {config.sharpen:g} leave nothing of the run for the prior"
+            raise UserError(what, "--set share", "let their sum be less than 1: --set share=0.2, say")
         if self.sharpens:
             self.averaged += ("decoder",)
             self.sharp_critic = ConvDiscriminator(spec, config.sharp_widths, norm="spectral")
@@ -182,7 +186,7 @@ class AEGAN(LatentModel):
         settings = {"decoder": {"lr": c.sharp_lr, "betas": (0.0, 0.99), "steady": True}}
         players = ("sharp_critic", "decoder")
         sharpen = Stage("sharpening", self.sharpening_turns, players, c.sharpen, self.prepare_draws, batch=c.sharp_batch, settings=settings)
-        return fit, self.prior_stage(max(1 - c.share - c.sharpen, 0)), sharpen
+        return fit, self.prior_stage(1 - c.share - c.sharpen), sharpen
 
     def prior_stage(self, share: float) -> Stage:
         c = self.config

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.base import Clock, Stage
 from models.config import check
+from models.errors import UserError
 from models.registry import model_class
 
 DATA = items(40)
@@ -133,6 +134,12 @@ def test_sharpening_pays_the_decoder_for_its_error_and_for_looking_real(monkeypa
     agree(model, turn, {"decoder": error + 0.3 * minus_log(model.sharp_critic(fakes(True)))}, untouched=("encoder", "generator"))
     close(turn.logs["squared error"], error)
     assert next(step, None) is None
+
+
+def test_a_prior_for_which_nothing_of_the_run_is_left_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"share 0\.75 and sharpen 0\.25 leave nothing of the run for the prior: --set share"):
+        made("aegan", monkeypatch, share=0.75, sharpen=0.25)
+    assert made("aegan", monkeypatch, share=0.75, sharpen=0.25, prior="gaussian")[0].stages()[1].share == 0
 
 
 def test_around_another_run_s_auto_encoder_only_the_latent_game_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

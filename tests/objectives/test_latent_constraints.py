@@ -56,13 +56,16 @@ def told(condition: str) -> Tensor:
     ("condition", "options"),
     [
         ("label", {}),
-        ("attributes", {"distance_weight": 0.0}),
-        ("identity", {"mismatched": False, "raw_prior": 0.5}),
-        ("none", {"distance_weight": 2.0}),
+        ("label", {"penalty": "none"}),
+        ("attributes", {"distance_weight": 0.0, "critic_steps": 2, "penalty": "gradient"}),
+        ("identity", {"mismatched": False, "raw_prior": 0.5, "keep_weight": 0.0, "penalty": "gradient"}),
+        ("none", {"distance_weight": 2.0, "keep_weight": 0.7}),
     ],
 )
 def test_every_player_s_loss(condition: str, options: dict[str, Any], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """D: real, the prior moved (or not), and real with another's label; the reader: what is there; G: D's word and the way it moves."""
+    """D: real, the prior moved (or not), and real with another's label; the reader: what is there; G: D's word and the way it moves.
+
+    G moves the prior, then images' codes, half of them as what others show."""
     model, draws = prepared(monkeypatch, condition=condition, penalty_every=2, penalty_weight=3.0, **options)
     c, y = model.config, told(condition)
     with torch.no_grad():
@@ -77,8 +80,8 @@ def test_every_player_s_loss(condition: str, options: dict[str, Any], number: in
     def judged(code: Tensor, shown: Tensor = y) -> Tensor:
         return model.critic(torch.cat([code, shown], 1))
 
-    def moved(code: Tensor) -> Tensor:
-        gate, delta = model.actor.net(torch.cat([y, code], 1)).chunk(2, 1)
+    def moved(code: Tensor, shown: Tensor = y) -> Tensor:
+        gate, delta = model.actor.net(torch.cat([shown, code], 1)).chunk(2, 1)
         g = 1 / (1 + torch.exp(-gate))
         return (1 - g) * code + g * delta
 
@@ -87,12 +90,15 @@ def test_every_player_s_loss(condition: str, options: dict[str, Any], number: in
 
     fake = torch.stack([p if float(r) < c.raw_prior else m for p, m, r in zip(prior, moved(prior).detach(), raw, strict=True)])
     total = minus_log(judged(real)) + minus_log_of_not(judged(fake))
+    others = torch.stack([y[-1], *y[:-1]])
     if c.mismatched and condition != "none":
-        others = torch.stack([y[-1], *y[:-1]])
         apart = [n for n in range(6) if not torch.equal(others[n], y[n])]
         assert 0 < len(apart) < 6 or condition == "identity"
         total = total + minus_log_of_not(judged(real[apart], others[apart]))
-    if number % 2 == 0:
+    if c.penalty == "r1" and number % 2 == 0:
+        lengths = [slopes(lambda at, n=n: judged(at, y[n : n + 1]), real[n : n + 1]) for n in range(6)]
+        total = total + 2 * 3.0 * (torch.cat(lengths) ** 2).mean() / 2
+    if c.penalty == "gradient" and number % 2 == 0:
         (share,) = share
         lengths = []
         for n in range(6):
@@ -116,9 +122,12 @@ def test_every_player_s_loss(condition: str, options: dict[str, Any], number: in
         turn = next(step)
         agree(model, turn, {"actor": minus_log(judged(moved(prior))) + c.distance_weight * far(moved(prior), prior)})
         close(turn.logs["moved"], far(moved(prior), prior))
-        if c.distance_weight:
+        if c.keep_weight:
             turn = next(step)
-            agree(model, turn, {"actor": minus_log(judged(moved(real))) + c.distance_weight * far(moved(real), real)})
+            asked = torch.cat([y[:3], others[3:]])
+            kept = moved(real, asked)
+            agree(model, turn, {"actor": minus_log(judged(kept, asked)) + c.keep_weight * far(kept, real)})
+            close(turn.logs["moved from images"], far(kept, real))
     assert next(step, None) is None
     (stage,) = model.stages()
     assert stage.needs == (frozenset() if condition == "none" else {condition})
