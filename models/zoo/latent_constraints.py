@@ -12,9 +12,9 @@ Gaussian fitted to them; in place of the posteriors' deviations stands by how mu
 and a tenth of the codes' own at least.
 
 What differs: half of the images' codes that the actor is shown come with what another image shows, so that it learns to edit in one pass,
-and how far it moves these has a weight of its own. The notebook's gradient penalty lies between real codes, the one here between real and
-fake ones, and R1 on real ones is the default. The paper's distance weight of 0.1 is for a mean over 1,024 numbers, most of which a code
-does not use.
+and how far it moves these has a weight of its own; the reader learns from codes with noise. The notebook's gradient penalty lies between
+real codes, the one here between real and fake ones, and R1 on real ones is the default. The paper's distance weight of 0.1 is for a mean
+over 1,024 numbers, most of which a code does not use.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class LatentConstraints(LatentModel):
         distance_weight: Annotated[float, Range(0, 1e6)] = 0.003  # of the penalty on how far the actor moves the prior
         keep_weight: Annotated[float, Range(0, 1e6)] = 0.03  # of that on how far it moves the codes of images; 0: it is not shown any
         raw_prior: Annotated[float, Range(0, 1)] = 0.1  # share of the fakes that are the prior's codes themselves
+        reader_noise: Annotated[float, Range(0, 100)] = 0.5  # deviation of what is added to the codes that the reader learns from
         mismatched: bool = True  # whether the critic also sees real codes with what others show
         penalty: Literal["r1", "gradient", "none"] = "r1"  # on the critic: R1 on real codes, or one-centred between real and fake
         penalty_weight: Annotated[float, Range(0, 1e6)] = 3.0  # of that penalty
@@ -72,6 +73,7 @@ class LatentConstraints(LatentModel):
                 "hidden": (2048, 2048, 2048, 2048),
                 "distance_weight": 0.1,
                 "keep_weight": 0.1,
+                "reader_noise": 0.0,
                 "penalty": "gradient",
                 "penalty_weight": 10.0,
                 "penalty_every": 1,
@@ -155,7 +157,9 @@ class LatentConstraints(LatentModel):
             loss = loss + c.penalty_weight * c.penalty_every * self._steep(real, fake, told)
         losses = {"critic": loss}
         if self.reader is not None:
-            losses["reader"] = self._misread(self.reader(real).float(), batch)
+            # A reader of bare codes learns a few thousand of them by heart, and a search then finds codes that please it and show nothing.
+            blurred = torch.add(real, torch.randn_like(real), alpha=c.reader_noise)
+            losses["reader"] = self._misread(self.reader(blurred).float(), batch)
         yield Turn(losses, {"right": judged_right(on_real, on_fake)})
 
         if clock.step % c.critic_steps == 0:

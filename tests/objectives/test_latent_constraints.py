@@ -66,7 +66,7 @@ def test_every_player_s_loss(condition: str, options: dict[str, Any], number: in
     """D: real, the prior moved (or not), and real with another's label; the reader: what is there; G: D's word and the way it moves.
 
     G moves the prior, then images' codes, half of them as what others show."""
-    model, draws = prepared(monkeypatch, condition=condition, penalty_every=2, penalty_weight=3.0, **options)
+    model, draws = prepared(monkeypatch, condition=condition, penalty_every=2, penalty_weight=3.0, reader_noise=0.25, **options)
     c, y = model.config, told(condition)
     with torch.no_grad():
         mean, deviation = model.parts["vae"].posterior(DATA["image"])
@@ -108,12 +108,13 @@ def test_every_player_s_loss(condition: str, options: dict[str, Any], number: in
     else:
         assert not share
     plain = {"critic": total}
+    blurred = real if condition == "none" else real + 0.25 * draws.normal[1]
     if condition == "attributes":
-        p = 1 / (1 + torch.exp(-model.reader(real)))
+        p = 1 / (1 + torch.exp(-model.reader(blurred)))
         y01 = DATA["attributes"][CHOSEN]
         plain["reader"] = -(y01 * p.log() + (1 - y01) * (1 - p).log()).mean()
     elif condition != "none":
-        p = model.reader(real).exp() / model.reader(real).exp().sum(1, keepdim=True)
+        p = model.reader(blurred).exp() / model.reader(blurred).exp().sum(1, keepdim=True)
         plain["reader"] = -torch.stack([p[n, DATA[condition][k]].log() for n, k in enumerate(CHOSEN)]).mean()
     agree(model, turn, plain, untouched=("actor",))
     close(turn.logs["right"], share_right(judged(real), judged(fake)))
