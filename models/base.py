@@ -385,6 +385,8 @@ class Constrains(Encodes, Protocol):
     `features` are codes, so that `logits` say what a code shows.
     """
 
+    code_scale: Tensor  # (latent, latent), maps steps of about 1 in every direction to steps of codes
+
     def move(self, latent: Tensor) -> Tensor:
         """Codes brought at once to where they are plausible: (B, latent) -> (B, latent). Deterministic."""
 

@@ -58,7 +58,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 def ill_advised(device: torch.device, precision: str) -> tuple[str, ...]:
     """A warning where half precision costs time: processors without instructions for it took ten times as long (a VAE at 28x28, AVX2)."""
-    if precision != "bf16" or device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if precision != "bf16" or device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return ()
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return ()
     return ("this processor has no instructions for bf16, which will be many times slower here than --precision fp32",)
 

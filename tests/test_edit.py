@@ -32,6 +32,8 @@ class Slider(Painter):
     noise_shape = (4,)
     target = "attributes"
 
+    code_scale = torch.eye(4)
+
     def encode(self, image: Tensor) -> Tensor:
         return torch.stack([part.mean((1, 2, 3)) for part in image.split(4, 3)], 1) * self.scale
 
@@ -140,11 +142,14 @@ def bright(images: Tensor) -> Tensor:
 
 
 def test_a_rule_is_a_constraint_in_any_auto_encoder_alone_or_besides(slider: Trained, straight: Callable[[str], Path]) -> None:
-    found = slider.edit(DARK, rule=bright, steps=300, lr=0.05)
+    hats = quarters((40, 40, 140, 80), (200, 40, 140, 60))
+    found = slider.edit(hats, rule=bright, steps=300, lr=0.05)
     assert found.verdict.reached.all()
     assert (found.verdict.rule[:, 1] > 0).all()
-    assert found.verdict.rule[1, 0] < 0
-    assert found.verdict.wanted is None
+    assert (found.verdict.rule[:, 0] < 0).all()
+    assert found.verdict.wanted.names == ["hat", "smile hat"], "what they show is to stay"
+    assert not found.verdict.asked.any()
+    assert (found.verdict.realism[:, 1] > 0.3).all()
     found = slider.edit(DARK, {"hat": 1, "glasses": 1}, rule=bright, steps=300, lr=0.05)
     assert found.verdict.reached.all()
     assert (found.codes[:, 1] > 0.2).all()
@@ -158,8 +163,22 @@ def test_a_rule_is_a_constraint_in_any_auto_encoder_alone_or_besides(slider: Tra
     assert found.verdict.realism is None
     with pytest.raises(UserError, match=re.escape("a rule gives torch.float32 of shape (16, 16)")):
         vae.edit(images, rule=lambda x: x.mean((1, 2)))
-    with pytest.raises(UserError, match="a rule gives float"):
-        vae.edit(images, rule=lambda x: 0.5)
+    wrong: list[tuple[Any, str]] = [
+        (lambda x: 0.5, "a rule gives float"),
+        (lambda x: (x.mean((1, 2, 3)) > 0).float(), "a rule has no slope"),
+        (lambda x: x.mean((1, 2, 3)) / 0, "a rule gives what is no number"),
+        (0.5, "a rule is a float"),
+    ]
+    for rule, what in wrong:
+        with pytest.raises(UserError, match=what):
+            vae.edit(images, rule=rule)
+    assert vae.edit(images, rule=lambda x: x.double().mean((1, 2, 3)) + 2, steps=2).verdict.reached.all()
+
+
+def test_a_code_near_the_middle_moves_as_far_as_any(slider: Trained) -> None:
+    grey = quarters((126, 127, 128, 127))
+    found = slider.edit(grey, {"smile": 1}, steps=200, lr=0.01)
+    assert found.verdict.reached.all()
 
 
 @pytest.mark.parametrize(
@@ -168,9 +187,11 @@ def test_a_rule_is_a_constraint_in_any_auto_encoder_alone_or_besides(slider: Tra
         ({"smlie": 1}, {}, "unknown attribute 'smlie': --attributes"),
         ({"smile": 2}, {}, "smile=2 is neither 0 nor 1"),
         (None, {}, "nothing is asked for"),
-        ("cross", {}, "'cross' among attributes"),
+        ("cross", {}, "this model is asked by attributes, not by label: --label"),
+        ({}, {}, "nothing is asked for: --attributes"),
+        ({"smile": 1}, {"steps": 2.5}, "steps 2.5: --iterations"),
         ([{"smile": 1}] * 3, {}, "3 for 2 images"),
-        ({"smile": 1}, {"steps": 0}, "steps 0: --steps"),
+        ({"smile": 1}, {"steps": 0}, "steps 0: --iterations"),
         ({"smile": 1}, {"certainty": 1.5}, "certainty 1.5: --certainty"),
         ({"smile": 1}, {"realism_weight": -1.0}, "realism_weight -1.0: --realism-weight"),
         ({"smile": 1}, {"fast": True, "rule": bright}, "one pass follows no rule"),
@@ -243,8 +264,16 @@ def test_a_decoder_that_is_told_decodes_the_same_code_under_another_name() -> No
     assert found.told[1].names == ["smile hat"] * 3
     with pytest.raises(UserError, match="nobody says which attributes"):
         trained.edit(images, {"hat": 1})
+    assert error_fix(trained, images) == "--told"
     with pytest.raises(UserError, match="no critics in this way of editing: --fast"):
         trained.edit(images, {"hat": 1}, told={"smile": 1}, fast=True)
+
+
+def error_fix(trained: Trained, images: np.ndarray) -> str:
+    """The option that is missing where nobody says what images show."""
+    with pytest.raises(UserError) as error:
+        trained.edit(images, {"hat": 1})
+    return str(error.value.where)
 
 
 # ---- the command line ----------------------------------------------------------------------------------------------------------------
@@ -282,8 +311,8 @@ def test_a_grid_of_images_and_edits(drawn: Trained) -> None:
 
 def test_the_way_in_pictures_and_single_files(drawn: Trained) -> None:
     shown, said = done("edit", "run", "one.png", "two.png", "--attributes", "smile=1", "--steps", 5, "--iterations", 2)
-    assert "2 of 2 edits are not what was asked for" not in said, "the second smiled before"
-    assert "1 of 2 edits are not what was asked for" in said
+    assert "2 of 2 edits are not all that was asked for" not in said, "the second smiled before"
+    assert "1 of 2 edits are not all that was asked for" in said
     assert shown["reached"] == 0.5
     assert shown["grid"] == "run-edits.png"
     found = cells("run-edits.png", 6)
@@ -298,6 +327,25 @@ def test_the_way_in_pictures_and_single_files(drawn: Trained) -> None:
     assert sorted(path.name for path in Path("out").iterdir()) == [f"{n:06d}.png" for n in range(4)]
     with Image.open("out/000000.png") as image:
         assert np.asarray(image)[0, 0] == 255
+
+
+def test_names_that_look_like_markup_and_what_a_decoder_is_told(paint: Callable[..., Any], tmp_path: Path) -> None:
+    trained = paint("label", Copyist)
+    Image.fromarray(trained.sample(1, told="cross")[0, ..., 0]).save(tmp_path / "a[b].png")
+    result = lgm("edit", "run", "a[b].png", "--label", "t-shirt, top", "--told", "cross", "-o", "a.png")
+    assert result.exit_code == 0, result.output
+    found = cells("a.png", 3)
+    assert [int(cell.flat[0]) // 8 for cell in found] == [0, 0, 2]
+    result = lgm("edit", "run", "a[b].png", "--label", "disc", "-o", "b.png")
+    assert (result.exit_code, Path("b.png").exists()) == (2, False)
+    assert "nobody says which label the images show: --told" in result.stderr
+
+
+def test_names_with_brackets_stand_in_the_table(drawn: Trained) -> None:
+    Path("one.png").rename("one[b].png")
+    result = lgm("edit", "run", "one[b].png", "--attributes", "smile=1", "-o", "a.png", "--lr", 0.05)
+    assert result.exit_code == 0, result.output
+    assert "one[b].png" in result.stdout
 
 
 def test_an_independent_classifier_is_asked_before_and_after(
@@ -315,7 +363,7 @@ def test_an_independent_classifier_is_asked_before_and_after(
             [seen(critic, one, name) for one in (images, trained.edit(images, name, steps=3).images)]
         )
         assert 0 <= row["read"][name][0] <= 1
-    assert "it knows no 'dsic'" in refused_beside("edit", run, image, "--label", "dsic", "--classifier", judge)
+    assert "unknown label 'dsic'" in refused_beside("edit", run, image, "--label", "dsic", "--classifier", judge)
 
 
 def seen(critic: Trained, images: np.ndarray, name: str) -> float:

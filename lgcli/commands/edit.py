@@ -33,6 +33,12 @@ def edit(
         list[str] | None,
         typer.Option(metavar="NAME,...", help="The class that the images should become; of several, each by itself.", show_default=False),
     ] = None,
+    told: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|NAME=0|1,...", help="What the images show now, where neither data nor a reader say it.", show_default=False
+        ),
+    ] = None,
     number: o.ImageCount = 8,
     steps: Annotated[
         int | None, typer.Option(parser=o.count, metavar="N", help="Show the way in N pictures, from the reconstruction to the edit.")
@@ -67,8 +73,9 @@ def edit(
     """
     from lgcli import render
     from models import api
+    from models.base import Encodes
     from models.capabilities import pictures
-    from models.capabilities.told import parse_attributes
+    from models.capabilities.told import columns, parse_attributes, resolve
     from models.errors import UserError
 
     o.check_single_output(output, out)
@@ -80,17 +87,22 @@ def edit(
         raise UserError("a way has two ends", "--steps", "give 2 or more")
     trained = api.load(run, device=device, raw=raw)
     asked: list[Any] = [parse_attributes([word]) for word in attributes or ()]
-    asked += [part.strip() for word in label or () for part in word.split(",") if part.strip()]
+    known = trained.model.spec.classes
+    asked += [part.strip() for word in label or () for part in ([word] if word in known else word.split(",")) if part.strip()]
     if not asked:
         raise UserError("nothing is asked for", "--attributes", "say what to change: --attributes smile=1, or --label 3")
-    judge = _judge(classifier, asked, device)
+    if data is None and isinstance(trained.model, Encodes):  # before images are read and searched for
+        for one in asked if trained.condition == ("attributes" if attributes else trained.condition) else ():
+            _ = columns(trained.model.spec.attributes, one) if isinstance(one, dict) else resolve(trained.model, one)
+    judge = _judge(classifier, asked, trained, device)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
     width = 1 + (steps or 1 + len(asked))
     if out is None:
         lists = len(originals) * (len(asked) if steps else 1)
         pictures.check_grid(width, trained.model.spec.size, width, lists=lists, singles=True)
     path = o.picture_path(output, f"{api.name_of(run)}-edits", force) if out is None else o.free_path(out, force, "--out")
-    how: dict[str, Any] = {"told": truth, "fast": fast, "data": None if data is None else trained.data(data, o.root(data_root))}
+    said = truth if told is None else parse_attributes([told]) if "=" in told else told
+    how: dict[str, Any] = {"told": said, "fast": fast, "data": None if data is None else trained.data(data, o.root(data_root))}
     how |= {"steps": iterations, "lr": lr, "realism": realism, "certainty": certainty}
     how |= {"realism_weight": realism_weight, "distance_weight": distance_weight}
     with render.progress() as advance:
@@ -116,7 +128,7 @@ def _picture(trained: Trained, originals: np.ndarray, edits: list[Edited], steps
     return pictures.grid([column[n] for n in range(len(originals)) for column in columns], len(columns))
 
 
-def _judge(run: str | None, asked: list[Any], device: str | None) -> Any:
+def _judge(run: str | None, asked: list[Any], trained: Trained, device: str | None) -> Any:
     """Images -> by name, the probabilities that an independent classifier gives to what is asked for."""
     if run is None:
         return None
@@ -128,8 +140,16 @@ def _judge(run: str | None, asked: list[Any], device: str | None) -> Any:
 
     network: Any = open_features(EvaluationConfig(features=f"classifier:{run}", device=device or "auto"))
     wanted = list(dict.fromkeys(name for one in asked for name in (one if isinstance(one, dict) else [one])))
-    known = network.spec.names(network.target)
-    if missing := next((name for name in wanted if name not in known), None):
+    known = network.spec.names(network.target) or tuple(map(str, range(network.classes)))
+    numbered = dict(enumerate(trained.model.spec.classes))
+
+    def column(name: str) -> int:
+        """Where it stands among what the classifier tells apart; a class may be named by its number in the model's data."""
+        return known.index(name if name in known or not name.isdigit() else numbered.get(int(name), name))
+
+    if missing := next(
+        (name for name in wanted if name not in known and numbered.get(int(name) if name.isdigit() else -1) not in known), None
+    ):
         what = f"it knows no {printable(missing)!r}"
         raise UserError(what, f"--classifier {run}", printable(nearest(missing, known)) or "give a classifier of what is asked for")
 
@@ -137,13 +157,15 @@ def _judge(run: str | None, asked: list[Any], device: str | None) -> Any:
         parts = torch.from_numpy(images).split(64)
         logits = torch.cat([network.apply(network.prepare([*part.numpy()]))[1] for part in parts])
         shares = logits.sigmoid() if network.target == "attributes" else logits.softmax(1)
-        return {name: shares[:, known.index(name)].tolist() for name in wanted}
+        return {name: shares[:, column(name)].tolist() for name in wanted}
 
     return judge
 
 
 def _report(names: list[str], asked: list[Any], edits: list[Edited], seen: Any, written: dict[str, str], json: bool) -> None:
     """What critics and classifier say of each edit: before and after."""
+    from rich.text import Text
+
     from lgcli import render
 
     rows: list[dict[str, Any]] = []
@@ -170,7 +192,7 @@ def _report(names: list[str], asked: list[Any], edits: list[Edited], seen: Any, 
     found |= {"reached": sum(reached) / len(reached)} if reached else {}
     if reached and not all(reached):
         render.note(
-            f"{len(reached) - sum(reached)} of {len(reached)} edits are not what was asked for: the nearest that were found are shown"
+            f"{len(reached) - sum(reached)} of {len(reached)} edits are not all that was asked for: the best that was found is shown"
         )
     if json:
         render.document(found)
@@ -181,7 +203,7 @@ def _report(names: list[str], asked: list[Any], edits: list[Edited], seen: Any, 
         ]
         shown = render.table(*headings)
         for row in rows:
-            shown.add_row(*(_cell(row, key) for key in headings))
+            shown.add_row(*(Text(_cell(row, key)) for key in headings))  # a file's name may look like markup
         render.show(shown)
     print("\n".join(written.values()))
 

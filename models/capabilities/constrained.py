@@ -47,8 +47,9 @@ class Effort:
         bounds = {"realism": (0, 1), "certainty": (0, 1), "realism_weight": (0, 1e6), "distance_weight": (0, 1e6)}
         for name, (low, high) in {"steps": (1, 1e6), "lr": (1e-9, 1e3), **bounds}.items():
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise UserError(f"{name} {value}", f"--{name.replace('_', '-')}", f"give a number from {low:g} to {high:g}")
+            if not isinstance(value, int if name == "steps" else (int, float)) or not low <= value <= high:
+                flag = "iterations" if name == "steps" else name.replace("_", "-")
+                raise UserError(f"{name} {printable(value)}", f"--{flag}", f"give a number from {low:g} to {high:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,8 @@ def _descend(
     """One block's codes (B, D) and steps (B,), on the CPU. A code rests once all are content with it."""
     device = device_of(model)
     start, aim = start.to(device), None if aim is None else aim.to(device)
-    size = start.flatten(1).square().mean(1).sqrt().clamp_min(1e-6).view(-1, *[1] * (start.ndim - 1))  # codes come in any size
+    size = start.flatten(1).square().mean(1).sqrt().clamp_min(1e-6).view(-1, *[1] * (start.ndim - 1))
+    scale = model.code_scale if isinstance(model, Constrains) else None  # the codes of other models come in any size
     way = torch.zeros_like(start).requires_grad_()
     optimizer = torch.optim.Adam([way], lr=effort.lr)
     best, least = start.clone(), torch.full((len(start),), float("inf"), device=device)
@@ -129,7 +131,7 @@ def _descend(
     with evaluating(model):
         for step in range(effort.steps + 1):
             with torch.enable_grad():
-                code = start + size * way
+                code = start + (size * way if scale is None else way @ scale.T)
                 loss, content = _asked_of(model, code, start, aim, rule, effort)
                 total = loss.sum()
             with torch.no_grad():
@@ -184,11 +186,17 @@ def _read(logits: Tensor, wanted: Told) -> tuple[Tensor, Tensor]:
 
 
 def _value(rule: Rule, images: Tensor) -> Tensor:
+    if not callable(rule):
+        raise UserError(f"a rule is a {printable(type(rule).__name__)}", "rule", "give a function of images")
     value = rule(images)
     if not isinstance(value, Tensor) or value.shape != (len(images),) or not value.is_floating_point():
         given = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else printable(type(value).__name__)
         raise UserError(f"a rule gives {given}", "rule", f"let it return floats of shape ({len(images)},) for so many images")
-    return value
+    if not torch.isfinite(value).all():
+        raise UserError("a rule gives what is no number", "rule", "let it return finite numbers")
+    if torch.is_grad_enabled() and not value.requires_grad:
+        raise UserError("a rule has no slope", "rule", "let it be differentiable: no comparison, no detach, no numpy")
+    return value.float()
 
 
 def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim | None, rule: Rule | None, effort: Effort) -> Verdict:

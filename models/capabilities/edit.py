@@ -5,7 +5,7 @@ How a code is moved depends on what there is to go by:
 * a model with critics of codes (`Constrains`) searches by gradient, from the image's own code, until its critic takes the code for real and
   its reader sees what was asked for; or it moves the code at once (`fast`; see `constrained.py`);
 * a rule, any differentiable function of images that is above 0 where it is kept (`rule`), is searched for like an attribute, among the
-  codes of any auto-encoder;
+  codes of any auto-encoder whose decoder is told nothing;
 * with labelled data (`data`), any auto-encoder adds the mean code with an attribute and takes away the mean code without it, as Radford et
   al. did with noise (DCGAN, 2016, section 6.3.2);
 * a model whose decoder is told what to show decodes the same code, told something else.
@@ -102,7 +102,7 @@ def edit(
     if wanted is not None and condition_of(model) is None:
         what = "this run was trained without labels: it knows what is plausible, but nothing by name"
         raise UserError(what, "--attributes", "give labelled data for arithmetic (--data), or train it with labels (--labels FILE.csv)")
-    aim = None if wanted is None else _aim(trained, shown, wanted, told)
+    aim = _aim(trained, shown, wanted, told) if isinstance(model, Constrains) and trained.condition is not None else None
     start = codes_of(model, shown, None)
     if fast:
         assert aim is not None
@@ -112,17 +112,23 @@ def edit(
     return Edited(images_from(model, codes, "code"), start, codes, verdict=judged(model, start, codes, steps, aim, rule, tried))
 
 
-def _aim(trained: Trained, images: np.ndarray, wanted: Words, told: Words | None) -> Aim:
-    """What is asked for, in place of what the images show."""
-    if condition_of(trained.model) != "attributes":
+def _aim(trained: Trained, images: np.ndarray, wanted: Words | None, told: Words | None) -> Aim:
+    """What is asked for, in place of what the images show; all that they show where nothing is asked for."""
+    if wanted is not None and condition_of(trained.model) != "attributes":
         asked = resolve(trained.model, wanted)
         assert asked is not None
         each = asked.for_each(len(images))
         return Aim(each, each.soft().values > 0)
     own = trained.shown_by(images, told)
     assert own is not None
+    if wanted is None:
+        return Aim(own, torch.zeros_like(own.soft().values, dtype=torch.bool))
     values, named = own.values.clone(), torch.zeros(own.values.shape, dtype=torch.bool)
     for row, one in enumerate(_for_each(wanted, len(images))):
+        if not isinstance(one, Mapping):
+            raise UserError("this model is asked by attributes, not by label", "--label", "use --attributes")
+        if not one:
+            raise UserError("nothing is asked for", "--attributes", "name an attribute: --attributes smile=1")
         for column, given in columns(trained.model.spec.attributes, one).items():
             values[row, column], named[row, column] = given, True
     return Aim(Told(own.kind, own.spec, values), named)
@@ -146,6 +152,8 @@ def _no_critics(model: LatentModel) -> UserError:
 
 def _by_condition(trained: Trained, images: np.ndarray, wanted: Words, told: Words | None) -> Edited:
     """The same code, decoded under what is asked for."""
+    if told is None and not trained.classifies:
+        raise UserError(f"nobody says which {trained.condition} the images show", "--told", "say it: this model has to be told")
     own, aim = trained.shown_by(images, told), _aim(trained, images, wanted, told)
     assert own is not None
     code = codes_of(trained.model, images, own)
@@ -159,7 +167,7 @@ def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: 
     several = _for_each(wanted, len(images))
     field = "attributes" if isinstance(several[0], Mapping) else "label"
     if field not in data.fields or not data.fields[field].names:
-        raise UserError(f"these data have no {field}", "--data", "give data that have (celeba, or a folder with --labels FILE.csv)")
+        raise UserError(f"these data have no {field}", "--data", "give data that have, such as 'FOLDER[labels=FILE.csv]'")
     names, chosen = data.fields[field].names, some(min(len(data), EXAMPLES), len(data), 0, "edit")
     shown = torch.from_numpy(data.rows(field, chosen)).long()
     examples, start = codes_of(model, data.rows("image", chosen), None), codes_of(model, images, None)

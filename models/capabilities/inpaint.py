@@ -125,7 +125,7 @@ def fill(
     made, errors, shown = [], [], told
     with evaluating(model):
         for done in range(iterations):
-            if told is None:
+            if told is None and has_to_tell(model, "encode", "decode"):
                 shown = classified(model, x)
             x = torch.where(hole, through(model, x, shown), original)
             made.append(to_uint8(x).numpy())

@@ -15,7 +15,7 @@ from models.capabilities import inputs, verb
 from models.capabilities.ask import images_from, require
 from models.capabilities.project import search as find
 from models.capabilities.reconstruct import codes_of
-from models.capabilities.told import Told, Words, argument_of, in_turn, resolve
+from models.capabilities.told import Told, Words, argument_of, has_to_tell, in_turn, resolve
 from models.errors import UserError
 from models.randomness import image_noise
 
@@ -91,7 +91,7 @@ def way(
     """
     ends = [_End(*inputs.end(trained, end, data_root)) for end in (a, b) if end is not None]
     chosen = _space(trained, ends, space)
-    shown = _shown(trained, ends, told)
+    shown = _shown(trained, ends, told, chosen)
     changes = shown is not None and not torch.equal(shown.values[0], shown.values[-1])
     _check_leads_somewhere(changes, grid, b is None)
     points, errors = _points(trained, ends, shown, chosen, search or {})
@@ -134,8 +134,13 @@ def _space(trained: Trained, ends: Sequence[_End], asked: str) -> Space:
     return "code"
 
 
-def _shown(trained: Trained, ends: Sequence[_End], words: Words | None) -> Told | None:
-    """What a way shows, at its beginning and at its end, in one row or two; None for a model without condition."""
+def _shown(trained: Trained, ends: Sequence[_End], words: Words | None, space: Space) -> Told | None:
+    """What a way shows, at its beginning and at its end, in one row or two; None where the model is told nothing on this way."""
+    if trained.condition is not None and space == "code" and not has_to_tell(trained.model, "encode", "decode"):
+        if words is not None:
+            what = "between codes this model's decoder is told nothing"
+            raise UserError(what, f"--{argument_of(trained.condition)}", "leave it out, or walk between noises: --space noise")
+        return None
     if (said := resolve(trained.model, words)) is not None:
         if len(said) > 2:
             flag = f"--{argument_of(said.kind)}"
