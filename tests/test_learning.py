@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from support import required_parts
 
 from models.base import Clock, Encodes
 from models.capabilities.reconstruct import reconstructions
@@ -27,7 +28,7 @@ from models.training.turn import Mover
 
 CPU = torch.device("cpu")
 SETS = {"glyphs": (16, 32), "street": (16, 32), "faces": (8, 16, 32)}  # widths
-NAMES = [name for name in sorted(MODELS.entries()) if issubclass(model_class(name), Encodes)]
+NAMES = [name for name in sorted(MODELS.entries()) if issubclass(model_class(name), Encodes) and not required_parts(name)]
 
 
 class Pace(NamedTuple):

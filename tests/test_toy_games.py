@@ -151,7 +151,7 @@ POINT_NETS = {"network": "mlp", "widths": (64, 64), "latent": 2}
         ("wgan", 1500, {"latent": 4, "lr": 1e-3, "weight_clip": 0.1, "critic_steps": 3}),
         ("wgan-gp", 1500, {"latent": 4, "lr": 2e-3, "penalty_weight": 0.1, "critic_steps": 3}),
         ("cvae-gan", 400, {"latent": 2, "features": 16}),
-        ("latent-constraints", 600, {"hidden": (64, 64), "distance_weight": 0.0, "lr": 2e-3}),
+        ("latent-constraints", 600, {"hidden": (64, 64), "distance_weight": 0.0, "keep_weight": 0.0, "critic_steps": 2, "lr": 2e-3}),
     ],
     ids=str,
 )
