@@ -117,6 +117,20 @@ def items(count: int = COUNT, spec: DataSpec = SPEC, seed: int = 1) -> dict[str,
     }
 
 
+def vectors(condition: str, data: Mapping[str, Tensor], chosen: list[int]) -> Tensor:
+    """What items of `SPEC` show, as vectors of length 1: signs of attributes, one place of several for classes and identities."""
+    rows = []
+    for position in chosen:
+        truth = data[condition][position]
+        if condition == "attributes":
+            row = torch.tensor([1.0 if on else -1.0 for on in truth])
+        else:
+            row = torch.zeros(3 if condition == "label" else 4)
+            row[truth] = 1
+        rows.append(row / row.norm())
+    return torch.stack(rows)
+
+
 def batch(data: Mapping[str, Tensor] | None = None, index: list[int] | None = None) -> Batch:
     """The items of `index`, or all."""
     data = data or items()

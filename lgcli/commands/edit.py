@@ -124,7 +124,7 @@ def _picture(trained: Trained, originals: np.ndarray, edits: list[Edited], steps
         ways = [on_the_way(trained, one, steps) for one in edits]
         rows = [image for n, own in enumerate(originals) for way in ways for image in (own, *way[n])]
         return pictures.grid(rows, 1 + steps)
-    columns = [originals, on_the_way(trained, edits[0], 2)[:, 0], *(one.images for one in edits)]
+    columns = [originals, on_the_way(trained, edits[0], 1)[:, 0], *(one.images for one in edits)]
     return pictures.grid([column[n] for n in range(len(originals)) for column in columns], len(columns))
 
 
@@ -143,13 +143,12 @@ def _judge(run: str | None, asked: list[Any], trained: Trained, device: str | No
     known = network.spec.names(network.target) or tuple(map(str, range(network.classes)))
     numbered = dict(enumerate(trained.model.spec.classes))
 
-    def column(name: str) -> int:
-        """Where it stands among what the classifier tells apart; a class may be named by its number in the model's data."""
-        return known.index(name if name in known or not name.isdigit() else numbered.get(int(name), name))
-
-    if missing := next(
-        (name for name in wanted if name not in known and numbered.get(int(name) if name.isdigit() else -1) not in known), None
-    ):
+    columns = {}
+    for name in wanted:  # a class may be named by its number in the model's data
+        named = numbered.get(int(name), name) if name.isdigit() and name not in known else name
+        if named in known:
+            columns[name] = known.index(named)
+    if missing := next((name for name in wanted if name not in columns), None):
         what = f"it knows no {printable(missing)!r}"
         raise UserError(what, f"--classifier {run}", printable(nearest(missing, known)) or "give a classifier of what is asked for")
 
@@ -157,7 +156,7 @@ def _judge(run: str | None, asked: list[Any], trained: Trained, device: str | No
         parts = torch.from_numpy(images).split(64)
         logits = torch.cat([network.apply(network.prepare([*part.numpy()]))[1] for part in parts])
         shares = logits.sigmoid() if network.target == "attributes" else logits.softmax(1)
-        return {name: shares[:, column(name)].tolist() for name in wanted}
+        return {name: shares[:, column].tolist() for name, column in columns.items()}
 
     return judge
 

@@ -18,6 +18,7 @@ from models.base import Classifies, Field, LatentModel
 from models.capabilities.told import Told, arguments, condition_of
 from models.data.batches import to_uint8
 from models.errors import UserError
+from models.registry import MODELS
 
 BLOCK = 16
 Capability = Literal["sample", "encode", "decode"]
@@ -87,6 +88,11 @@ def require(model: LatentModel, capability: type, verb: str) -> None:
             type(model).__module__.rpartition(".")[2],
             f"`lgm models` lists the models; take one that can {verb}",
         )
+
+
+def models_with(*methods: str) -> str:
+    """The models of the zoo that have all these methods, for a message."""
+    return ", ".join(name for name, entry in MODELS.entries().items() if set(methods) <= set(entry.methods()))
 
 
 def require_of_part(part: LatentModel, capability: type, where: str, name: str) -> None:

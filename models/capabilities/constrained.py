@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.base import Constrains, LatentModel
 from models.capabilities.ask import BLOCK, device_of, evaluating, in_blocks
-from models.capabilities.told import Told, condition_of
+from models.capabilities.told import Told
 from models.errors import UserError, printable
 
 Rule = Callable[[Tensor], Tensor]
@@ -73,7 +73,7 @@ class Verdict:
     Attributes:
         reached: (N,) bool, whether everything holds.
         steps: of the search, (N,) int; 0 for what was content at the start, and without a search.
-        wanted: what the images were to show; None where only a rule was given.
+        wanted: what the images were to show; None for a model without condition.
         realism: the critic's probability that the code is one of an image that shows it, (N, 2).
         read: the reader's probability that the image shows each thing as it is wanted, (N, 2, K); of classes, of each.
         asked: which of these were asked for, (N, K) bool.
@@ -94,7 +94,7 @@ class Verdict:
 def moved(model: Any, start: Tensor, aim: Aim) -> Tensor:
     """Codes (N, D) moved by the model itself, at once."""
     with evaluating(model):
-        return in_blocks(lambda code, wanted: _told(model, "move", code, wanted), device_of(model), start, aim.told.values)
+        return in_blocks(lambda code, wanted: model.move(code, **_as_told(aim, wanted)), device_of(model), start, aim.told.values)
 
 
 def searched(
@@ -152,13 +152,10 @@ def _descend(
 def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort) -> tuple[Tensor, Tensor]:
     """What is minimised (B,), and whether all are content with a code (B,)."""
     loss, content = code.new_zeros(len(code)), torch.ones(len(code), dtype=torch.bool, device=code.device)
-    knows = aim is not None or condition_of(model) is None  # what to ask the critic about
     if isinstance(model, Constrains):
-        loss = loss + effort.distance_weight * model.distance(code, start)
-        if knows:
-            real = _told(model, "realism", code, None if aim is None else aim.told.values)
-            loss = loss + effort.realism_weight * F.softplus(-real)
-            content &= real.sigmoid() >= effort.realism
+        real = model.realism(code, **_as_told(aim))
+        loss = loss + effort.distance_weight * model.distance(code, start) + effort.realism_weight * F.softplus(-real)
+        content &= real.sigmoid() >= effort.realism
     if aim is not None:
         misread, sure = _read(model.logits(code), aim.told)
         loss = loss + misread
@@ -170,11 +167,9 @@ def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Ru
     return loss, content
 
 
-def _told(model: Any, method: str, code: Tensor, wanted: Tensor | None) -> Tensor:
-    """`move` or `realism`, with what is to be shown where the model is conditional."""
-    kind = condition_of(model)
-    answer: Tensor = getattr(model, method)(code, **({} if kind is None else {kind: wanted}))
-    return answer
+def _as_told(aim: Aim | None, values: Tensor | None = None) -> dict[str, Tensor]:
+    """What is to be shown, all of it or these rows, as `move` and `realism` take it; nothing for a model without condition."""
+    return {} if aim is None else {aim.told.kind: aim.told.values if values is None else values}
 
 
 def _read(logits: Tensor, wanted: Told) -> tuple[Tensor, Tensor]:
@@ -202,30 +197,22 @@ def _value(rule: Rule, images: Tensor) -> Tensor:
 def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim | None, rule: Rule | None, effort: Effort) -> Verdict:
     """What critics, reader and rule say of codes as they were and as they became: (N, D) twice."""
     device, reached, said = device_of(model), np.ones(len(start), bool), {}
-    unconditional = condition_of(model) is None
+    told = None if aim is None else aim.told
+    rows = [] if told is None else [told.values]
+
+    def both(asks: Callable[..., Tensor], *rows: Tensor) -> np.ndarray:
+        return torch.stack([in_blocks(asks, device, code, *rows) for code in (start, codes)], 1).numpy()
+
     with evaluating(model):
-        if aim is not None:
-            told = aim.told
-
-            def real(code: Tensor, wanted: Tensor) -> Tensor:
-                return _told(model, "realism", code, wanted).sigmoid()
-
-            def read(code: Tensor, wanted: Tensor) -> Tensor:
-                return _read(model.logits(code), replace(told, values=wanted))[1]
-
-            for name, asks in (("realism", real), ("read", read)):
-                said[name] = torch.stack([in_blocks(asks, device, code, told.values) for code in (start, codes)], 1).numpy()
-            said["asked"] = aim.asked.numpy()
-            reached &= (said["realism"][:, 1] >= effort.realism) & ((said["read"][:, 1] >= effort.certainty) | ~said["asked"]).all(1)
-        elif isinstance(model, Constrains) and unconditional:
-            said["realism"] = torch.stack(
-                [in_blocks(lambda c: model.realism(c).sigmoid(), device, code) for code in (start, codes)], 1
-            ).numpy()
-            reached &= said["realism"][:, 1] >= effort.realism
         if isinstance(model, Constrains):
+            said["realism"] = both(lambda code, *wanted: model.realism(code, **_as_told(aim, *wanted)).sigmoid(), *rows)
             said["distance"] = in_blocks(model.distance, device, codes, start).numpy()
+            reached &= said["realism"][:, 1] >= effort.realism
+        if aim is not None and told is not None:
+            said["read"] = both(lambda code, wanted: _read(model.logits(code), replace(told, values=wanted))[1], *rows)
+            said["asked"] = aim.asked.numpy()
+            reached &= ((said["read"][:, 1] >= effort.certainty) | ~said["asked"]).all(1)
         if rule is not None:
-            values = [in_blocks(lambda code: _value(rule, model.decode(code)), device, code) for code in (start, codes)]
-            said["rule"] = torch.stack(values, 1).numpy()
+            said["rule"] = both(lambda code: _value(rule, model.decode(code)))
             reached &= said["rule"][:, 1] > 0
-    return Verdict(reached, steps, None if aim is None else aim.told, **said)
+    return Verdict(reached, steps, told, **said)

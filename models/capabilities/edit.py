@@ -13,8 +13,9 @@ How a code is moved depends on what there is to go by:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +24,15 @@ from torch import Tensor
 
 from models.base import Constrains, Encodes, LatentModel
 from models.capabilities import verb
-from models.capabilities.ask import images_from, require, require_alike
+from models.capabilities.ask import images_from, models_with, require, require_alike
 from models.capabilities.constrained import Aim, Effort, Rule, Verdict, judged, moved, searched
 from models.capabilities.inputs import checked
+from models.capabilities.interpolate import blend
 from models.capabilities.reconstruct import codes_of
-from models.capabilities.told import Told, Words, columns, condition_of, has_to_tell, resolve
+from models.capabilities.told import Told, Words, columns, condition_of, has_to_tell, listed, resolve
 from models.data.items import Items
 from models.errors import UserError, nearest, printable
 from models.randomness import some
-from models.registry import MODELS
 
 if TYPE_CHECKING:
     from models.capabilities.trained import Trained
@@ -136,15 +137,14 @@ def _aim(trained: Trained, images: np.ndarray, wanted: Words | None, told: Words
 
 def _for_each(wanted: Words, count: int) -> list[Any]:
     """What is wanted of each image."""
-    alone = isinstance(wanted, (str, Mapping, int)) or not isinstance(wanted, Sequence)
-    several: list[Any] = [wanted] if alone else list(wanted)  # type: ignore[arg-type]
+    several = listed(wanted)
     if len(several) not in (1, count):
         raise UserError(f"{len(several)} for {count} images", "wanted", "give one for all, or one for each image")
     return several * count if len(several) == 1 else several
 
 
 def _no_critics(model: LatentModel) -> UserError:
-    able = ", ".join(name for name, entry in MODELS.entries().items() if {"move", "realism"} <= set(entry.methods()))
+    able = models_with("move", "realism")
     what = "this model has no critics of its codes, and its decoder is told nothing"
     fix = f"give labelled data (--data celeba), or train critics on it (lgm train {able} --part vae=RUN)"
     return UserError(what, type(model).__module__.rpartition(".")[2], fix)
@@ -173,6 +173,16 @@ def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: 
     examples, start = codes_of(model, data.rows("image", chosen), None), codes_of(model, images, None)
     codes = start.clone()
 
+    @cache
+    def way(column: int) -> Tensor:
+        """From the mean code of images without an attribute to that of images with it."""
+        has, name = shown[:, column] == 1, names[column]
+        return mean(has, f"has {name}") - mean(~has, f"is without {name}")
+
+    @cache
+    def of_class(number: int) -> Tensor:
+        return mean(shown == number, f"of class {names[number]}")
+
     def mean(of: Tensor, what: str) -> Tensor:
         if not of.any():
             raise UserError(f"no image {printable(what)}", "--data", "give data that have both kinds")
@@ -181,25 +191,22 @@ def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: 
     for row, one in enumerate(several):
         if field == "attributes":
             for column, given in columns(names, one).items():
-                has, name = shown[:, column] == 1, names[column]
-                way = mean(has, f"has {name}") - mean(~has, f"is without {name}")
-                codes[row] += way if given else -way
+                codes[row] += way(column) if given else -way(column)
             continue
         number = data.fields[field].number_of(str(one))
         if number is None:
             raise UserError(f"unknown class {printable(one)!r}", "--label", printable(nearest(str(one), names)))
-        means = torch.stack([mean(shown == k, f"of class {names[k]}") for k in shown.unique().tolist()])
+        means = torch.stack([of_class(k) for k in shown.unique().tolist()])
         now = (means - start[row]).square().flatten(1).sum(1).argmin()
-        codes[row] += mean(shown == number, f"of class {names[number]}") - means[now]
+        codes[row] += of_class(number) - means[now]
     return Edited(images_from(model, codes, "code"), start, codes)
 
 
 def on_the_way(trained: Trained, edited: Edited, steps: int) -> np.ndarray:
-    """Pictures of the way from the reconstructions to the edits, both included: uint8 (N, steps, H, W, C)."""
-    share = torch.linspace(0, 1, steps)
+    """Pictures of the way from the reconstructions to the edits, both included: uint8 (N, steps, H, W, C); one step is the first."""
 
     def between(a: Tensor, b: Tensor) -> Tensor:
-        return torch.stack([torch.lerp(a, b, float(t)) for t in share], 1).flatten(0, 1)
+        return blend(a, b, steps, "lerp").transpose(0, 1).flatten(0, 1)
 
     points, told = between(edited.start, edited.codes), None
     if edited.told is not None:

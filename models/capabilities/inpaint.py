@@ -123,9 +123,10 @@ def fill(
         return Inpainting(to_uint8(x).numpy()[None], _error(x, original, hole)[None], start, shown, projected=True)
 
     made, errors, shown = [], [], told
+    asks = told is None and has_to_tell(model, "encode", "decode")
     with evaluating(model):
         for done in range(iterations):
-            if told is None and has_to_tell(model, "encode", "decode"):
+            if asks:
                 shown = classified(model, x)
             x = torch.where(hole, through(model, x, shown), original)
             made.append(to_uint8(x).numpy())

@@ -142,8 +142,7 @@ def resolve(model: LatentModel, words: Words | None) -> Told | None:
     if isinstance(words, Told):
         several, by = [*words.values], argument_of(words.kind)
     else:
-        one = isinstance(words, (str, Mapping)) or not isinstance(words, Iterable) or getattr(words, "ndim", 1) == 0
-        several = [words] if one else [*words]  # type: ignore[misc]
+        several = listed(words)
         by = "attributes" if any(isinstance(word, Mapping) for word in several) else "label"
     if kind is None:
         raise UserError("this model takes no condition, it was trained without", f"--{by}", "leave it out")
@@ -161,6 +160,12 @@ def resolve(model: LatentModel, words: Words | None) -> Told | None:
     if not numbers:
         raise UserError("no label is named", "--label", "give a class's name or number")
     return Told(kind, spec, torch.tensor(numbers))
+
+
+def listed(words: Any) -> list[Any]:
+    """Words one by one: a text, attributes by name and a number are one."""
+    one = isinstance(words, (str, Mapping)) or not isinstance(words, Iterable) or getattr(words, "ndim", 1) == 0
+    return [words] if one else [*words]
 
 
 def of_command(

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from models.base import DataSpec, LatentModel, Translates
 from models.capabilities import verb
-from models.capabilities.ask import device_of, evaluating, in_blocks
+from models.capabilities.ask import device_of, evaluating, in_blocks, models_with
 from models.capabilities.inputs import checked
 from models.capabilities.pictures import alike, grid
 from models.data.batches import to_float, to_uint8
 from models.errors import UserError
 from models.randomness import check_seed, image_noise
-from models.registry import MODELS
 
 if TYPE_CHECKING:
     from models.capabilities.trained import Trained
@@ -42,7 +41,7 @@ def noises(model: LatentModel, count: int, seed: int, back: bool = False) -> Ten
     Raises UserError, for a model that does not translate as well; it names those that do.
     """
     if not isinstance(model, Translates):
-        able = ", ".join(name for name, entry in MODELS.entries().items() if "translate" in entry.methods())
+        able = models_with("translate")
         raise UserError("this model cannot translate", type(model).__module__.rpartition(".")[2], f"take a run of one that can: {able}")
     if count < 1:
         raise UserError(f"{count} variants", "--variants", "ask for 1 or more")

@@ -323,16 +323,10 @@ def _open(path: Path) -> Any:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError("not a regular file", path, "give a checkpoint file")
         return safe_open(path, framework="pt")
-    except FileNotFoundError as error:
-        raise _gone(path) from error
     except (SafetensorError, OSError, ValueError, UnicodeDecodeError, RuntimeError) as error:
-        if not os.path.exists(path):  # deleted meanwhile: safetensors opened it, then torch maps it by name and raises RuntimeError
-            raise _gone(path) from error
+        if not os.path.exists(path):  # or deleted meanwhile: safetensors opens it, then torch maps it by name and raises RuntimeError
+            raise UserError("no such checkpoint", path, "look into the run's checkpoints/ folder") from error
         _refuse(path, error)
-
-
-def _gone(path: Path) -> UserError:
-    return UserError("no such checkpoint", path, "look into the run's checkpoints/ folder")
 
 
 def _refuse(path: Path, error: Exception) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from formulas import SPEC, Draws, agree, batch, close, items, made, minus_log, minus_log_of_not, push, share_right, slopes, turns
+from formulas import SPEC, Draws, agree, batch, close, items, made, minus_log, minus_log_of_not, push, share_right, slopes, turns, vectors
 from support import small
 from torch import Tensor
 
@@ -39,16 +39,7 @@ def told(condition: str) -> Tensor:
     """What the batch's images show, as long as sqrt(3) for codes of three numbers."""
     if condition == "none":
         return torch.zeros(len(CHOSEN), 0)
-    rows = []
-    for position in CHOSEN:
-        truth = DATA[condition][position]
-        if condition == "attributes":
-            row = torch.tensor([1.0 if on else -1.0 for on in truth])
-        else:
-            row = torch.zeros(3 if condition == "label" else 4)
-            row[truth] = 1
-        rows.append(row / row.norm() * 3**0.5)
-    return torch.stack(rows)
+    return vectors(condition, DATA, CHOSEN) * 3**0.5
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

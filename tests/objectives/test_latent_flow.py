@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from formulas import SPEC, Draws, agree, batch, close, items, made, push
+from formulas import SPEC, Draws, agree, batch, close, items, made, push, vectors
 from support import small
 from torch import Tensor
 
@@ -45,15 +45,7 @@ def test_it_learns_the_mean_velocity_from_noise_to_codes(condition: str, monkeyp
     t = (1 / (1 + torch.exp(-time))).unsqueeze(1)
     told = None
     if condition != "none":
-        rows = []
-        for position in CHOSEN:
-            truth = DATA[condition][position]
-            if condition == "attributes":
-                row = torch.tensor([1.0 if on else -1.0 for on in truth])
-            else:
-                row = torch.zeros(3 if condition == "label" else 4)
-                row[truth] = 1
-            rows.append(row / row.norm())
+        rows = vectors(condition, DATA, CHOSEN)
         (kept,) = draws.uniform
         assert bool((kept < 0.5).any())
         told = torch.stack([row * float(one >= 0.5) for row, one in zip(rows, kept)])
