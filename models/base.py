@@ -25,7 +25,7 @@ Capabilities are plain methods, and a capability is a method that exists: `encod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from models.config import Preset, Range
 from models.data.items import Field
+from models.device import sent
 
 __all__ = [
     "Batch",
@@ -45,6 +46,8 @@ __all__ = [
     "Encodes",
     "Field",
     "LatentModel",
+    "Maps",
+    "Mixes",
     "Part",
     "Player",
     "Posterior",
@@ -168,7 +171,7 @@ class Batch:
 
     @cached_property
     def index(self) -> Tensor:
-        return self._host_index.to(self.device)
+        return sent(self._host_index, self.device)
 
     def __getattr__(self, key: str) -> Tensor:
         """A field that was not asked for yet."""
@@ -264,7 +267,7 @@ class Stage:
     prepare: Callable[[Whole], None] | None = None  # gets the whole data once at the border, and again on resume
     needs: frozenset[str] | None = None  # batch keys that this stage reads, where they differ from the model's
     samples: bool = True  # False while the model's `sample` path is still untrained: no sample grid is drawn
-    size: tuple[int, int] | None = None  # (height, width) of the leading source's images, where it is not the data's
+    size: tuple[int, int] | None = None  # (height, width) that the leading source's images have in `turns`, where it is not the data's
     batch: int | None = None  # images a step, where it is not the run's
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # player -> fields of Player that differ in this stage
 
@@ -345,6 +348,26 @@ class Samples(Protocol):
 
     def sample(self, noise: Tensor) -> Tensor:
         """(B, *noise_shape) -> (B, C, H, W) in [-1, 1]. A pure, differentiable function of the noise."""
+
+
+@runtime_checkable
+class Maps(Encodes, Samples, Protocol):
+    """A model whose samples are decoded from codes that a network makes of the noise: `sample(noise)` is `decode(map(noise))`."""
+
+    code_mean: Tensor  # (latent,), of the codes of all noises: what truncation draws them towards
+
+    def map(self, noise: Tensor) -> Tensor:
+        """(B, *noise_shape) -> codes (B, latent). A pure, differentiable function of the noise."""
+
+
+@runtime_checkable
+class Mixes(Encodes, Protocol):
+    """A model that makes an image of two codes, each of which decides a part of it."""
+
+    layer_groups: Mapping[str, tuple[int, ...]]  # names for some of the layers, as `coarse`; together they are all that there are
+
+    def mix(self, latent: Tensor, other: Tensor, layers: Sequence[int]) -> Tensor:
+        """Codes (B, latent) twice -> (B, C, H, W) in [-1, 1]; `layers` are those in which `other` decides. Deterministic."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.errors import UserError
 
@@ -77,19 +77,33 @@ def full_precision() -> Iterator[None]:
             torch.backends.cuda.matmul.allow_tf32 = products
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`. The way to a GPU leads through pinned memory, so that nobody waits for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def room_for_data(device: torch.device) -> int:
+    """How many bytes a field of a data set may take on `device` to be kept there while a run lasts: a quarter of what a GPU has free."""
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+
+
 def settle(device: torch.device) -> None:
     """Prepare this process for training on `device`.
 
-    On a GPU: deterministic algorithms, without which a resumed run would not end with the same bits.
+    On a GPU: deterministic algorithms, without which a resumed run would not end with the same bits; and gradients are taken in this
+    thread. In one of the device's, as torch does it by itself, second derivatives (of a penalty) are numbered apart from the rest of the
+    graph, and the order in which a weight's gradients are added up then depends on how long the process has been running.
 
     On a CPU, Linux with glibc: temporaries of many megabytes are mapped and unmapped at every step, and the kernel clears each page anew;
     asking the allocator to keep them saved about a fifth of a 64x64 auto-encoder's step. The process then holds on to its largest memory.
     """
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads what was not written
+        torch.autograd.set_multithreading_enabled(False)
     if device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from math import inf, sqrt
 from typing import TYPE_CHECKING
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import LatentModel, Samples
+from models.base import LatentModel, Maps, Samples
 from models.capabilities import verb
-from models.capabilities.ask import BLOCK, ask_in_blocks, evaluating, require
+from models.capabilities.ask import BLOCK, ask_in_blocks, device_of, evaluating, in_blocks, require
 from models.capabilities.told import Told, Words, in_turn, resolve
 from models.data.batches import to_uint8
 from models.errors import UserError
@@ -33,7 +34,8 @@ def sample(
         told: what a conditional model draws: a class's name or number (an identity's number), or attributes, name -> 0 or 1; or several:
             then `count` of each, one after the other, from the same noises. Where nothing is said, image i shows class i mod K (no
             attribute), or what `trained.examples` say.
-        truncation: cut the noise off at plus and minus this: less variety, fewer failures (docs/sampling.md).
+        truncation: less variety, fewer failures: cut the noise off at plus and minus this, or, where the model maps noise to codes, draw
+            the codes towards their mean, to this share of their distance from it (docs/sampling.md).
 
     Raises UserError for what the model cannot be asked.
     """
@@ -86,11 +88,19 @@ def draw(
     for start in range(first - ahead, first + count, step):
         stop = min(start + step, first + count)
         noise = image_noise(seed, range(start, stop), model.noise_shape)
-        noise = noise if truncation is None else truncated(noise, truncation)
         shown = in_turn(model, range(start, stop), examples) if told is None else told.for_each(stop - start)
         with evaluating(model):
-            made = to_uint8(ask_in_blocks(model, "sample", noise, shown)).numpy()
-        yield made[max(first - start, 0) :]
+            if truncation is not None and isinstance(model, Maps):
+                made = in_blocks(partial(_drawn_to_the_mean, model, truncation), device_of(model), noise)
+            else:
+                noise = noise if truncation is None else truncated(noise, truncation)
+                made = ask_in_blocks(model, "sample", noise, shown)
+        yield to_uint8(made).numpy()[max(first - start, 0) :]
+
+
+def _drawn_to_the_mean(model: Maps, share: float, noise: Tensor) -> Tensor:
+    """Images of codes as far from the mean code as `share` says, 1 leaving them where they are (Karras et al. 2019, appendix B)."""
+    return model.decode(torch.lerp(model.code_mean, model.map(noise), share))
 
 
 def truncated(noise: Tensor, limit: float) -> Tensor:

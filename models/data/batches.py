@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from models.base import Batch, DataSpec
 from models.data.items import Items
+from models.device import room_for_data, sent
 from models.randomness import epoch_order
 
 
@@ -46,6 +48,7 @@ class Batches:
 
     def __init__(self, data: Items, device: torch.device, others: Mapping[str, Items] | None = None) -> None:
         self.data, self.device, self.others = data, device, dict(others or {})
+        self._sources = {name: _Source(items, device) for name, items in {"": data, **self.others}.items()}
 
     def __len__(self) -> int:
         return len(self.data)
@@ -61,15 +64,15 @@ class Batches:
 
     def at(self, index: np.ndarray | list[int], size: tuple[int, int] | None = None) -> Batch:
         """The items of the leading source at the given positions, images in their own size or in another."""
-        return _batch(self.data, np.asarray(index, dtype=np.int64), self.device, size)
+        return self._sources[""].batch(np.asarray(index, dtype=np.int64), size)
 
     def in_order(self, batch: int, start: int = 0, stop: int | None = None, size: tuple[int, int] | None = None) -> Iterator[Batch]:
         """The items from `start` to `stop` once, in order, images in their own size or in another; the last batch may be smaller."""
-        return _in_order(self.data, self.device, batch, start, stop, size)
+        return self._sources[""].in_order(batch, start, stop, size)
 
     def whole(self, batch: int, size: tuple[int, int] | None = None) -> WholeData:
         """All items of every source, for what looks at all of them."""
-        return WholeData(self, batch, size)
+        return WholeData(self._sources, batch, size)
 
     def stream(
         self,
@@ -86,14 +89,17 @@ class Batches:
 
         `batch` counts the items of all `world` ranks together; this one gets its share. With `workers` > 0 that many threads fetch
         `keys` ahead of the training step; the batches are the same. `size` is that of the leading source's images.
+
+        On a GPU with room for them (`models.device.room_for_data`) the fields that are asked for are kept there, whole.
         """
         share = batch // world
+        sources = self._sources
         orders = {name: _Order(items, seed, name) for name, items in self.others.items()} | {"": _Order(self.data, seed)}
 
         def prepare(position: int) -> Batch:
             here = np.arange(position + rank * share, position + (rank + 1) * share)
-            others = lru_cache(maxsize=None)(lambda name: _batch(self.others[name], orders[name].at(here), self.device))
-            made = _batch(self.data, orders[""].at(here), self.device, size, others)
+            others = lru_cache(maxsize=None)(lambda name: sources[name].batch(orders[name].at(here), keep=True))
+            made = sources[""].batch(orders[""].at(here), size, others, keep=True)
             for key in keys if workers else ():
                 made.get(key)
             return made
@@ -119,14 +125,14 @@ class Batches:
 class WholeData:
     """All items of a run's sources, once and in order (`models.base.Whole`)."""
 
-    def __init__(self, batches: Batches, batch: int, size: tuple[int, int] | None = None) -> None:
-        self._batches, self._batch, self._size = batches, batch, size
+    def __init__(self, sources: Mapping[str, _Source], batch: int, size: tuple[int, int] | None = None) -> None:
+        self._sources, self._batch, self._size = sources, batch, size
 
     def __iter__(self) -> Iterator[Batch]:
-        return _in_order(self._batches.data, self._batches.device, self._batch, size=self._size)
+        return self._sources[""].in_order(self._batch, size=self._size)
 
     def __getitem__(self, source: str) -> Iterator[Batch]:
-        return _in_order(self._batches.others[source], self._batches.device, self._batch)
+        return self._sources[source].in_order(self._batch)
 
 
 class _Order:
@@ -142,24 +148,55 @@ class _Order:
         return np.concatenate([self._epoch(int(e))[positions[epochs == e] % self.count] for e in np.unique(epochs)])
 
 
-def _in_order(
-    data: Items, device: torch.device, batch: int, start: int = 0, stop: int | None = None, size: tuple[int, int] | None = None
-) -> Iterator[Batch]:
-    stop = len(data) if stop is None else stop
-    for first in range(start, stop, batch):
-        yield _batch(data, np.arange(first, min(first + batch, stop)), device, size)
+class _Source:
+    """One source's items on their way to a device."""
 
+    def __init__(self, items: Items, device: torch.device) -> None:
+        self.items, self.device = items, device
+        self._kept: dict[tuple[str, tuple[int, int] | None], Tensor | None] = {}  # whole fields on the device; None: there is no room
+        self._lock = Lock()
 
-def _batch(
-    data: Items, index: np.ndarray, device: torch.device, size: tuple[int, int] | None = None, others: Callable[[str], Batch] | None = None
-) -> Batch:
-    def fetch(key: str, index: Tensor) -> Tensor:
-        kind = data.fields[key].kind if key in data.fields else None
-        values = torch.from_numpy(data.rows(key, index.numpy(), size if key == "image" else None)).to(device)
+    def in_order(self, batch: int, start: int = 0, stop: int | None = None, size: tuple[int, int] | None = None) -> Iterator[Batch]:
+        stop = len(self.items) if stop is None else stop
+        for first in range(start, stop, batch):
+            yield self.batch(np.arange(first, min(first + batch, stop)), size)
+
+    def batch(
+        self,
+        index: np.ndarray,
+        size: tuple[int, int] | None = None,
+        others: Callable[[str], Batch] | None = None,
+        keep: bool = False,
+    ) -> Batch:
+        """The items at `index`. `keep`: more batches will follow, so a field that there is room for stays on the device."""
+
+        def fetch(key: str, index: Tensor) -> Tensor:
+            asked = key, size if key == "image" else None
+            whole = self._whole(*asked) if keep else self._kept.get(asked)
+            if whole is None:
+                return self._as_model_sees(key, sent(torch.from_numpy(self.items.rows(key, index.numpy(), asked[1])), self.device))
+            return self._as_model_sees(key, whole.index_select(0, sent(index, self.device)))
+
+        return Batch(torch.from_numpy(index), fetch, self.device, others)
+
+    def _as_model_sees(self, key: str, values: Tensor) -> Tensor:
+        kind = self.items.fields[key].kind if key in self.items.fields else None
         if kind == "image":
             return to_float(values)
         if kind == "clip":
             return to_float(values.flatten(0, 1)).unflatten(0, values.shape[:2])
         return values.float() if kind in ("flags", "vector") else values
 
-    return Batch(torch.from_numpy(index), fetch, device, others)
+    def _whole(self, key: str, size: tuple[int, int] | None) -> Tensor | None:
+        """A field of all items on the device, if there is room for it."""
+        with self._lock:
+            if (key, size) not in self._kept:
+                self._kept[key, size] = self._upload(key, size)
+            return self._kept[key, size]
+
+    def _upload(self, key: str, size: tuple[int, int] | None) -> Tensor | None:
+        room = room_for_data(self.device)
+        if not room or self.items.rows(key, np.arange(1), size).nbytes * len(self.items) > room:
+            return None
+        blocks = (np.arange(start, min(start + 4096, len(self.items))) for start in range(0, len(self.items), 4096))
+        return torch.cat([torch.from_numpy(self.items.rows(key, block, size)).to(self.device) for block in blocks])

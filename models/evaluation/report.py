@@ -45,7 +45,7 @@ def of_run(run: str | os.PathLike[str], plan: Plan, found: Found, work: Work) ->
     evidence, images = found.evidence, _counts(found.evidence)
     header, network, held_out = evidence.trained.header, evidence.features, evidence.held_out
     for side, need in (("real", "real.moments"), ("generated", "generated.moments"), ("reconstructed", "held_out")):
-        if need in plan.needs:
+        if need in plan.needs and plan.looks:  # a held-out image that no network looks at is no item of a covariance
             _warn_if_few(f"{side} images", images[side], work.features.dimensions, work)
     values, unmeasured = _measured(plan, evidence)
     for name, reason in unmeasured.items():

@@ -23,6 +23,7 @@ class Window:
 
     def __init__(self, state: Mapping[str, Any] | None = None, device: torch.device | None = None) -> None:
         self.since: int | None = None if not state else state["since"]  # images seen when the window began
+        self._device = device
         self._counts: dict[str, int] = dict(state["counts"]) if state else {}
         self._sums: dict[str, Tensor] = {k: torch.tensor(v, device=device) for k, v in (state["sums"] if state else {}).items()}
 
@@ -33,11 +34,11 @@ class Window:
             if name in self._sums:
                 self._sums[name] += value.detach()
             else:
-                self._sums[name] = value.detach().clone().float()
+                self._sums[name] = value.detach().to(self._device, torch.float32, copy=True)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        return {name: float(self._sums[name]) / self._counts[name] for name in sorted(self._sums)}
+        return {name: total / self._counts[name] for name, total in sorted(self._totals().items())}
 
     def not_finite(self) -> list[str]:
         return [name for name, value in self.means().items() if not math.isfinite(value)]
@@ -46,7 +47,11 @@ class Window:
         self.since, self._sums, self._counts = None, {}, {}
 
     def state(self) -> dict[str, Any]:
-        return {"since": self.since, "counts": self._counts, "sums": {name: float(total) for name, total in self._sums.items()}}
+        return {"since": self.since, "counts": self._counts, "sums": self._totals()}
+
+    def _totals(self) -> dict[str, float]:
+        """All sums, fetched from the device at once."""
+        return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist())) if self._sums else {}
 
 
 class Journal:

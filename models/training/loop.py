@@ -180,7 +180,10 @@ class _Trainer:
             if turn is None:
                 break
             moved |= mover.apply(turn, number)
-            scalars.update({f"{name} loss": loss for name, loss in turn.losses.items()}, **turn.logs)
+            for name, loss in turn.losses.items():  # what a player minimises in a step is the sum over its turns
+                key = f"{name} loss"
+                scalars[key] = scalars[key] + loss.detach() if key in scalars else loss.detach()
+            scalars.update(turn.logs)
         if not moved:
             raise ContractError(f"the stage {stage.name!r} moved nobody in a step", type(self.model).__module__, "yield a Turn")
         mover.average_buffers()

@@ -86,7 +86,7 @@ class Grids(Observer):
         shown = again = made = None
         with view.averaged():
             if isinstance(view.model, Encodes):
-                shown = self._images(RECONSTRUCTIONS, view.stage.size)
+                shown = self._images(RECONSTRUCTIONS)
                 again, _ = reconstructions(view.model, shown, None if told is None else told[: len(shown)])
             if isinstance(view.model, Samples) and view.stage.samples:
                 examples = told if kind == "attributes" else None
@@ -109,9 +109,9 @@ class Grids(Observer):
         originals = self._images(TRANSLATED)
         return translate.picture(originals, translate.through(model, originals, translate.noises(model, COLUMNS - 1, self._seed)))
 
-    def _images(self, number: int, size: tuple[int, int] | None = None) -> np.ndarray:
+    def _images(self, number: int) -> np.ndarray:
         """The leading source's first images: uint8 (N, H, W, C)."""
-        return self._data.rows("image", np.arange(min(number, len(self._data))), size)
+        return self._data.rows("image", np.arange(min(number, len(self._data))))
 
     def _drawn(self, images: int, kind: str, picture: np.ndarray) -> Event:
         path = self._folder / f"{kind}-{images:09d}.png"

@@ -158,11 +158,11 @@ class CVAEGAN(LatentModel):
     def centre_distance(self, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
         """Half the squared distance of real and fake class centres, summed over the classes of the batch: (B, F) twice, (B,) -> scalar."""
         classes = len(self.real_centres.counts)
-        count = torch.bincount(label, minlength=classes).unsqueeze(1).float()
 
         def sums(features: Tensor) -> Tensor:
             return features.new_zeros(classes, features.shape[1]).index_add(0, label, features)
 
+        count = sums(real.new_ones(len(label), 1))
         apart = sums(fake) / count.clamp_min(1) - self.real_centres(sums(real), count)
         return (apart.square() * (count > 0)).sum() / 2
 

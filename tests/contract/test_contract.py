@@ -18,14 +18,14 @@ import pytest
 import support
 import torch
 
-from models.base import Classifies, DataSpec, Encodes, Field, LatentModel, Samples, Translates, Validates
+from models.base import Classifies, DataSpec, Encodes, Field, LatentModel, Maps, Mixes, Samples, Translates, Validates
 from models.capabilities.ask import Capability, ask, evaluating
 from models.capabilities.reconstruct import reconstructions
 from models.capabilities.sample import draw
 from models.capabilities.told import Told, condition_of, in_turn
 from models.config import RunConfig, check, fields_of, to_json
 from models.data.batches import Batches, spec_of, to_float
-from models.device import compile_networks
+from models.device import compile_networks, settle
 from models.errors import UserError
 from models.randomness import seed_torch
 from models.registry import MODELS, model_class
@@ -33,7 +33,7 @@ from models.training import checkpoint, events, loop, observers
 from models.training.turn import Mover
 
 NAMES = sorted(MODELS.entries())
-CPU = torch.device("cpu")
+DEVICE = torch.device(support.DEVICE)
 SIZES = [(1, 28, 28), (3, 64, 64), (1, 20, 36), (3, 19, 17), (1, 8, 8)]  # channels, height, width
 BATCH, TOTAL = 8, 96
 
@@ -74,17 +74,18 @@ def job(
     options = check(model_class(name).Config, support.small(name, **chosen), "test")
     settings = {"images": TOTAL, "batch": BATCH, "log_every": 16, "sample_every": 1000, "save_every": 1000, "average_images": 32, **changes}
     config = RunConfig(model=name, data="tiny", options=dataclasses.asdict(options), **settings)
-    seed_torch(CPU, config.seed, "init")
+    seed_torch(DEVICE, config.seed, "init")
     others = support.further(name)
-    model = support.built(name, options, spec_of(data, others)).to(memory_format=torch.channels_last)
+    model = support.built(name, options, spec_of(data, others)).to(DEVICE, memory_format=torch.channels_last)
+    settle(DEVICE)
     more: dict[str, Any] = {}
     if resume:
         header, tensors, _ = checkpoint.newest_valid(run)
         checkpoint.load_state(model, checkpoint.part(tensors, "model"))
         more = {"start": header, "tensors": tensors}
-    held_out = Batches(support.image_data(11, shape[1], shape[2], shape[0], seed=1), CPU) if isinstance(model, Validates) else None
-    watching = observers.usual(config, model, batches := Batches(data, CPU, others), run, held_out)
-    return loop.Job(config, model, batches, data.fingerprint(), run, CPU, fused=fused, observers=watching, **more)
+    held_out = Batches(support.image_data(11, shape[1], shape[2], shape[0], seed=1), DEVICE) if isinstance(model, Validates) else None
+    watching = observers.usual(config, model, batches := Batches(data, DEVICE, others), run, held_out)
+    return loop.Job(config, model, batches, data.fingerprint(), run, DEVICE, fused=fused, observers=watching, **more)
 
 
 def refused(error: UserError) -> None:
@@ -231,6 +232,11 @@ def assert_capable(model: LatentModel, batches: Batches) -> None:
             made = assert_answers(model, "sample", noise, condition)
             assert_images(made, real.shape)
             assert not torch.equal(made, ask(model, "sample", -noise, condition)), "the noise changes nothing"
+            if isinstance(model, Maps):
+                assert torch.equal(made, model.decode(model.map(noise)))
+                assert model.code_mean.shape == model.map(noise).shape[1:]
+        if isinstance(model, Mixes):
+            assert_mixes(model, real)
         if isinstance(model, Classifies) and model.target:
             spec = model.spec
             answers = {"label": len(spec.classes), "attributes": len(spec.attributes), "identity": spec.identities}[model.target]
@@ -280,6 +286,20 @@ def assert_answers(model: LatentModel, capability: Capability, given: torch.Tens
     return made
 
 
+def assert_mixes(model: LatentModel, real: torch.Tensor) -> None:
+    """None of the other code's layers: the one; all of them: the other; a part of them: another image than the one."""
+    assert isinstance(model, Mixes)
+    one, other = model.encode(real), model.encode(real.flip(0))
+    layers = [layer for group in model.layer_groups.values() for layer in group]
+    assert sorted(layers) == list(range(len(layers)))
+    assert torch.equal(model.mix(one, other, []), model.decode(one))
+    assert torch.equal(model.mix(one, other, layers), model.decode(other))
+    made = [model.mix(one, other, group) for group in model.layer_groups.values()]
+    for image in made:
+        assert_images(image, real.shape)
+    assert not torch.equal(made[0], model.decode(one))  # the layers of other groups may not have been trained yet
+
+
 def assert_translates(model: LatentModel, batches: Batches) -> None:
     """Both ways: images of the other side's shape, the same again and in any company; another noise makes another."""
     assert isinstance(model, Translates)
@@ -298,7 +318,7 @@ def assert_validates(model: LatentModel) -> None:
     """Numbers that are the same again, whatever the batches, and no draw from torch's generator."""
     assert isinstance(model, Validates)
     height, width = model.spec.size
-    held_out = Batches(support.image_data(11, height, width, model.spec.channels, seed=1), CPU)
+    held_out = Batches(support.image_data(11, height, width, model.spec.channels, seed=1), DEVICE)
     before = torch.get_rng_state()
     with evaluating(model):
         found, again = (model.validate(held_out.in_order(batch)) for batch in (11, 4))
@@ -325,11 +345,11 @@ def test_compiled_networks_train_as_others_do(name: str, chosen: dict[str, Any],
     for kind in ("plain", "compiled"):
         made = job(tmp_path / kind, name, {"critic_steps": 2, **chosen} if name.startswith("wgan") else chosen, images=4 * BATCH)
         if kind == "compiled":
-            compile_networks(made.model, CPU, backend="aot_eager")
+            compile_networks(made.model, DEVICE, backend="aot_eager")
         list(loop.train(made))
         weights.append(made.model.state_dict())
     for key, value in weights[0].items():
-        assert torch.allclose(value, weights[1][key], atol=1e-4), key
+        assert torch.allclose(value, weights[1][key], atol=3e-4), key  # a tenth of a learning rate; rounding may turn a tiny slope round
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -357,12 +377,13 @@ def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
 
 
 def distance(model: LatentModel, batches: Batches) -> float:
-    """Mean squared error of the reconstructions; for models without an encoder, from each sample to the nearest image.
+    """Mean squared error of the reconstructions; from each sample to the nearest image for models without an encoder, and for those that
+    compare codes instead of images.
 
     For models that classify, the cross-entropy of their answers.
     """
     images = batches.data.images
-    if isinstance(model, Encodes):
+    if isinstance(model, Encodes) and not isinstance(model, Maps):
         return float(reconstructions(model, images, shown_by(model, batches, range(len(images))))[1].mean())
     if isinstance(model, Classifies):
         [batch] = batches.in_order(len(batches))

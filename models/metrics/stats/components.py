@@ -25,6 +25,10 @@ class Components:
     mean: Tensor
     directions: Tensor
 
+    def encode(self, images: np.ndarray) -> Tensor:
+        """How far each image reaches along each direction: uint8 (N, H, W, C) -> (N, K) float64."""
+        return (_rows(images) - self.mean) @ self.directions.T
+
     def errors(self, images: np.ndarray) -> np.ndarray:
         """Each image's mean squared error when its code is K numbers: uint8 (N, H, W, C) -> (N,). Nothing is clipped."""
         rows = _rows(images) - self.mean

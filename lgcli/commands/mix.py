@@ -1,0 +1,93 @@
+"""lgm mix"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lgcli import options as o
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.capabilities.trained import Trained
+
+PANEL = "Use a trained model"
+FRAMES = 8  # of an animation, from one column to the next
+
+
+def mix(
+    run: o.Run,
+    rows: Annotated[
+        list[str], typer.Argument(metavar="A...", help="Image files, items (mnist:test:17), seeds (3, or seed:3), or one data set.")
+    ],
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="B[,B...]", help="What is mixed in, a column for each; repeatable.", show_default="A again"),
+    ] = None,
+    layers: Annotated[
+        str, typer.Option(metavar="NAME|N-M,...", help="What B decides: coarse (pose, shape), middle, fine (colour), or layers by number.")
+    ] = "coarse",
+    number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="How many images of a data set.")] = 6,
+    output: o.Picture = None,
+    gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the grid: every row walks from column to column.")] = False,
+    data_root: o.DataRoot = None,
+    device: o.Device = None,
+    raw: o.Raw = False,
+    force: o.Force = False,
+    json: o.Json = False,
+) -> None:
+    """Mix images: a row for each A, a column for each B, and where they meet A with those layers of B that --layers names.
+
+    Above each column stands B and before each row A, as the model makes them by themselves.
+    """
+    from lgcli import render
+    from models import api
+    from models.capabilities import pictures
+    from models.capabilities.mix import parse_layers, read_ends
+
+    trained = api.load(run, device=device, raw=raw)
+    chosen = parse_layers(trained.model, layers)  # what is wrong with them should be said before images are read
+    path = o.picture_path(output, f"{api.name_of(run)}-mix", force)
+    if gif:
+        o.free_path(path.with_suffix(".gif"), force, "-o")
+    names, ends = read_ends(trained, rows, number, o.root(data_root))
+    words = [part.strip() for word in others or () for part in word.split(",") if part.strip()]
+    their_names, theirs = read_ends(trained, words, number, o.root(data_root)) if words else (names, ends)
+    columns = 1 + len(theirs)
+    pictures.check_grid(columns * (1 + len(ends)), trained.model.spec.size, columns)
+    before, above = trained.alone(ends), trained.alone(theirs)
+    made = trained.mix(ends, theirs, chosen)
+    written = [str(pictures.write(_table(before, above, made), path))]
+    if gif:
+        written.append(str(pictures.write_gif(_frames(trained, ends, theirs, chosen, before), path.with_suffix(".gif"))))
+    found: dict[str, Any] = {"files": written, "rows": names, "columns": their_names, "layers": chosen}
+    render.result(found, "\n".join(written), json)
+
+
+def _table(before: np.ndarray, above: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """The grid (rows, columns, H, W, C) with the columns' own images above and the rows' before it, and an empty corner."""
+    import numpy as np
+
+    from models.capabilities import pictures
+
+    lines = [np.concatenate([np.full_like(above[:1], 255), above])]
+    lines += [np.concatenate([own[None], line]) for own, line in zip(before, made, strict=True)]
+    return pictures.grid(np.concatenate(lines), 1 + len(above))
+
+
+def _frames(trained: Trained, rows: list[Any], columns: list[Any], layers: list[int], before: np.ndarray) -> np.ndarray:
+    """Each row's own image and, beside it, what it becomes while the columns' codes go from one to the next: (T, H, W, C)."""
+    import numpy as np
+    import torch
+
+    from models.capabilities import pictures
+    from models.capabilities.mix import codes, mixed
+
+    model = trained.model
+    ends = codes(model, columns)
+    way = torch.cat([torch.lerp(ends[n], ends[n + 1], torch.arange(FRAMES)[:, None] / FRAMES) for n in range(len(ends) - 1)] + [ends[-1:]])
+    own = codes(model, rows)
+    made = mixed(model, own.repeat_interleave(len(way), 0), way.repeat(len(own), 1), layers).reshape(len(own), len(way), *before.shape[1:])
+    return np.stack([pictures.grid(np.stack([before, made[:, t]], 1).reshape(-1, *before.shape[1:]), 2) for t in range(len(way))])

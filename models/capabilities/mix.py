@@ -1,0 +1,107 @@
+"""Images of two codes: some layers of one, all others of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.base import LatentModel, Maps, Mixes
+from models.capabilities import inputs, verb
+from models.capabilities.ask import device_of, evaluating, in_blocks, models_with
+from models.data.batches import to_float, to_uint8
+from models.errors import UserError, nearest, printable
+from models.randomness import image_noise
+
+if TYPE_CHECKING:
+    from models.capabilities.trained import Trained
+
+End = int | np.ndarray  # a seed, or an image (H, W, C) uint8
+
+
+@verb
+def mix(trained: Trained, rows: Sequence[End], columns: Sequence[End], layers: str | Sequence[int] = "coarse") -> np.ndarray:
+    """Each of `rows` with what `layers` of each of `columns` say: uint8 (rows, columns, H, W, C).
+
+    Args:
+        rows, columns: seeds, as those of `sample`, and images (H, W, C).
+        layers: those that the column decides; by numbers, or in words as for `parse_layers`.
+
+    Raises UserError, also for a model that does not mix.
+    """
+    chosen = parse_layers(trained.model, layers) if isinstance(layers, str) else list(layers)
+    one, other = codes(trained.model, rows), codes(trained.model, columns)
+    pairs = one.repeat_interleave(len(other), 0), other.repeat(len(one), 1)
+    made = mixed(trained.model, *pairs, chosen)
+    return made.reshape(len(one), len(other), *made.shape[1:])
+
+
+@verb
+def alone(trained: Trained, ends: Sequence[End]) -> np.ndarray:
+    """Seeds and images as the model makes them without mixing: uint8 (N, H, W, C)."""
+    found = codes(trained.model, ends)
+    return mixed(trained.model, found, found, [])
+
+
+def codes(model: LatentModel, ends: Sequence[End]) -> Tensor:
+    """The codes of images and of seeds (N, latent), on the CPU. Raises UserError where the model has none for a seed."""
+    require_mixes(model)
+    found = []
+    with evaluating(model):
+        for end in ends:
+            if isinstance(end, int):
+                if not isinstance(model, Maps):
+                    raise UserError(f"seed {end}: this model makes no codes of noise", "mix", "give images")
+                found.append(in_blocks(model.map, device_of(model), image_noise(end, [0], model.noise_shape)))
+            else:
+                assert isinstance(model, Mixes)
+                found.append(in_blocks(model.encode, device_of(model), to_float(torch.from_numpy(end[None]))))
+    return torch.cat(found)
+
+
+def parse_layers(model: LatentModel, words: str) -> list[int]:
+    """``coarse``, ``0-3`` or ``middle,7`` as numbers of layers, ascending. Raises UserError naming what there is."""
+    require_mixes(model)
+    assert isinstance(model, Mixes)
+    groups = model.layer_groups
+    count = 1 + max(layer for group in groups.values() for layer in group)
+    found: set[int] = set()
+    for word in filter(None, (part.strip() for part in words.split(","))):
+        first, dash, last = word.partition("-")
+        if word in groups:
+            found |= set(groups[word])
+        elif first.isascii() and first.isdigit() and (last.isascii() and last.isdigit() if dash else True):
+            begin, end = int(first[:6]), int((last or first)[:6])
+            if not begin <= end < count:
+                raise UserError(f"layers {word} of {count}", "--layers", f"give numbers from 0 to {count - 1}, the smaller first")
+            found |= set(range(begin, end + 1))
+        else:
+            raise UserError(f"unknown layers {printable(word)!r}", "--layers", f"{nearest(word, groups)}, or numbers such as 0-3")
+    if not found:
+        raise UserError("no layers are named", "--layers", f"give {', '.join(groups)}, or numbers such as 0-3")
+    return sorted(found)
+
+
+def read_ends(trained: Trained, words: Sequence[str], number: int, data_root: str | None = None) -> tuple[list[str], list[End]]:
+    """Seeds, image files and items, or the first `number` images of the one data set or folder that is named: their names, and they."""
+    if len(words) == 1 and not words[0].removeprefix("seed:").isdigit():
+        found = inputs.gather(trained, words, number, data_root)
+        return found.names, list(found.images)
+    return list(words), [inputs.end(trained, word, data_root)[0] for word in words]
+
+
+def require_mixes(model: LatentModel) -> None:
+    """Raise UserError for a model that cannot mix; it names those that can."""
+    if not isinstance(model, Mixes):
+        where = type(model).__module__.rpartition(".")[2]
+        raise UserError("this model cannot mix", where, f"take a run of one that can: {models_with('mix')}")
+
+
+def mixed(model: LatentModel, one: Tensor, other: Tensor, layers: Sequence[int]) -> np.ndarray:
+    """Codes (N, latent) twice -> uint8 (N, H, W, C): `layers` are those of `other`."""
+    assert isinstance(model, Mixes)
+    with evaluating(model):
+        return to_uint8(in_blocks(lambda a, b: model.mix(a, b, layers), device_of(model), one, other)).numpy()
