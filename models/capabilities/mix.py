@@ -58,7 +58,7 @@ def codes(model: LatentModel, ends: Sequence[End]) -> Tensor:
                 found.append(in_blocks(model.map, device_of(model), image_noise(end, [0], model.noise_shape)))
             else:
                 assert isinstance(model, Mixes)
-                found.append(in_blocks(model.encode, device_of(model), to_float(torch.from_numpy(end[None]))))
+                found.append(in_blocks(model.encode, device_of(model), to_float(torch.from_numpy(end[None].copy()))))
     return torch.cat(found)
 
 

@@ -2,17 +2,21 @@
 
 Paper: Karras et al., A Style-Based Generator Architecture for GANs, 2019, section 4.1, in the features of the evaluation instead of VGG's:
 for pairs of random noises, |features(G(z(t + epsilon))) - features(G(z(t)))|^2 / epsilon^2 on the great circle between them, at a random t.
-Its unit is that of the features, so it compares runs that were measured with the same features.
+Where a model maps noise to codes and decodes these, the straight way between two codes is measured as well: that mapping may even out what
+the noise's Gaussian presses together. Its unit is that of the features, so it compares runs that were measured with the same features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from torch import Tensor
 
-from models.capabilities.ask import ask_in_blocks, evaluating
+from models.base import Maps
+from models.capabilities.ask import ask_in_blocks, device_of, evaluating, in_blocks
 from models.config import Range
 from models.device import full_precision
 from models.metrics.stats.evidence import Evidence
@@ -35,7 +39,17 @@ def lacks(e: Evidence) -> str:
 
 
 def measure(e: Evidence, config: Config) -> dict[str, float]:
-    """{"ppl", "median"}: mean and median of the distances that are left, >= 0, in squared units of the features."""
+    """{"ppl", "median"}: mean and median of the distances that are left, >= 0, in squared units of the features.
+
+    Of a model that maps noise to codes also {"ppl_code", "median_code"}, on straight ways between these codes.
+    """
+    found = _along(e, config, _through_noise)
+    if isinstance(e.trained.model, Maps):
+        found |= {f"{name}_code": value for name, value in _along(e, config, _through_codes).items()}
+    return found
+
+
+def _along(e: Evidence, config: Config, images_at: Callable[..., Tensor]) -> dict[str, float]:
     assert e.features is not None
     model, seed = e.trained.model, e.seed
     distances = []
@@ -44,12 +58,10 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         a, b = (image_noise(seed, rows, model.noise_shape, f"path {end}") for end in "ab")
         share = torch.special.ndtr(image_noise(seed, rows, (1,), "path share"))  # uniform in (0, 1), from the row's own stream
         share = share.view(-1, *[1] * (a.ndim - 1))
-        told = e.trained.in_turn(rows)
         ends = []
         with evaluating(model), full_precision():  # a square of epsilon divides what rounding has moved
             for t in (share, share + config.epsilon):
-                images = ask_in_blocks(model, "sample", great_circle(a, b, t), told)
-                ends.append(e.features.look(images).double())
+                ends.append(e.features.look(images_at(e, rows, a, b, t)).double())
         distances.append((ends[1] - ends[0]).square().sum(1) / config.epsilon**2)
     ordered = torch.cat(distances).sort().values
     cut = int(len(ordered) * config.trim)
@@ -57,7 +69,16 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     return {"ppl": float(left.mean()), "median": float(left[(len(left) - 1) // 2] + left[len(left) // 2]) / 2}
 
 
-def great_circle(a: torch.Tensor, b: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+def _through_noise(e: Evidence, rows: range, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    return ask_in_blocks(e.trained.model, "sample", great_circle(a, b, share), e.trained.in_turn(rows))
+
+
+def _through_codes(e: Evidence, rows: range, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    model = e.trained.model
+    return in_blocks(lambda a, b, share: model.decode(torch.lerp(model.map(a), model.map(b), share)), device_of(model), a, b, share)
+
+
+def great_circle(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     """The points at `share` (N, 1, ...) of the way from each row of `a` (N, ...) to that of `b` on the sphere; lengths change evenly."""
     length_a, length_b = (x.flatten(1).norm(dim=1).view(-1, *[1] * (a.ndim - 1)).clamp_min(1e-12) for x in (a, b))
     unit_a, unit_b = a / length_a, b / length_b

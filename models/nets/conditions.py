@@ -6,7 +6,6 @@ from math import sqrt
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Batch, DataSpec
@@ -40,7 +39,9 @@ def shown_by(spec: DataSpec, batch: Batch, kind: Condition) -> Tensor:
 
 def shares(classes: Tensor, count: int) -> Tensor:
     """Classes (B,) int64 as one-hot vectors (B, K) float32; shares (B, K) float as they are."""
-    return classes if classes.is_floating_point() else F.one_hot(classes, count).float()
+    if classes.is_floating_point():
+        return classes
+    return (classes.unsqueeze(1) == torch.arange(count, device=classes.device)).float()  # F.one_hot looks at the numbers: a step waits
 
 
 def join(x: Tensor, vector: Tensor) -> Tensor:

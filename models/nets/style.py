@@ -43,10 +43,15 @@ def groups_for(levels: int) -> dict[str, tuple[int, ...]]:
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over the pixels: (B, C, H, W) -> (B, C, 1, 1) each, float32. Without the 1e-8 a flat map's slope is infinite."""
+    """Mean and variance over the pixels: (B, C, H, W) -> (B, C, 1, 1) each, float32."""
     x = x.float()
     mean = x.mean((2, 3), keepdim=True)
-    return mean, ((x - mean).square().mean((2, 3), keepdim=True) + 1e-8).sqrt()
+    return mean, (x - mean).square().mean((2, 3), keepdim=True)
+
+
+def normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Maps with their mean and deviation taken out; a map that hardly varies stays small, or its noise would be all that is left."""
+    return (x - mean) * (variance + 1e-5).rsqrt()
 
 
 def blurred(x: Tensor) -> Tensor:
@@ -76,9 +81,8 @@ class StyleLayer(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         noise = torch.randn(len(x), 1, *x.shape[2:], device=x.device, dtype=x.dtype) if self.training else self.still_noise
         x = F.leaky_relu(x + self.strength * noise + self.bias, SLOPE)
-        mean, deviation = statistics(x)
         scale, shift = self.style(code)[:, :, None, None].chunk(2, 1)
-        return (x - mean) / deviation * (scale + 1) + shift
+        return normal(x, *statistics(x)) * (scale + 1) + shift
 
 
 class StyleGenerator(nn.Module):
@@ -129,8 +133,9 @@ class ReadingBlock(nn.Module):
         return x, said + more
 
     def read(self, x: Tensor, reader: nn.Module) -> tuple[Tensor, Tensor]:
-        mean, deviation = statistics(x)
-        return (x - mean) / deviation, reader(torch.cat([mean, deviation], 1).flatten(1))
+        mean, variance = statistics(x)
+        deviation = (variance + 1e-8).sqrt()  # without the 1e-8 the slope of a flat map's is infinite
+        return normal(x, mean, variance), reader(torch.cat([mean, deviation], 1).flatten(1))
 
 
 class StyleEncoder(nn.Module):

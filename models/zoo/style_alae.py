@@ -42,7 +42,7 @@ class StyleALAE(LatentModel):
         growth: Annotated[float, Range(0, 0.95)] = 0.4  # of the run's images, for all sizes below the full one; 0: no growth
         fade: Annotated[float, Range(0, 1)] = 0.5  # of a stage, for fading its new layers in
         batches: Annotated[tuple[int, ...], Range(2, 100_000)] = (64,)  # images a step at each size, the smallest first; the last stays
-        lrs: Annotated[tuple[float, ...], Range(0, 10)] = (2e-3,)  # learning rates at each size, the same way
+        lrs: Annotated[tuple[float, ...], Range(0, 10)] = (1.5e-3,)  # learning rates at each size, the same way
         reciprocity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of the mean squared distance of E(G(w)) from w
         penalty_weight: Annotated[float, Range(0, 1e6)] = 10.0  # gamma: of half the squared slope of the discriminator at real images
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
@@ -62,7 +62,6 @@ class StyleALAE(LatentModel):
                 "mapping": 8,
                 "growth": 0.4,
                 "batches": (512, 256, 128, 64, 32),
-                "lrs": (1.5e-3,),
                 "penalty_every": 1,
             },
             about="CelebA at 128x128, 80 epochs",
@@ -154,13 +153,12 @@ class StyleALAE(LatentModel):
 
     def mixed(self, batch: Batch, level: int) -> Tensor:
         """Codes of new noise for every layer, mostly those of two noises on either side of a random layer: (B, layers, latent)."""
-        code = self.map(self.noise(batch))
+        code, other = self.map(self.noise(batch)), self.map(self.noise(batch))
         self.follow(code)
-        codes = self.for_layers(code)
-        if float(torch.rand(())) >= self.config.mixing:  # drawn on the CPU: nobody waits for a GPU
-            return codes
-        border = int(torch.randint(1, 2 * level + 2, ()))
-        return torch.cat([codes[:, :border], self.for_layers(self.map(self.noise(batch)))[:, border:]], 1)
+        border = torch.randint(1, 2 * level + 2, (1,), device=code.device)
+        alone = torch.rand(1, device=code.device) >= self.config.mixing
+        kept = alone | (torch.arange(2 * len(self.sizes), device=code.device) < border)
+        return torch.where(kept[:, None], self.for_layers(code), self.for_layers(other))
 
     def for_layers(self, code: Tensor) -> Tensor:
         """The same code for every layer: (B, latent) -> (B, layers, latent)."""

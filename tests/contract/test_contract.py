@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import shutil
+import traceback
 import typing
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import support
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.base import Classifies, DataSpec, Encodes, Field, LatentModel, Maps, Mixes, Samples, Translates, Validates
 from models.capabilities.ask import Capability, ask, evaluating
@@ -59,6 +61,7 @@ def variants(name: str) -> dict[str, dict[str, Any]]:
 
 
 VARIANTS = [(name, variant) for name in NAMES for variant in variants(name)]
+FULL = [(name, variant) for name, variant in VARIANTS if "=" not in variant]  # the default and the presets
 PRESETS = [(name, preset) for name in NAMES for preset in model_class(name).presets]
 
 
@@ -209,7 +212,7 @@ def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> N
         made.model.eval().fit_components(made.batches.whole(8))
     with torch.no_grad():  # away from the start, at which some networks add nothing
         for parameter in made.model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).to(DEVICE))
     before = {key: value.clone() for key, value in made.model.state_dict().items()}
     assert_capable(made.model, made.batches)
     assert all(torch.equal(value, made.model.state_dict()[key]) for key, value in before.items()), "generating changed the model"
@@ -219,16 +222,16 @@ def assert_capable(model: LatentModel, batches: Batches) -> None:
     """Shape, range and dtype of all that the model can do; the same again; and the same whatever else is in the batch."""
     images, told = batches.data.images[:5], shown_by(model, batches, range(5))
     shown = None if told is None else told.values
-    real = to_float(torch.from_numpy(images))
+    real = to_float(torch.from_numpy(images)).to(DEVICE)
     with evaluating(model):
         if isinstance(model, Encodes):
             code = ask(model, "encode", real, shown)
             assert_answers(model, "encode", real, shown)
             assert_images(assert_answers(model, "decode", code, shown), real.shape)
         if isinstance(model, Samples):
-            noise = torch.randn(5, *model.noise_shape, generator=torch.Generator().manual_seed(0))
+            noise = torch.randn(5, *model.noise_shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
             turn = in_turn(model, range(5))
-            condition = None if turn is None else turn.values
+            condition = None if turn is None else turn.values.to(DEVICE)
             made = assert_answers(model, "sample", noise, condition)
             assert_images(made, real.shape)
             assert not torch.equal(made, ask(model, "sample", -noise, condition)), "the noise changes nothing"
@@ -304,8 +307,8 @@ def assert_translates(model: LatentModel, batches: Batches) -> None:
     """Both ways: images of the other side's shape, the same again and in any company; another noise makes another."""
     assert isinstance(model, Translates)
     for back, side, data in ((False, "translate", batches.data), (True, "translate_back", batches.others[model.sources[1]])):
-        real = to_float(torch.from_numpy(data.rows("image", np.arange(5))))
-        noise = torch.randn(5, *model.translation_noise(back), generator=torch.Generator().manual_seed(0))
+        real = to_float(torch.from_numpy(data.rows("image", np.arange(5)))).to(DEVICE)
+        noise = torch.randn(5, *model.translation_noise(back), generator=torch.Generator().manual_seed(0)).to(DEVICE)
         way = getattr(model, side)
         made = way(real, noise)
         assert_images(made, torch.Size((5, *model.gives(side).shape)))
@@ -350,6 +353,41 @@ def test_compiled_networks_train_as_others_do(name: str, chosen: dict[str, Any],
         weights.append(made.model.state_dict())
     for key, value in weights[0].items():
         assert torch.allclose(value, weights[1][key], atol=3e-4), key  # a tenth of a learning rate; rounding may turn a tiny slope round
+
+
+WAITS = {"_local_scalar_dense", "nonzero", "bincount", "masked_select", "unique", "_unique2"}  # for what a GPU has not computed yet
+
+
+class Watch(TorchDispatchMode):
+    """Notes the operations that a GPU would be waited for."""
+
+    def __init__(self, waited: list[str]) -> None:
+        super().__init__()
+        self.waited = waited
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        masks = name in ("index", "index_put", "index_put_") and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in WAITS or masks:
+            stack = "".join(traceback.format_stack(limit=14))
+            if "/torch/optim/" not in stack:  # Adagrad's counters of steps always lie on the CPU
+                self.waited.append(f"{name} in {stack}")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "variant"), FULL)
+def test_a_step_waits_for_nothing(name: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that is read on the host, or a shape that depends on numbers, would make every step wait for the GPU."""
+    waited: list[str] = []
+    step = loop._Trainer._step
+
+    def watched(trainer: Any, *words: Any) -> None:
+        with Watch(waited):
+            step(trainer, *words)
+
+    monkeypatch.setattr(loop._Trainer, "_step", watched)
+    list(loop.train(job(tmp_path / "run", name, variants(name)[variant])))
+    assert not waited, waited[0]
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -407,9 +445,6 @@ def every_step(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return folder
 
     return run
-
-
-FULL = [(name, variant) for name, variant in VARIANTS if "=" not in variant]  # the default and the presets
 
 
 @pytest.mark.parametrize(("name", "variant"), FULL)
