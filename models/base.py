@@ -35,7 +35,6 @@ from torch import Tensor, nn
 
 from models.config import Preset, Range
 from models.data.items import Field
-from models.device import sent
 
 __all__ = [
     "Batch",
@@ -171,7 +170,7 @@ class Batch:
 
     @cached_property
     def index(self) -> Tensor:
-        return sent(self._host_index, self.device)
+        return self._host_index.to(self.device, non_blocking=self.device.type == "cuda")  # of memory that it may stay in until it is read
 
     def __getattr__(self, key: str) -> Tensor:
         """A field that was not asked for yet."""

@@ -177,7 +177,8 @@ class _Source:
                 return self._as_model_sees(key, sent(torch.from_numpy(self.items.rows(key, index.numpy(), asked[1])), self.device))
             return self._as_model_sees(key, whole.index_select(0, sent(index, self.device)))
 
-        return Batch(torch.from_numpy(index), fetch, self.device, others)
+        positions = torch.from_numpy(index)
+        return Batch(positions.pin_memory() if self.device.type == "cuda" else positions, fetch, self.device, others)
 
     def _as_model_sees(self, key: str, values: Tensor) -> Tensor:
         kind = self.items.fields[key].kind if key in self.items.fields else None
