@@ -119,6 +119,18 @@ def test_what_cannot_be_mixed(here: Path, straight: Callable[[str], Path], pictu
     assert "PNG" in refused("mix", here, "1", "-o", "mix.jpg")
 
 
+def test_a_way_between_seeds_goes_through_their_codes(trained: Trained, pictures: Path) -> None:
+    found = trained.way("1", "2", number=3)
+    assert found.space == "code"
+    with torch.no_grad():
+        one, other = (trained.model.map(image_noise(seed, [0], trained.model.noise_shape)) for seed in (1, 2))
+        wanted = trained.model.decode((one + other) / 2)
+    assert np.allclose(found.images[1].astype(int), to_uint8(wanted).numpy()[0], atol=1)
+    assert np.array_equal(found.images[[0, 2]], trained.alone([1, 2]))
+    assert trained.way("1", "2", number=3, space="noise").space == "noise"
+    assert trained.way("1", trained.data(str(pictures)).rows("image", np.arange(1))[0], number=3).space == "code"
+
+
 def test_truncation_draws_codes_towards_their_mean(trained: Trained) -> None:
     noise = image_noise(0, range(16), trained.model.noise_shape)
     with torch.no_grad():

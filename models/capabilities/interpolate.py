@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import Encodes
+from models.base import Encodes, Maps
 from models.capabilities import inputs, verb
-from models.capabilities.ask import images_from, require
+from models.capabilities.ask import device_of, evaluating, images_from, in_blocks, require
 from models.capabilities.project import search as find
 from models.capabilities.reconstruct import codes_of
 from models.capabilities.told import Told, Words, argument_of, has_to_tell, in_turn, resolve
@@ -81,7 +81,7 @@ def way(
             label to the other. Otherwise both change together.
         path: `lerp` is the straight line, `slerp` the great circle.
         space: `code` goes between encoder outputs; `noise` between noise, for images found by projection; `auto` is the model's own
-            choice (`LatentModel.interpolates`), and noise where an end is a seed.
+            choice (`LatentModel.interpolates`), and noise where an end is a seed that has no code.
         search: settings of `models.capabilities.project.search`.
         told: what a conditional model shows: one for all of the way, or two, from the first to the second, which are mixed along a
             straight line. By default an image shows what its data say or what the model's own classifier sees, a seed what the other end
@@ -120,7 +120,7 @@ def blend(a: Tensor, b: Tensor, steps: int, path: Literal["lerp", "slerp"]) -> T
 
 def _space(trained: Trained, ends: Sequence[_End], asked: str) -> Space:
     """The space that a way goes through. Raises UserError where the model, or an end, has no place in it."""
-    seeds = any(end.is_seed for end in ends)
+    seeds = any(end.is_seed for end in ends) and not isinstance(trained.model, Maps)
     if asked not in ("auto", "code", "noise"):
         raise UserError(f"unknown space {asked!r}", "--space", "use code or noise")
     if asked == "auto":
@@ -164,7 +164,11 @@ def _points(
 ) -> tuple[list[Tensor], list[float]]:
     """Where the ends lie in the space, and the error of each image's projection, where there is one."""
     model, where = trained.model, [n for n, end in enumerate(ends) if not end.is_seed]
-    points = {n: image_noise(end.at, [0], model.noise_shape)[0] for n, end in enumerate(ends) if isinstance(end.at, int)}
+    points = {n: image_noise(end.at, [0], model.noise_shape) for n, end in enumerate(ends) if isinstance(end.at, int)}
+    if space == "code" and isinstance(model, Maps):
+        with evaluating(model):
+            points = {n: in_blocks(model.map, device_of(model), noise) for n, noise in points.items()}
+    points = {n: found[0] for n, found in points.items()}
     errors: list[float] = []
     if where:
         images = np.stack([ends[n].at for n in where])
