@@ -2,10 +2,10 @@
 
     python docs/reproduce/mixing.py runs/style-alae-faces --data faces --test faces:test
 
-Trains a classifier of the data's attributes at the run's size in `--out`, and reads with it held-out images, their reconstructions, and mixtures
-of pairs of them. For each group of layers, and all together: of the attributes in which the two reconstructions of a pair differ, how many
-follow the one whose layers these are. All layers would be 100 %, none 0 %. `colour` is the mean colour of the picture: how far the mixture's
-lies along the way from the one's to the other's. The first row says how many attributes of an image its reconstruction keeps, in the
+Trains a classifier of the data's attributes at the run's size in `--out`, and reads with it held-out images, their reconstructions, and
+mixtures of pairs of them. For each group of layers: of the attributes in which the two reconstructions of a pair differ, how many follow
+the one whose layers these are. All layers would be 100 %, none 0 %. `colour` is the mean colour of the picture: how far the mixture's lies
+along the way from the one's to the other's. The first line says how many attributes of an image its reconstruction keeps, in the
 classifier's eyes, and how many it would keep if it were another image's.
 """
 
@@ -17,6 +17,7 @@ import torch
 
 import models
 from models.capabilities.ask import device_of, evaluating, in_blocks
+from models.capabilities.mix import mixed
 from models.data.batches import to_float
 
 
@@ -27,10 +28,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=500)
     chosen = parser.parse_args()
     trained = models.load(chosen.run)
-    height, width = trained.model.spec.size
-    size = f"{width}x{height}" if width != height else str(width)
+    size = trained.model.spec.size
     settings = {"images": chosen.images, "size": size, "options": {"target": "attributes"}}
-    judging = chosen.classifier or chosen.out / f"classifier-{size}"
+    judging = chosen.classifier or chosen.out / f"classifier-{size[1]}x{size[0]}"
     judge = models.load(common.finished(judging, "classifier", chosen, **settings)).model
 
     def read(images: np.ndarray) -> np.ndarray:
@@ -44,14 +44,13 @@ def main() -> None:
     names = items.fields["attributes"].names
     again, _ = trained.reconstruct(images)
     said, kept = read(images), read(again)
-    print(
-        f"{count} images: the reconstruction keeps {_share(said == kept)} of the attributes, another's {_share(said == np.roll(kept, 1, 0))}"
-    )
+    own, foreign = _share(said == kept), _share(said == np.roll(kept, 1, 0))
+    print(f"{count} images: the reconstruction keeps {own} of the attributes, another's {foreign}")
     print(f"{'layers':<8}{'all':>8}" + "".join(f"{name:>12}" for name in (*names, "colour")))
-    one, other = images[::2], images[1::2]
+    codes = trained.encode(images)
     of_one, of_other = kept[::2], kept[1::2]
     for group, layers in trained.model.layer_groups.items():
-        made = np.concatenate([trained.mix([a], [b], layers)[0] for a, b in zip(one, other, strict=True)])
+        made = mixed(trained.model, codes[::2], codes[1::2], layers)
         follows, differ = read(made) == of_other, of_one != of_other
         each = [_share(follows[:, n][differ[:, n]]) for n in range(len(names))]
         colour = _share_of_way(made, again[::2], again[1::2])

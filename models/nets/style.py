@@ -44,9 +44,8 @@ def groups_for(levels: int) -> dict[str, tuple[int, ...]]:
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance over the pixels: (B, C, H, W) -> (B, C, 1, 1) each, float32."""
-    x = x.float()
-    mean = x.mean((2, 3), keepdim=True)
-    return mean, (x - mean).square().mean((2, 3), keepdim=True)
+    variance, mean = torch.var_mean(x.float(), (2, 3), correction=0, keepdim=True)
+    return mean, variance
 
 
 def normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

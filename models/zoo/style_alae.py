@@ -35,7 +35,7 @@ class StyleALAE(LatentModel):
     @dataclass(frozen=True)
     class Config:
         latent: Annotated[int, Range(1, 8192)] = 128  # dimensions of the noise and of the code
-        width: Annotated[int, Range(1, 8192)] = 32  # channels at the images' own size; twice as many at half of it, and so on
+        width: Annotated[int, Range(1, 8192)] = 16  # channels at the images' own size; twice as many at half of it, and so on
         widest: Annotated[int, Range(1, 8192)] = 128  # channels at most
         mapping: Annotated[int, Range(1, 100)] = 4  # layers from noise to code
         mixing: Annotated[float, Range(0, 1)] = 0.9  # how often two codes are mixed in the adversary's steps
@@ -51,8 +51,8 @@ class StyleALAE(LatentModel):
     config: Config
     averaged = ("mapping", "generator", "encoder")
     presets = {
-        "quick": Preset(200_000, options={"width": 16, "widest": 64}, about="a look at small pictures in a quarter of an hour"),
-        "default": Preset(1_500_000),
+        "quick": Preset(200_000, options={"widest": 64}, about="faces at 32x32 in half an hour on two cores"),
+        "default": Preset(1_000_000, about="64x64 in a night on two cores"),
         "paper": Preset(
             15_000_000,
             options={
