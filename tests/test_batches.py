@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -53,6 +54,17 @@ def test_fields_that_stay_on_the_device_make_the_same_batches(
     kept = drawn(data, workers, size)
     assert all(torch.equal(one, other) for one, other in zip(plain, kept, strict=True))
     assert sorted(data.asked) == sorted((key, count) for key in KEYS for count in (1, 20))  # once for its size, once for all
+
+
+def test_a_stage_of_another_size_frees_the_images_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "room_for_data", lambda device: 10**9)
+    made = Batches(support.image_data(20), CPU)
+    for size in ((4, 4), (8, 8), None):
+        with closing(made.stream(0, 8, 0, size=size)) as stream:
+            batch = next(stream)
+            assert batch.image.shape[2:] == (size or (16, 16))
+            assert batch.label.shape == (8,)
+        assert set(made._sources[""]._kept) == {("image", size), ("label", None)}
 
 
 def test_what_there_is_no_room_for_comes_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:

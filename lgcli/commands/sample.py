@@ -28,7 +28,11 @@ def sample(
     attributes: o.Attributes = None,
     truncation: Annotated[
         float | None,
-        typer.Option(metavar="T", help="Cut the noise off at plus and minus T: less variety, fewer failures.", show_default="none"),
+        typer.Option(
+            metavar="T",
+            help="Less variety, fewer failures: cut the noise off at plus and minus T; of alae, keep T of the codes' way from their mean.",
+            show_default="none",
+        ),
     ] = None,
     output: o.Picture = None,
     out: o.Singles = None,

@@ -94,6 +94,7 @@ class Batches:
         """
         share = batch // world
         sources = self._sources
+        sources[""].forget_other_sizes(size)
         orders = {name: _Order(items, seed, name) for name, items in self.others.items()} | {"": _Order(self.data, seed)}
 
         def prepare(position: int) -> Batch:
@@ -179,6 +180,10 @@ class _Source:
 
         positions = torch.from_numpy(index)
         return Batch(positions.pin_memory() if self.device.type == "cuda" else positions, fetch, self.device, others)
+
+    def forget_other_sizes(self, size: tuple[int, int] | None) -> None:
+        """Free what is kept of images in any other size than this: the stage that saw them is over."""
+        self._kept = {asked: whole for asked, whole in self._kept.items() if asked[0] != "image" or asked[1] == size}
 
     def _as_model_sees(self, key: str, values: Tensor) -> Tensor:
         kind = self.items.fields[key].kind if key in self.items.fields else None

@@ -44,7 +44,7 @@ class StyleALAE(LatentModel):
         batches: Annotated[tuple[int, ...], Range(2, 100_000)] = (64,)  # images a step at each size, the smallest first; the last stays
         lrs: Annotated[tuple[float, ...], Range(0, 10)] = (1.5e-3,)  # learning rates at each size, the same way
         reciprocity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of the mean squared distance of E(G(w)) from w
-        penalty_weight: Annotated[float, Range(0, 1e6)] = 10.0  # gamma: of half the squared slope of the discriminator at real images
+        penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # gamma: of half the squared slope of the discriminator at real images
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
         flip: bool = True  # mirror half of the images, where they are colour images that are no writing
 
@@ -62,6 +62,7 @@ class StyleALAE(LatentModel):
                 "mapping": 8,
                 "growth": 0.4,
                 "batches": (512, 256, 128, 64, 32),
+                "penalty_weight": 10.0,
                 "penalty_every": 1,
             },
             about="CelebA at 128x128, 80 epochs",
@@ -76,6 +77,7 @@ class StyleALAE(LatentModel):
                 "growth": 0.43,
                 "batches": (512, 256, 128, 64, 32),
                 "lrs": (1.5e-3, 1.5e-3, 1.5e-3, 1.5e-3, 1.5e-3, 1.5e-3, 2e-3, 3e-3),
+                "penalty_weight": 10.0,
                 "penalty_every": 1,
             },
             about="FFHQ at 1024x1024, 300 epochs",
