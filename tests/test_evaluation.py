@@ -629,7 +629,7 @@ def test_metrics_that_a_run_lacks(vae: Path, aegan: Path, classifier: Path, feat
     # An AEGAN in its first stage reconstructs, but does not sample yet.
     early = support.checkpoints(aegan)[24]
     found = document("evaluate", early, "--features", features, "-n", 10)
-    assert list(found["metrics"]) == ["reconstruction"]
+    assert list(found["metrics"]) == ["linear-probe", "nearest-neighbour", "reconstruction"]
     assert "not trained yet" in found["not_for_this_model"]["fid"]
     assert "not trained yet" in refused("evaluate", early, "--metrics", "fid", "--features", features)
     assert "not trained yet" in refused("fid", early, "glyphs:test", "--features", features)

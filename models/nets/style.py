@@ -94,7 +94,7 @@ class StyleGenerator(nn.Module):
         super().__init__()
         self.sizes = sizes_for(spec)
         channels = channels_for(len(self.sizes), width, widest)
-        self.start = nn.Parameter(torch.ones(1, channels[0], *self.sizes[0]))
+        self.start = nn.Parameter(torch.randn(1, channels[0], *self.sizes[0]))  # of ones, nothing would be left once the mean is out
         self.enlarging = nn.ModuleList(EqualConv(before, after, bias=False) for before, after in pairwise(channels))
         self.keeping = nn.ModuleList(EqualConv(wide, wide, bias=False) for wide in channels)
         both = [(wide, size) for wide, size in zip(channels, self.sizes, strict=True) for _ in range(2)]
