@@ -105,6 +105,9 @@ def test_attributes_that_are_not_named_are_0() -> None:
     several = resolved("attributes", [{"smile": True}, {}])
     assert (several.values.tolist(), several.names) == ([[1, 0, 0], [0, 0, 0]], ["smile", "no attribute"])
     assert told.parse_attributes(["smile=1, hat=0", "glasses=1"]) == {"smile": "1", "hat": "0", "glasses": "1"}
+    assert told.parse_attributes(["smile=1,smile=1"]) == {"smile": "1"}
+    with pytest.raises(UserError, match="smile is to be 1 and 0"):
+        told.parse_attributes(["smile=1", "smile=0"])
 
 
 def test_the_truth_goes_by_names() -> None:

@@ -198,12 +198,14 @@ def parse_attributes(words: Sequence[str] | None) -> dict[str, str] | None:
     """`smile=1,glasses=0`, in one word or several, as name -> value; None without words. Raises UserError for what is not like that."""
     if not words:
         return None
-    found = {}
+    found: dict[str, str] = {}
     for part in (part.strip() for word in words for part in word.split(",")):
         name, equals, value = part.rpartition("=")
         if not equals or not name:
             raise UserError(f"{printable(part)!r} is not NAME=0 or NAME=1", "--attributes", "write it as --attributes smile=1,glasses=0")
-        found[name.strip()] = value.strip()
+        name, value = name.strip(), value.strip()
+        if found.setdefault(name, value) != value:
+            raise UserError(f"{printable(name)} is to be {found[name]} and {printable(value)}", "--attributes", "say it once")
     return found
 
 
