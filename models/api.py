@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ import torch
 
 from models.capabilities.trained import Trained
 from models.device import pick
-from models.errors import UserError
 from models.training import checkpoint, events
 from models.training.build import build
 from models.training.checkpoint import Header
@@ -124,7 +124,7 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
     Raises UserError where the file is damaged, foreign or does not fit its model.
     """
     where = pick(device)
-    header, tensors = _read(run)
+    header, tensors = checkpoint.of_newest(run, partial(_read, Path(run)))
     config = dataclasses.replace(header.config, model=header.model, compile=False)
     model = build(config, header.spec, where, header.parts, header)
     weights = checkpoint.part(tensors, "model")
@@ -140,19 +140,12 @@ def name_of(run: str | os.PathLike[str]) -> str:
     return path.stem if path.is_file() else path.name
 
 
-def _read(run: str | os.PathLike[str]) -> tuple[Header, dict[str, torch.Tensor]]:
-    """The newest checkpoint, its shapes compared with its model's before any tensor is read or any network allocated."""
-    for attempt in range(3):
-        path = checkpoint.locate(run)
-        try:
-            header = checkpoint.read_header(path)
-            checkpoint.check_belongs(header, Path(run))
-            config = dataclasses.replace(header.config, model=header.model, compile=False)
-            with META:
-                bare = build(config, header.spec, META, header.parts, header)
-            checkpoint.match(checkpoint.shapes_of(bare.state_dict()), checkpoint.part(checkpoint.shapes(path), "model"), path)
-            return header, checkpoint.read_tensors(path)
-        except UserError:
-            if path.exists() or attempt == 2:
-                raise  # otherwise a trainer has just deleted it in favour of a newer one
-    raise AssertionError
+def _read(run: Path, path: Path) -> tuple[Header, dict[str, torch.Tensor]]:
+    """A checkpoint of a run, its shapes compared with its model's before any tensor is read or any network allocated."""
+    header = checkpoint.read_header(path)
+    checkpoint.check_belongs(header, run)
+    config = dataclasses.replace(header.config, model=header.model, compile=False)
+    with META:
+        bare = build(config, header.spec, META, header.parts, header)
+    checkpoint.match(checkpoint.shapes_of(bare.state_dict()), checkpoint.part(checkpoint.shapes(path), "model"), path)
+    return header, checkpoint.read_tensors(path)

@@ -14,10 +14,10 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +28,8 @@ from models.base import DataSpec, Field
 from models.config import RunConfig, check, to_json
 from models.errors import RunFailed, UserError, printable
 from models.version import __version__
+
+T = TypeVar("T")
 
 FORMAT = 2
 FOLDER, UNFINISHED = "checkpoints", ".tmp"
@@ -181,6 +183,18 @@ def locate(run_or_file: str | os.PathLike[str]) -> Path:
     if not found:
         raise UserError("no checkpoint in this folder", path, "give a folder that `lgm train` wrote and that has a checkpoints/images-*")
     return found[max(found)]
+
+
+def of_newest(run_or_file: str | os.PathLike[str], read: Callable[[Path], T]) -> T:
+    """What `read` makes of the checkpoint that a user means; of a newer one, where a trainer deletes that while it is read."""
+    for attempt in range(3):
+        path = locate(run_or_file)
+        try:
+            return read(path)
+        except UserError:
+            if path.exists() or attempt == 2:
+                raise
+    raise AssertionError
 
 
 # --- reading --------------------------------------------------------------------------------------------------------------------------

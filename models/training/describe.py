@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,10 @@ def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises UserError where the file is damaged or foreign.
     """
-    path, folder = checkpoint.locate(run), Path(run)
+    return checkpoint.of_newest(run, partial(_describe_checkpoint, Path(run)))
+
+
+def _describe_checkpoint(folder: Path, path: Path) -> dict[str, Any]:
     header = checkpoint.read_header(path)
     checkpoint.check_belongs(header, folder)
     weights = checkpoint.part(checkpoint.read_tensors(path), "model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,12 @@ def take_all(cls: type[LatentModel], asked: Mapping[str, str], options: Collecti
     for name, part in cls.takes.items():
         if name not in asked and not part.optional:
             raise UserError(f"the part {name!r} is missing: {part.about}", f"--part {name}", f"give a run: --part {name}=RUN")
-    return {name: _take(cls, name, Path(run).expanduser(), options) for name, run in asked.items()}
+    runs = {name: Path(run).expanduser() for name, run in asked.items()}
+    return {name: checkpoint.of_newest(run, partial(_take, cls, name, run, options)) for name, run in runs.items()}
 
 
-def _take(cls: type[LatentModel], name: str, run: Path, options: Collection[str]) -> Taken:
+def _take(cls: type[LatentModel], name: str, run: Path, options: Collection[str], path: Path) -> Taken:
     asked, flag = cls.takes[name], f"--part {name}={run}"
-    path = checkpoint.locate(run)
     header = checkpoint.read_header(path)
     with torch.device("meta"):
         bare = build_part(header.as_part(), asked, flag)

@@ -27,7 +27,8 @@ from models import api
 from models.base import DataSpec
 from models.config import RunConfig
 from models.errors import Interrupted, RunFailed, UserError
-from models.training import checkpoint, events, loop, sources
+from models.registry import model_class
+from models.training import checkpoint, events, loop, parts, sources
 from models.training.checkpoint import Header
 
 
@@ -430,6 +431,13 @@ def test_A14_file_is_deleted_between_finding_and_reading_it(straight: Any, tmp_p
     monkeypatch.setattr(checkpoint, "locate", slowly)
     assert api.load(run, device="cpu").sample(1).shape == (1, 16, 16, 1)
     assert gone
+    for read in (api.describe_run, lambda run: parts.take_all(model_class("latent-flow"), {"base": str(run)}, ())):
+        gone.clear()
+        for old in (run / "checkpoints").glob("images-*"):
+            old.unlink()
+        shutil.copy(tmp_path / "gone", run / "checkpoints" / "images-000000096.safetensors")
+        assert read(run)
+        assert gone
 
 
 def test_A14_file_is_deleted_while_it_is_opened(straight: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
