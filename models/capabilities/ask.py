@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.base import Classifies, Field, LatentModel
+from models.base import Classifies, Field, LatentModel, Maps
 from models.capabilities.told import Told, arguments, condition_of
 from models.data.batches import to_uint8
 from models.errors import UserError
@@ -63,6 +63,13 @@ def ask_in_blocks(model: LatentModel, capability: Capability, given: Tensor, tol
     """`ask` in blocks: (N, ...) and what is shown, a row for each, if anything -> (N, ...), on the CPU."""
     rows = [given] if told is None else [given, told.values]
     return in_blocks(lambda *parts: ask(model, capability, *parts), device_of(model), *rows)
+
+
+def mapped(model: Maps, noise: Tensor) -> Tensor:
+    """The codes that a model maps noise (N, ...) to, in blocks: (N, latent), on the CPU."""
+    assert isinstance(model, nn.Module)
+    with evaluating(model):
+        return in_blocks(model.map, device_of(model), noise)
 
 
 def images_from(model: LatentModel, points: Tensor, space: Literal["code", "noise"], told: Told | None = None) -> np.ndarray:

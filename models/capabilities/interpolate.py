@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.base import Encodes, Maps
 from models.capabilities import inputs, verb
-from models.capabilities.ask import device_of, evaluating, images_from, in_blocks, require
+from models.capabilities.ask import images_from, mapped, require
 from models.capabilities.project import search as find
 from models.capabilities.reconstruct import codes_of
 from models.capabilities.told import Told, Words, argument_of, has_to_tell, in_turn, resolve
@@ -166,8 +166,7 @@ def _points(
     model, where = trained.model, [n for n, end in enumerate(ends) if not end.is_seed]
     points = {n: image_noise(end.at, [0], model.noise_shape) for n, end in enumerate(ends) if isinstance(end.at, int)}
     if space == "code" and isinstance(model, Maps):
-        with evaluating(model):
-            points = {n: in_blocks(model.map, device_of(model), noise) for n, noise in points.items()}
+        points = {n: mapped(model, noise) for n, noise in points.items()}
     points = {n: found[0] for n, found in points.items()}
     errors: list[float] = []
     if where:

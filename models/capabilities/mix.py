@@ -11,8 +11,9 @@ from torch import Tensor
 
 from models.base import LatentModel, Maps, Mixes
 from models.capabilities import inputs, verb
-from models.capabilities.ask import device_of, evaluating, in_blocks, models_with
-from models.data.batches import to_float, to_uint8
+from models.capabilities.ask import device_of, evaluating, in_blocks, mapped, models_with
+from models.capabilities.reconstruct import codes_of
+from models.data.batches import to_uint8
 from models.errors import UserError, nearest, printable
 from models.randomness import image_noise
 
@@ -50,15 +51,13 @@ def codes(model: LatentModel, ends: Sequence[End]) -> Tensor:
     """The codes of images and of seeds (N, latent), on the CPU. Raises UserError where the model has none for a seed."""
     require_mixes(model)
     found = []
-    with evaluating(model):
-        for end in ends:
-            if isinstance(end, int):
-                if not isinstance(model, Maps):
-                    raise UserError(f"seed {end}: this model makes no codes of noise", "mix", "give images")
-                found.append(in_blocks(model.map, device_of(model), image_noise(end, [0], model.noise_shape)))
-            else:
-                assert isinstance(model, Mixes)
-                found.append(in_blocks(model.encode, device_of(model), to_float(torch.from_numpy(end[None].copy()))))
+    for end in ends:
+        if not isinstance(end, int):
+            found.append(codes_of(model, end[None].copy(), None))
+        elif isinstance(model, Maps):
+            found.append(mapped(model, image_noise(end, [0], model.noise_shape)))
+        else:
+            raise UserError(f"seed {end}: this model makes no codes of noise", "mix", "give images")
     return torch.cat(found)
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from models.base import Maps
+from models.base import LatentModel, Maps
 from models.capabilities.ask import ask_in_blocks, device_of, evaluating, in_blocks
+from models.capabilities.told import Told
 from models.config import Range
 from models.device import full_precision
 from models.metrics.stats.evidence import Evidence
@@ -58,10 +59,11 @@ def _along(e: Evidence, config: Config, images_at: Callable[..., Tensor]) -> dic
         a, b = (image_noise(seed, rows, model.noise_shape, f"path {end}") for end in "ab")
         share = torch.special.ndtr(image_noise(seed, rows, (1,), "path share"))  # uniform in (0, 1), from the row's own stream
         share = share.view(-1, *[1] * (a.ndim - 1))
+        told = e.trained.in_turn(rows)
         ends = []
         with evaluating(model), full_precision():  # a square of epsilon divides what rounding has moved
             for t in (share, share + config.epsilon):
-                ends.append(e.features.look(images_at(e, rows, a, b, t)).double())
+                ends.append(e.features.look(images_at(model, told, a, b, t)).double())
         distances.append((ends[1] - ends[0]).square().sum(1) / config.epsilon**2)
     ordered = torch.cat(distances).sort().values
     cut = int(len(ordered) * config.trim)
@@ -69,12 +71,11 @@ def _along(e: Evidence, config: Config, images_at: Callable[..., Tensor]) -> dic
     return {"ppl": float(left.mean()), "median": float(left[(len(left) - 1) // 2] + left[len(left) // 2]) / 2}
 
 
-def _through_noise(e: Evidence, rows: range, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    return ask_in_blocks(e.trained.model, "sample", great_circle(a, b, share), e.trained.in_turn(rows))
+def _through_noise(model: LatentModel, told: Told | None, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    return ask_in_blocks(model, "sample", great_circle(a, b, share), told)
 
 
-def _through_codes(e: Evidence, rows: range, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    model = e.trained.model
+def _through_codes(model: Any, told: Told | None, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     return in_blocks(lambda a, b, share: model.decode(torch.lerp(model.map(a), model.map(b), share)), device_of(model), a, b, share)
 
 

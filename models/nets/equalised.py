@@ -22,10 +22,10 @@ SLOPE = 0.2  # of the leaky ReLU below zero
 class EqualLinear(nn.Module):
     """(B, before) -> (B, after)."""
 
-    def __init__(self, before: int, after: int, gain: float = sqrt(2), rate: float = 1.0, bias: float = 0.0) -> None:
+    def __init__(self, before: int, after: int, gain: float = sqrt(2), rate: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(after, before) / rate)
-        self.bias = nn.Parameter(torch.full((after,), bias / rate))
+        self.bias = nn.Parameter(torch.zeros(after))
         self.scale, self.rate = gain / sqrt(before) * rate, rate
 
     def forward(self, x: Tensor) -> Tensor:

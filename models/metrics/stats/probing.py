@@ -63,8 +63,7 @@ def _ways(e: Evidence, images: np.ndarray) -> Mapping[str, Callable[[np.ndarray]
     trunk = getattr(getattr(model, "encoder", None), "trunk", None)
     ways: dict[str, Callable[[np.ndarray], Tensor]] = {"short": lambda some: e.trained.encode(some).flatten(1)}
     if isinstance(trunk, nn.Module):
-        with evaluating(model):
-            ways["long"] = lambda some: _through(model, trunk, some)
+        ways["long"] = lambda some: _through(model, trunk, some)
     size = ways["short"](images[:1]).shape[1]
     if size < min(len(images), images[0].size):
         linear = components.fit(images, size)
