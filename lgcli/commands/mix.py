@@ -10,6 +10,7 @@ from lgcli import options as o
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from models.capabilities.trained import Trained
 
@@ -45,7 +46,7 @@ def mix(
     from lgcli import render
     from models import api
     from models.capabilities import pictures
-    from models.capabilities.mix import parse_layers, read_ends
+    from models.capabilities.mix import codes, crossed, mixed, parse_layers, read_ends
 
     trained = api.load(run, device=device, raw=raw)
     chosen = parse_layers(trained.model, layers)  # what is wrong with them should be said before images are read
@@ -57,11 +58,12 @@ def mix(
     their_names, theirs = read_ends(trained, words, number, o.root(data_root)) if words else (names, ends)
     columns = 1 + len(theirs)
     pictures.check_grid(columns * (1 + len(ends)), trained.model.spec.size, columns)
-    before, above = trained.alone(ends), trained.alone(theirs)
-    made = trained.mix(ends, theirs, chosen)
+    one, other = codes(trained.model, ends), codes(trained.model, theirs)
+    before, above = (mixed(trained.model, own, own, []) for own in (one, other))
+    made = crossed(trained.model, one, other, chosen)
     written = [str(pictures.write(_table(before, above, made), path))]
     if gif:
-        written.append(str(pictures.write_gif(_frames(trained, ends, theirs, chosen, before), path.with_suffix(".gif"))))
+        written.append(str(pictures.write_gif(_frames(trained, one, other, chosen, before), path.with_suffix(".gif"))))
     found: dict[str, Any] = {"files": written, "rows": names, "columns": their_names, "layers": chosen}
     render.result(found, "\n".join(written), json)
 
@@ -77,17 +79,13 @@ def _table(before: np.ndarray, above: np.ndarray, made: np.ndarray) -> np.ndarra
     return pictures.grid(np.concatenate(lines), 1 + len(above))
 
 
-def _frames(trained: Trained, rows: list[Any], columns: list[Any], layers: list[int], before: np.ndarray) -> np.ndarray:
+def _frames(trained: Trained, one: Tensor, other: Tensor, layers: list[int], before: np.ndarray) -> np.ndarray:
     """Each row's own image and, beside it, what it becomes while the columns' codes go from one to the next: (T, H, W, C)."""
     import numpy as np
-    import torch
 
     from models.capabilities import pictures
-    from models.capabilities.mix import codes, mixed
+    from models.capabilities.interpolate import through_all
+    from models.capabilities.mix import crossed
 
-    model = trained.model
-    ends = codes(model, columns)
-    way = torch.cat([torch.lerp(ends[n], ends[n + 1], torch.arange(FRAMES)[:, None] / FRAMES) for n in range(len(ends) - 1)] + [ends[-1:]])
-    own = codes(model, rows)
-    made = mixed(model, own.repeat_interleave(len(way), 0), way.repeat(len(own), 1), layers).reshape(len(own), len(way), *before.shape[1:])
-    return np.stack([pictures.grid(np.stack([before, made[:, t]], 1).reshape(-1, *before.shape[1:]), 2) for t in range(len(way))])
+    made = crossed(trained.model, one, through_all(other, FRAMES, "lerp"), layers)
+    return np.stack([pictures.grid(np.stack([before, now], 1).reshape(-1, *before.shape[1:]), 2) for now in made.swapaxes(0, 1)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,12 +79,11 @@ def translate(
 def _frames(trained: Trained, originals: np.ndarray, variants: int, seed: int, back: bool) -> np.ndarray:
     """Each image beside its translation, one below the other, while the noise goes from each to the next on great circles: (T, H, W, C)."""
     import numpy as np
-    import torch
 
-    from models.capabilities.interpolate import blend
+    from models.capabilities.interpolate import through_all
     from models.capabilities.translate import noises, picture, through
 
     noise = noises(trained.model, max(variants, 2), seed, back)
-    way = torch.cat([blend(a, b, FRAMES + 1, "slerp")[:-1] for a, b in pairwise(noise)] + [noise[-1:]])
+    way = through_all(noise, FRAMES, "slerp")
     made = through(trained.model, originals, way, back)
     return np.stack([picture(originals, made[:, t : t + 1]) for t in range(len(way))])

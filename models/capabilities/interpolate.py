@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -116,6 +117,11 @@ def blend(a: Tensor, b: Tensor, steps: int, path: Literal["lerp", "slerp"]) -> T
         return torch.lerp(a.unsqueeze(0), b.unsqueeze(0), share)
     direction = (torch.sin((1 - share) * angle) * (a / length_a) + torch.sin(share * angle) * (b / length_b)) / angle.sin()
     return direction * torch.lerp(length_a, length_b, share)
+
+
+def through_all(points: Tensor, frames: int, path: Literal["lerp", "slerp"]) -> Tensor:
+    """From each of the points (N, ...) to the next in `frames` steps, the last one included: ((N - 1) * frames + 1, ...)."""
+    return torch.cat([blend(a, b, frames + 1, path)[:-1] for a, b in pairwise(points)] + [points[-1:]])
 
 
 def _space(trained: Trained, ends: Sequence[_End], asked: str) -> Space:

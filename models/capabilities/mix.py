@@ -34,10 +34,7 @@ def mix(trained: Trained, rows: Sequence[End], columns: Sequence[End], layers: s
     Raises UserError, also for a model that does not mix.
     """
     chosen = parse_layers(trained.model, layers) if isinstance(layers, str) else list(layers)
-    one, other = codes(trained.model, rows), codes(trained.model, columns)
-    pairs = one.repeat_interleave(len(other), 0), other.repeat(len(one), 1)
-    made = mixed(trained.model, *pairs, chosen)
-    return made.reshape(len(one), len(other), *made.shape[1:])
+    return crossed(trained.model, codes(trained.model, rows), codes(trained.model, columns), chosen)
 
 
 @verb
@@ -97,6 +94,12 @@ def require_mixes(model: LatentModel) -> None:
     if not isinstance(model, Mixes):
         where = type(model).__module__.rpartition(".")[2]
         raise UserError("this model cannot mix", where, f"take a run of one that can: {models_with('mix')}")
+
+
+def crossed(model: LatentModel, one: Tensor, other: Tensor, layers: Sequence[int]) -> np.ndarray:
+    """Each of some codes (N, latent) with each of others (M, latent), which decide `layers`: uint8 (N, M, H, W, C)."""
+    made = mixed(model, one.repeat_interleave(len(other), 0), other.repeat(len(one), 1), layers)
+    return made.reshape(len(one), len(other), *made.shape[1:])
 
 
 def mixed(model: LatentModel, one: Tensor, other: Tensor, layers: Sequence[int]) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from formulas import COUNT, SPEC, agree, batch, close, items, made, push, turns
+from formulas import COUNT, SPEC, agree, batch, close, items, made, minus_log, minus_log_of_not, push, slopes, turns
 from torch import Tensor
 
 from models.base import Clock, DataSpec
@@ -14,16 +14,9 @@ from models.base import Clock, DataSpec
 COLOUR = DataSpec.of_images(3, 16, 16)
 
 
-def slopes(judge: Any, image: Tensor) -> Tensor:
-    """Squared length of the judge's slope at each image: (B,)."""
-    image = image.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(judge(image).sum(), image, create_graph=True)
-    return (slope**2).sum((1, 2, 3))
-
-
 def game(judge: Any, real: Tensor, fake: Tensor) -> Tensor:
     """-E log D(real) - E log(1 - D(fake))."""
-    return -torch.log(torch.sigmoid(judge(real))).sum() / COUNT - torch.log(1 - torch.sigmoid(judge(fake))).sum() / COUNT
+    return minus_log(judge(real)) + minus_log_of_not(judge(fake))
 
 
 @pytest.mark.parametrize("critic", ["leaky", "linear"])
@@ -38,7 +31,7 @@ def test_three_turns_on_codes(critic: str, reciprocity: str, monkeypatch: pytest
     step = turns(model, model.turns(shown, Clock(0)))
     turn = next(step)
     fake = model.generator(model.mapping(draws.prior[0])).detach()
-    penalty = slopes(judge, shown.image).sum() / COUNT / 2
+    penalty = (slopes(judge, shown.image) ** 2).sum() / COUNT / 2
     agree(model, turn, {"encoder": game(judge, shown.image, fake) + 3.0 * penalty}, untouched=("generator",))
     close(turn.logs["penalty"], penalty)
 
@@ -62,7 +55,7 @@ def test_a_discriminator_of_its_own_sees_images_and_leaves_the_encoder_to_the_co
     step = turns(model, model.turns(shown, Clock(0)))
     turn = next(step)
     fake = model.generator(model.mapping(draws.prior[0])).detach()
-    loss = game(model.discriminator, shown.image, fake) + 10 * slopes(model.discriminator, shown.image).sum() / COUNT / 2
+    loss = game(model.discriminator, shown.image, fake) + 10 * (slopes(model.discriminator, shown.image) ** 2).sum() / COUNT / 2
     agree(model, turn, {"discriminator": loss}, untouched=("generator", "encoder"))
     turn = next(step)
     judged = model.discriminator(model.generator(model.mapping(draws.prior[1])))
@@ -130,7 +123,7 @@ def test_style_alae_plays_the_same_game_at_each_size(number: int, progress: floa
     step = turns(model, stage.turns(shown, Clock(2, progress=progress)))
     turn = next(step)
     assert (int(model.level), float(model.blend)) == (level, pytest.approx(blend))
-    penalty = slopes(judge, real).sum() / COUNT / 2
+    penalty = (slopes(judge, real) ** 2).sum() / COUNT / 2
     loss = game(judge, real, painted(model.mapping(draws.prior[0])).detach()) + 3.0 * 2 * penalty
     agree(model, turn, {"encoder": loss}, untouched=("generator",))
 
