@@ -32,3 +32,9 @@ class MovingMeans(nn.Module):
         self.totals.mul_(keep).add_(totals.detach())
         self.counts.mul_(keep).add_(counts)
         return self.totals / self.counts.clamp_min(torch.finfo(self.counts.dtype).tiny)
+
+
+@torch.no_grad()
+def follow(mean: Tensor, rows: Tensor, share: float = 0.005) -> None:
+    """Let a mean (D,) follow a batch (B, D): a `share` of the way to the batch's own (StyleGAN's mean code)."""
+    mean.lerp_(rows.detach().float().mean(0), share)

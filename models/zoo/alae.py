@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, r1_penalty, real_loss
 from models.nets.equalised import EqualMlpDecoder, EqualMlpEncoder, code_critic, mapping
+from models.nets.moving import follow
 
 
 class ALAE(LatentModel):
@@ -86,7 +87,7 @@ class ALAE(LatentModel):
         yield Turn({judging: loss}, {"penalty": penalty, "right": judged_right(on_real, on_fake)})
 
         code = self.map(self.noise(batch))
-        self.follow(code)
+        follow(self.code_mean, code)
         image = self.generator(code)
         yield Turn({"generator": real_loss(self.judge(image))}, self.watched(image, code))
 
@@ -111,11 +112,6 @@ class ALAE(LatentModel):
     def judge(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, 1); large means real."""
         return self.discriminator(image if self.config.discriminator == "images" else self.encoder(image))
-
-    @torch.no_grad()
-    def follow(self, code: Tensor) -> None:
-        """Let the mean of all codes follow a batch (B, latent)."""
-        self.code_mean.lerp_(code.detach().float().mean(0), 0.005)
 
     # --- capabilities ---
 

@@ -24,6 +24,7 @@ from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Ran
 from models.losses import fake_loss, judged_right, r1_penalty, real_loss
 from models.nets.augment import harmless, mirrored
 from models.nets.equalised import code_critic, mapping
+from models.nets.moving import follow
 from models.nets.style import StyleEncoder, StyleGenerator, enlarged, groups_for, sizes_for
 
 
@@ -156,7 +157,7 @@ class StyleALAE(LatentModel):
     def mixed(self, batch: Batch, level: int) -> Tensor:
         """Codes of new noise for every layer, mostly those of two noises on either side of a random layer: (B, layers, latent)."""
         code, other = self.map(self.noise(batch)), self.map(self.noise(batch))
-        self.follow(code)
+        follow(self.code_mean, code)
         border = torch.randint(1, 2 * level + 2, (1,), device=code.device)
         alone = torch.rand(1, device=code.device) >= self.config.mixing
         kept = alone | (torch.arange(2 * len(self.sizes), device=code.device) < border)
@@ -165,11 +166,6 @@ class StyleALAE(LatentModel):
     def for_layers(self, code: Tensor) -> Tensor:
         """The same code for every layer: (B, latent) -> (B, layers, latent)."""
         return code.unsqueeze(1).expand(-1, 2 * len(self.sizes), -1)
-
-    @torch.no_grad()
-    def follow(self, code: Tensor) -> None:
-        """Let the mean of all codes follow a batch (B, latent)."""
-        self.code_mean.lerp_(code.detach().float().mean(0), 0.005)
 
     # --- capabilities ---
 
