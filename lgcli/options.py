@@ -70,6 +70,11 @@ def count(text: str | int) -> int:
     return number
 
 
+def steps(text: str | int) -> int:
+    """`0`, `20` or `1k` as a number of steps, which may be none."""
+    return 0 if str(text).strip() == "0" else count(text)
+
+
 def seed(text: str | int) -> int:
     number = read_seed(str(text))
     if not isinstance(number, int):
@@ -86,6 +91,17 @@ Count = Annotated[int, typer.Option("-n", "--number", parser=count, metavar="N",
 Seed = Annotated[int, typer.Option(parser=seed, metavar="N", help="Same seed, same result.")]
 Device = Annotated[str | None, option(RunConfig, "device")]
 DataRoot = Annotated[Path | None, option(RunConfig, "data_root")]
+Iterations = Annotated[
+    Any,
+    typer.Option(
+        "--iterations",
+        parser=lambda text: steps(text),
+        metavar="N",
+        help="Steps in which answers are found.",
+        show_default="10, or as trained",
+    ),
+]
+Trace = Annotated[bool, typer.Option("--trace", help="Show the first answers after 0, 1, 2, 5, 20 steps, for a model that finds them so.")]
 Label = Annotated[
     list[str] | None,
     typer.Option(

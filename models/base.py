@@ -20,7 +20,7 @@ Rules (the contract suite in tests/contract enforces them):
 * all training state is a parameter or a registered buffer; what `Stage.prepare` builds can be built again from them.
 
 Capabilities are plain methods, and a capability is a method that exists: `encode`, `decode`, `posterior`, `sample`, `classify`,
-`translate`, `validate` (see the protocols at the end).
+`translate`, `complete`, `validate` (see the protocols at the end). Where options decide on one, its attribute says so.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ __all__ = [
     "Batch",
     "Classifies",
     "Clock",
+    "Completes",
     "Constrains",
     "DataSpec",
     "Encodes",
@@ -56,6 +57,7 @@ __all__ = [
     "Schedule",
     "Stage",
     "Translates",
+    "TranslatesBack",
     "Turn",
     "Validates",
     "Whole",
@@ -297,6 +299,11 @@ class LatentModel(nn.Module):
         self.config, self.spec = config, spec
         self.parts = Parts(parts or {})
 
+    @staticmethod
+    def pairs_by(config: Any) -> str:
+        """The clause of `models.data.clauses` that makes pairs of the data that a user names, such as `input=grey`; empty for none."""
+        return ""
+
     def players(self) -> dict[str, Player]:
         """Name -> modules and optimizer settings. Every trainable parameter belongs to exactly one player."""
         raise NotImplementedError
@@ -387,16 +394,37 @@ class Classifies(Protocol):
 
 @runtime_checkable
 class Translates(Protocol):
-    """A model that turns images of its leading source into what belongs to them in the second one's domain, and back (see `gives`)."""
+    """A model that turns images of its leading source into others that belong to them (see `gives`), by the noise one of several.
 
-    def translation_noise(self, back: bool = False) -> tuple[int, ...]:
-        """Shape of one translation's noise."""
+    If its answers are found step by step, `translate` and `complete` take one more argument, `iterations`: an int, or None for its own.
+    """
+
+    translation_noise: tuple[int, ...]  # shape of one answer's noise; (0,) where there is but one answer
 
     def translate(self, image: Tensor, noise: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] and N(0, I) noise -> (B, C', H', W') in [-1, 1]. A pure function of both."""
 
+
+@runtime_checkable
+class TranslatesBack(Translates, Protocol):
+    """One that also goes the other way, from images of its second source to those of the leading one."""
+
+    return_noise: tuple[int, ...]  # the same of the way back
+
     def translate_back(self, image: Tensor, noise: Tensor) -> Tensor:
-        """The same from that domain to the leading source's."""
+        """(B, C', H', W') and noise -> (B, C, H, W)."""
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A model that fills holes, each by the noise in one of several ways."""
+
+    holes: str  # those that it has learned to fill: a kind of `models.nets.holes`, or `any`
+
+    completion_noise: tuple[int, ...]  # shape of one answer's noise; (0,) where there is but one answer
+
+    def complete(self, image: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1], float (B, 1, H, W), 1 in the hole, and N(0, I) noise -> (B, C, H, W), the same outside of the hole."""
 
 
 @runtime_checkable

@@ -48,6 +48,16 @@ def gradient_norm_squared(critic: Callable[[Tensor], Tensor], inputs: Tensor) ->
         return gradient.flatten(1).square().sum(1)
 
 
+def slope(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """d function(x) / dx for every item x of `points`, where the function gives a number for each: (B, ...) -> (B, ...), float32.
+
+    An item's slope does not depend on the batch's size, as that of a batch's mean would. No parameter collects a gradient.
+    """
+    points = points.detach().float().requires_grad_()
+    (found,) = torch.autograd.grad(function(points).sum(), points)
+    return found
+
+
 def r1_penalty(critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     """E ||grad D(real)||^2 / 2 (Mescheder et al. 2018, eq. 9)."""
     return gradient_norm_squared(critic, real).mean() / 2

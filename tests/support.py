@@ -102,6 +102,21 @@ def further(model: str) -> dict[str, Any]:
     return {name: image_data(13, 12, 20, 3, seed=2) for name in model_class(model).sources[1:]}
 
 
+def as_asked(model: str, options: Any, data: Any) -> Any:
+    """`data`, as pairs where the model's options ask for them: by its own rule, or each image with its mirror image."""
+    from models.data.clauses import derived
+    from models.data.items import Paired, Side
+    from models.registry import model_class
+
+    if rule := model_class(model).pairs_by(options).partition("=")[2]:
+        return derived(data, rule, data.name)
+    if getattr(options, "task", "") != "pairs":
+        return data
+    field = data.fields["image"]
+    mirrored = Side(field, lambda index: np.ascontiguousarray(data.rows("image", index)[:, :, ::-1]))
+    return Paired(data, data.name, Side(field, lambda index: data.rows("image", index)), mirrored)
+
+
 def built(model: str, options: Any, spec: Any) -> Any:
     """A model of the zoo, around tiny auto-encoders where it needs parts, which are nothing but principal components of some images."""
     import torch

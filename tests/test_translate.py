@@ -65,7 +65,7 @@ def test_python_names_what_does_not_fit(trained: Trained, pictures: Path, straig
         trained.translate(images, seed=-1)
     with pytest.raises(UserError, match="this model cannot translate: vae") as error:
         models.load(straight("vae"), device="cpu").translate(images)
-    assert error.value.fix == "take a run of one that can: cross-domain"
+    assert error.value.fix == "take a run of one that can: cgml, cross-domain, image-cvae, pix2pix, regression"
 
 
 def test_translate_a_grid_with_a_row_for_each_image(here: Path, trained: Trained, pictures: Path) -> None:
@@ -115,7 +115,7 @@ def test_mistakes_are_named(words: list[str], what: str, here: Path, pictures: P
 
 
 def test_a_run_that_does_not_translate_is_told_which_do(straight: Callable[[str], Path], pictures: Path, here: Path) -> None:
-    assert "this model cannot translate: vae\n  fix: take a run of one that can: cross-domain" in refused(
+    assert "this model cannot translate: vae\n  fix: take a run of one that can: cgml, cross-domain" in refused(
         "translate", straight("vae"), pictures
     )
 

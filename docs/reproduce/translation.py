@@ -226,7 +226,7 @@ class Direction:
         model: Any = trained.model
         way = model.translate_back if back else model.translate
         real = to_float(torch.from_numpy(self.images))
-        noise = image_noise(0, range(len(real)), model.translation_noise(back), "translation")
+        noise = image_noise(0, range(len(real)), model.return_noise if back else model.translation_noise, "translation")
         with evaluating(model):
             made = to_uint8(in_blocks(way, device_of(model), real, noise)).numpy()
         several = trained.translate(self.images[: self.chosen.shown], VARIANTS, back=back)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lgcli import options as o
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.capabilities.trained import Trained
+
 PANEL = "Use a trained model"
+TIMES = 10  # that encoder and decoder are asked where nobody says
 SHOWN = (1, 5, 10)  # iterations in the grid where nobody says, as in the CVAE-GAN paper; and the last
 
 
@@ -29,7 +36,13 @@ def inpaint(
             help="box, center, half, random or stroke; or an image, white in the hole; or a folder with one per image.",
         ),
     ],
-    iterations: Annotated[int, typer.Option(parser=o.count, metavar="N", help="How often encoder and decoder are asked.")] = 10,
+    iterations: o.Iterations = None,
+    variants: Annotated[
+        Any,
+        typer.Option(parser=o.count, metavar="N", help="Completions of each image, by a model that has learned to.", show_default="5"),
+    ] = None,
+    trace: o.Trace = False,
+    gif: Annotated[bool, typer.Option("--gif", help="With --trace: write it as an animation, too.")] = False,
     show: Annotated[
         Any, typer.Option(parser=numbers, metavar="N,...", help="Iterations in the grid.", show_default="1,5,10 and the last")
     ] = None,
@@ -49,45 +62,144 @@ def inpaint(
 ) -> None:
     """Fill holes in images: a row for each, the original, what is known of it, and the completed image after some iterations.
 
-    A model that encodes is asked again and again, and what is known is put back each time; one that only samples is searched by projection
+    A model that has learned to complete images gives several answers (--variants), and shows with --trace how it finds them. Another one
+    that encodes is asked again and again, and what is known is put back each time; one that only samples is searched by projection
     (--steps, --restarts). A conditional model is told what each image shows by --label or --attributes, one for all or one for each, or
     `--label true`; else its own classifier says what is most likely, before each iteration. --out writes the completed images.
     """
     from lgcli import render
     from models import api
+    from models.base import Completes
     from models.capabilities import masks, pictures
+    from models.capabilities.complete import TRACE
     from models.capabilities.inpaint import picture
     from models.capabilities.told import of_command
     from models.errors import UserError
 
     o.check_single_output(output, out)
-    shown = show or sorted({*(n for n in SHOWN if n <= iterations), iterations})
-    if shown[-1] > iterations:
-        raise UserError(f"iteration {shown[-1]} of {iterations}", "--show", "give numbers up to --iterations")
+    if gif and not trace:
+        raise UserError("an animation shows the way to an answer", "--gif", "add --trace")
+    if out is not None and trace:
+        raise UserError("both --out and --trace", "--trace", "a way is shown in a grid: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
+    answers = (variants or 5) if isinstance(trained.model, Completes) else 0
+    if answers and (show or label or attributes):
+        raise UserError("this model is told nothing but the image and its hole", "--show" if show else "--label", "leave it out")
+    if not answers and (variants or trace):
+        raise UserError("this model has one answer to a hole", "--variants" if variants else "--trace", "leave it out")
+    shown = [] if answers else _shown(show, iterations or TIMES)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
     if out is None:
-        pictures.check_grid(2 + len(shown), trained.model.spec.size, 2 + len(shown), lists=len(originals), singles=True)
+        columns = 2 + (len(TRACE) if trace else answers or len(shown))
+        pictures.check_grid(columns, trained.model.spec.size, columns, lists=len(originals) * (answers if trace else 1), singles=not trace)
     holes = masks.gather(mask, names, seed, trained.model.spec.size)
     told = of_command(trained.model, label, attributes, truth, trusting=False)
     path = o.picture_path(output, f"{api.name_of(run)}-inpainted", force) if out is None else o.free_path(out, force, "--out")
+    made: dict[str, Any] = {"mask": mask, "seed": seed, "files": [str(path)]}
+    if answers:
+        if gif:
+            made["files"].append(str(o.free_path(path.with_suffix(".gif"), force, "-o")))
+        complete = partial(_completions, trained, originals, holes, answers, seed)
+        if trace:
+            _trace(complete, names, originals.repeat(answers, 0), holes.repeat(answers, 0), made, json)
+        else:
+            _answer(complete(iterations), names, originals, holes, path, out is None, made, json)
+        return
     with render.progress() as advance:
         search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": partial(advance, "inpainting")}
-        found = trained.inpaint(originals, holes, iterations=iterations, seed=seed, told=told, **search)
+        found = trained.inpaint(originals, holes, iterations=iterations or TIMES, seed=seed, told=told, **search)
     if out is None:
         kept = [found.images[-1]] if found.projected else [found.images[n - 1] for n in shown]
         pictures.write(picture(originals, holes, kept), path)
     else:
         pictures.write_singles([found.images[-1]], out)
-    made = {
-        "mask": mask,
-        "seed": seed,
+    made |= {
         "by": "projection" if found.projected else "iteration",
         "iterations": len(found.images),
         **({"shown": [*shown]} if out is None and not found.projected else {}),
-        "files": [str(path)],
     }
     _show(names, [] if found.told is None else found.told.names, found.start_error.tolist(), found.error.tolist(), made, json)
+
+
+def _shown(show: list[int] | None, iterations: int) -> list[int]:
+    """The iterations in the grid. Raises UserError for one that there is not."""
+    from models.errors import UserError
+
+    shown = show or sorted({*(n for n in SHOWN if n <= iterations), iterations})
+    if shown[-1] > iterations:
+        raise UserError(f"iteration {shown[-1]} of {iterations}", "--show", "give numbers up to --iterations")
+    return shown
+
+
+# --- by a model that has learned to complete --------------------------------------------------------------------------------------------
+
+
+def _completions(trained: Trained, originals: np.ndarray, holes: np.ndarray, count: int, seed: int, iterations: int | None) -> np.ndarray:
+    """(N, count, H, W, C), block by block."""
+    import numpy as np
+
+    from models.capabilities.ask import BLOCK
+
+    blocks = [slice(n, n + BLOCK) for n in range(0, len(originals), BLOCK)]
+    return np.concatenate([trained.complete(originals[b], holes[b], count, seed, iterations=iterations) for b in blocks])
+
+
+def _answer(
+    completed: np.ndarray,
+    names: Sequence[str],
+    originals: np.ndarray,
+    holes: np.ndarray,
+    path: Path,
+    grid: bool,
+    made: dict[str, Any],
+    json: bool,
+) -> None:
+    """Several completions of each image (N, K, H, W, C): a grid or single files at `path`, and their errors."""
+    from lgcli import render
+    from models.capabilities import pictures
+    from models.capabilities.inpaint import picture
+
+    count = completed.shape[1]
+    if grid:
+        pictures.write(picture(originals, holes, list(completed.swapaxes(0, 1))), path)
+    else:
+        pictures.write_singles(completed, path, [f"{n:0{len(str(len(names) - 1))}}" for n in range(len(names))], count)
+    squares = ((completed.astype(float) - originals[:, None]) / 255) ** 2
+    errors = (squares.mean(4) * holes[:, None]).sum((2, 3)) / holes.sum((1, 2))[:, None]
+    mean, best = float(errors.mean()), float(errors.min(1).mean())
+    listed = [{"image": name, "errors": its} for name, its in zip(names, errors.tolist(), strict=True)]
+    lines = [f"{min(its):.5f} to {max(its):.5f}  {name}" for name, its in zip(names, errors.tolist(), strict=True)]
+    lines.append(f"mean squared error inside the hole (black 0, white 1): {mean:.5f}, of the best of {count} {best:.5f}")
+    found = {"by": "completion", "variants": count, **made, "mean_error": mean, "mean_best_error": best, "images": listed}
+    render.result(found, "\n".join([*lines, *made["files"]]), json)
+
+
+def _trace(
+    complete: Callable[[int], np.ndarray],
+    names: Sequence[str],
+    originals: np.ndarray,
+    holes: np.ndarray,
+    made: dict[str, Any],
+    json: bool,
+) -> None:
+    """The way to each completion, a row for each, and as an animation where a second file is named; `complete` takes a number of steps."""
+    import numpy as np
+
+    from lgcli import render
+    from models.capabilities import pictures
+    from models.capabilities.complete import TRACE
+    from models.capabilities.inpaint import picture
+
+    way = [complete(steps).reshape(originals.shape) for steps in TRACE]
+    grid, *animation = map(Path, made["files"])
+    pictures.write(picture(originals, holes, way), grid)
+    if animation:
+        pictures.write_gif(np.stack([picture(originals, holes, [step]) for step in way]), animation[0], seconds=0.5)
+    found = {"by": "completion", **made, "iterations": list(TRACE), "images": list(names)}
+    render.result(found, "\n".join(made["files"]), json)
+
+
+# --- by iteration or projection ---------------------------------------------------------------------------------------------------------
 
 
 def _show(

@@ -48,6 +48,10 @@ Map = Annotated[
     str | None,
     typer.Option("--map", metavar="CLASS=CLASS,...", help="For cross-domain: classes that belong together.", show_default="equal names"),
 ]
+Task = Annotated[
+    str | None,
+    typer.Option("--task", metavar="inpaint|colourise|upscale|pairs", help="For models that answer questions: what is asked."),
+]
 Pairs = Annotated[
     str | None,
     typer.Option(metavar="label|attributes|identity|none", help="For cross-domain: what matching images share.", show_default="label"),
@@ -71,6 +75,7 @@ def train(
     augment: Augment = None,
     map_: Map = None,
     pairs: Pairs = None,
+    task: Task = None,
     epochs: Epochs = None,
     *,
     accept_data: AcceptData = False,
@@ -81,7 +86,7 @@ def train(
     """Train a model, or go on with a run."""
     runs = _named_runs([*(parts or []), *([f"base={base}"] if base else [])])
     sources = _named_data(data or [], labels)
-    options = partial(_options, assignments=assignments or [], flags={"augment": augment, "map": map_, "pairs": pairs})
+    options = partial(_options, assignments=assignments or [], flags={"augment": augment, "map": map_, "pairs": pairs, "task": task})
     if resume is None:
         if accept_data:
             raise UserError("--accept-data goes with --resume", "--accept-data", "leave it out")

@@ -26,7 +26,11 @@ def translate(
     seed: o.Seed = 0,
     output: o.Picture = None,
     out: o.Singles = None,
-    gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the grid: from each noise to the next.")] = False,
+    iterations: o.Iterations = None,
+    trace: o.Trace = False,
+    gif: Annotated[
+        bool, typer.Option("--gif", help="Write an animation beside the grid: from each noise to the next; of a --trace, its steps.")
+    ] = False,
     data_root: o.DataRoot = None,
     device: o.Device = None,
     raw: o.Raw = False,
@@ -38,30 +42,38 @@ def translate(
     Translations in one column are made from the same noise. An image of neither domain is taken for the nearest thing that the encoder
     knows, and translated as that. --out writes single files, the first image's as 0-000000.png and so on.
     """
+    import numpy as np
+
     from lgcli import render
     from models import api
     from models.capabilities import pictures
-    from models.capabilities.ask import BLOCK, size_of
+    from models.capabilities.ask import BLOCK, size_of, stepwise
+    from models.capabilities.complete import TRACE
     from models.capabilities.translate import noises, picture, source_of
+    from models.errors import UserError
 
     o.check_single_output(output, out)
-    if out is not None and gif:
-        from models.errors import UserError
-
-        raise UserError("both --out and --gif", "--gif", "an animation goes with a grid: leave one of them out")
+    if out is not None and (gif or trace):
+        flag = "--gif" if gif else "--trace"
+        raise UserError(f"both --out and {flag}", flag, "it goes with a grid: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
     noises(trained.model, variants, seed, back)  # what is wrong with them should be said before images are read
+    stepwise(trained.model, "translate_back" if back else "translate", 0 if trace else iterations)
     names, originals, _ = trained.gather(images, number, o.root(data_root), source_of(trained.model, back))
     if out is None:
         size = size_of(trained.model, "translate", "translate_back")
-        pictures.check_grid(1 + variants, size, 1 + variants, lists=len(originals), singles=True)
+        columns, lists = (1 + len(TRACE), len(originals) * variants) if trace else (1 + variants, len(originals))
+        pictures.check_grid(columns, size, columns, lists=lists, singles=not trace)
         path = o.picture_path(output, f"{api.name_of(run)}-translations", force)
         if gif:
             o.free_path(path.with_suffix(".gif"), force, "-o")
     else:
         path = o.free_path(out, force, "--out")
     with render.progress() as advance:
-        blocks = (trained.translate(originals[n : n + BLOCK], variants, seed, back=back) for n in range(0, len(originals), BLOCK))
+        blocks = (
+            trained.translate(originals[n : n + BLOCK], variants, seed, back=back, iterations=iterations)
+            for n in range(0, len(originals) if not trace else 0, BLOCK)
+        )
         made = [its for block in pictures.counted(blocks, lambda done: advance("translating", done, len(originals))) for its in block]
     found: dict[str, Any] = {"images": names, "variants": variants, "seed": seed, "back": back}
     if out is not None:
@@ -69,11 +81,32 @@ def translate(
         found["files"] = pictures.write_singles(made, out, stems, variants)
         render.result({"folder": str(out), **found}, f"{out}: {found['files']} images", json)
         return
+    if trace:
+        rows, way = _traced(trained, originals, variants, seed, back)
+        found |= {"iterations": list(TRACE)}
+        written = [pictures.write(picture(rows, way), path)]
+        if gif:
+            frames = [picture(rows, way[:, t : t + 1]) for t in range(len(TRACE))]
+            written.append(pictures.write_gif(np.stack(frames), path.with_suffix(".gif"), seconds=0.5))
+        found["files"] = [str(file) for file in written]
+        render.result(found, "\n".join(found["files"]), json)
+        return
     written = [pictures.write(picture(originals, made), path)]
     if gif:
         written.append(pictures.write_gif(_frames(trained, originals, variants, seed, back), path.with_suffix(".gif")))
     found["files"] = [str(file) for file in written]
     render.result(found, "\n".join(found["files"]), json)
+
+
+def _traced(trained: Trained, originals: np.ndarray, variants: int, seed: int, back: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Each image once for each variant, and the way to that: (N * variants, H, W, C) and (N * variants, T, H', W', C')."""
+    import numpy as np
+
+    from models.capabilities.complete import TRACE
+
+    steps = [trained.translate(originals, variants, seed, back=back, iterations=n) for n in TRACE]
+    way = np.stack(steps, 2)  # (N, variants, T, H', W', C')
+    return originals.repeat(variants, 0), way.reshape(-1, *way.shape[2:])
 
 
 def _frames(trained: Trained, originals: np.ndarray, variants: int, seed: int, back: bool) -> np.ndarray:

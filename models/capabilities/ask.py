@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, TypeGuard
 
 import numpy as np
@@ -78,9 +79,27 @@ def images_from(model: LatentModel, points: Tensor, space: Literal["code", "nois
         return to_uint8(ask_in_blocks(model, "sample" if space == "noise" else "decode", points, told)).numpy()
 
 
+def stepwise(model: LatentModel, method: str, iterations: int | None) -> Callable[..., Tensor]:
+    """A method of the model that finds its answers in so many steps; None: in as many as it was trained with.
+
+    Raises UserError where a number is given and the model takes none.
+    """
+    way: Callable[..., Tensor] = getattr(model, method)
+    if iterations is None:
+        return way
+    if "iterations" not in arguments(model, method):
+        where = type(model).__module__.rpartition(".")[2]
+        raise UserError("this model's answers are found at once, not step by step", where, "leave --iterations and --trace out")
+    if not 0 <= iterations <= 10_000:
+        raise UserError(f"{iterations} iterations", "--iterations", "give a number from 0 to 10,000")
+    return partial(way, iterations=iterations)
+
+
 def size_of(model: LatentModel, *capabilities: str) -> tuple[int, int]:
     """(height, width) of the images that a method of the model makes; of several, the largest of those that it has, if any."""
-    shapes = [require_images(model, capability).shape for capability in capabilities if hasattr(model, capability)] or [model.spec.shape]
+    shapes = [require_images(model, capability).shape for capability in capabilities if getattr(model, capability, None)] or [
+        model.spec.shape
+    ]
     return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
 
 

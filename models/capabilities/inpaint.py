@@ -28,8 +28,7 @@ from models.capabilities.project import search as find
 from models.capabilities.reconstruct import through
 from models.capabilities.told import Told, Words, has_to_tell, resolve, untold
 from models.data.batches import to_float, to_uint8
-from models.errors import UserError, nearest, printable
-from models.randomness import check_seed
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from models.capabilities.trained import Trained
@@ -80,7 +79,7 @@ def inpaint(
     if not 1 <= iterations <= 10_000:
         raise UserError(f"{iterations} iterations", "--iterations", "give a number from 1 to 10,000")
     shown = checked(trained, images)
-    holes = _holes(holes, len(shown), trained.model.spec.size, seed)
+    holes = masks.of_images(holes, len(shown), trained.model.spec.size, seed)
     if isinstance(trained.model, Encodes):
         require_alike(trained.model, "decode", "inpaint")
         settings = {key: value for key, value in settings.items() if key == "progress"}
@@ -140,18 +139,6 @@ def picture(originals: np.ndarray, holes: np.ndarray, completed: Sequence[np.nda
     masked = np.where(holes[..., None], np.uint8(128), originals)
     columns = [originals, masked, *completed]
     return grid(np.stack(columns, 1).reshape(-1, *originals.shape[1:]), len(columns))
-
-
-def _holes(holes: np.ndarray | str, count: int, size: tuple[int, int], seed: int) -> np.ndarray:
-    """A mask for each image: (count, H, W) bool."""
-    if isinstance(holes, str):
-        if holes not in masks.KINDS:
-            raise UserError(f"unknown kind of mask {printable(holes)!r}", "holes", nearest(holes, masks.KINDS))
-        holes = masks.draw(holes, check_seed(seed), range(count), size)
-    if holes.dtype != bool or holes.shape not in (size, (count, *size)):
-        wanted = f"bool of shape {size}, or ({count}, {size[0]}, {size[1]})"
-        raise UserError(f"masks are {holes.dtype} {holes.shape}", "holes", f"give {wanted}")
-    return masks.check(np.broadcast_to(holes, (count, *size)))
 
 
 def _known_mean(images: Tensor, hole: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.data.images import SUFFIXES, BadImage, decode, to_channels
 from models.errors import UserError, nearest, printable
-from models.randomness import numpy_generator
+from models.randomness import check_seed, numpy_generator
 
 Size = tuple[int, int]  # (height, width)
 
@@ -40,13 +40,18 @@ def center(dice: np.random.Generator, size: Size) -> np.ndarray:
     return hole
 
 
+def halves(size: Size) -> np.ndarray:
+    """The left, right, upper and lower half: (4, H, W)."""
+    height, width = size
+    found = np.zeros((4, *size), bool)
+    left, right, upper, lower = found
+    left[:, : width // 2] = right[:, -(width // 2) :] = upper[: height // 2] = lower[-(height // 2) :] = True
+    return found
+
+
 def half(dice: np.random.Generator, size: Size) -> np.ndarray:
     """The left, right, upper or lower half."""
-    height, width = size
-    halves = (np.s_[:, : width // 2], np.s_[:, -(width // 2) :], np.s_[: height // 2], np.s_[-(height // 2) :])
-    hole = np.zeros(size, bool)
-    hole[halves[dice.integers(4)]] = True
-    return hole
+    return halves(size)[dice.integers(4)]
 
 
 def random(dice: np.random.Generator, size: Size) -> np.ndarray:
@@ -79,6 +84,18 @@ KINDS: dict[str, Callable[[np.random.Generator, Size], np.ndarray]] = {
 def draw(kind: str, seed: int, numbers: Iterable[int], size: Size) -> np.ndarray:
     """Masks of images `numbers`: (N, H, W) bool. Mask i depends on (kind, seed, i, size) alone."""
     return np.stack([KINDS[kind](numpy_generator(seed, "mask", kind, number), size) for number in numbers])
+
+
+def of_images(holes: np.ndarray | str, count: int, size: Size, seed: int) -> np.ndarray:
+    """A mask for each of `count` images, (count, H, W) bool: a kind to draw, one for all, or one for each. Raises UserError."""
+    if isinstance(holes, str):
+        if holes not in KINDS:
+            raise UserError(f"unknown kind of mask {printable(holes)!r}", "holes", nearest(holes, KINDS))
+        holes = draw(holes, check_seed(seed), range(count), size)
+    if holes.dtype != bool or holes.shape not in (size, (count, *size)):
+        wanted = f"bool of shape {size}, or ({count}, {size[0]}, {size[1]})"
+        raise UserError(f"masks are {holes.dtype} {holes.shape}", "holes", f"give {wanted}")
+    return check(np.broadcast_to(holes, (count, *size)))
 
 
 # ---- from files --------------------------------------------------------------------------------------------------------------------------

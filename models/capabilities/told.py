@@ -104,7 +104,7 @@ def condition_of(model: LatentModel) -> str | None:
 
 def arguments(model: LatentModel, capability: str) -> frozenset[str]:
     """The names of what a method of the model takes; empty where it has no such method."""
-    return frozenset(signature(getattr(model, capability)).parameters) if hasattr(model, capability) else frozenset()
+    return frozenset(signature(getattr(model, capability)).parameters) if getattr(model, capability, None) else frozenset()
 
 
 def has_to_tell(model: LatentModel, *capabilities: str) -> bool:

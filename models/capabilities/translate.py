@@ -1,4 +1,4 @@
-"""Images of one domain to images of another, several of each: one for each draw of the noise."""
+"""Images to what belongs to them, in another domain or of another kind, several of each: one for each draw of the noise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import DataSpec, LatentModel, Translates
+from models.base import DataSpec, LatentModel, Translates, TranslatesBack
 from models.capabilities import verb
-from models.capabilities.ask import device_of, evaluating, in_blocks, models_with
+from models.capabilities.ask import device_of, evaluating, in_blocks, models_with, stepwise
 from models.capabilities.inputs import checked
 from models.capabilities.pictures import alike, grid
 from models.data.batches import to_float, to_uint8
@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 
 
 @verb
-def translate(trained: Trained, images: np.ndarray, count: int = 8, seed: int = 0, *, back: bool = False) -> np.ndarray:
+def translate(
+    trained: Trained, images: np.ndarray, count: int = 8, seed: int = 0, *, back: bool = False, iterations: int | None = None
+) -> np.ndarray:
     """`count` translations of each uint8 image (N, H, W, C): uint8 (N, count, H', W', C'). Number k of every image has the same noise.
 
     Args:
         back: the images are of the other domain, and come to that of the leading source.
+        iterations: of a model whose answers are found step by step; None: as many as it was trained with.
 
     Raises UserError, also for a model that does not translate.
     """
     noise = noises(trained.model, count, seed, back)
-    return through(trained.model, checked(trained, images, source_of(trained.model, back)), noise, back)
+    return through(trained.model, checked(trained, images, source_of(trained.model, back)), noise, back, iterations)
 
 
 def noises(model: LatentModel, count: int, seed: int, back: bool = False) -> Tensor:
@@ -40,17 +43,22 @@ def noises(model: LatentModel, count: int, seed: int, back: bool = False) -> Ten
 
     Raises UserError, for a model that does not translate as well; it names those that do.
     """
+    where = type(model).__module__.rpartition(".")[2]
     if not isinstance(model, Translates):
         able = models_with("translate")
-        raise UserError("this model cannot translate", type(model).__module__.rpartition(".")[2], f"take a run of one that can: {able}")
+        raise UserError("this model cannot translate", where, f"take a run of one that can: {able}")
+    assert isinstance(model, LatentModel)
+    if back and not isinstance(model, TranslatesBack):
+        raise UserError("this model translates in one direction only", f"{where}, --back", "leave --back out")
     if count < 1:
         raise UserError(f"{count} variants", "--variants", "ask for 1 or more")
-    return image_noise(check_seed(seed), range(count), model.translation_noise(back), "translate")
+    shape = model.return_noise if back and isinstance(model, TranslatesBack) else model.translation_noise
+    return image_noise(check_seed(seed), range(count), shape, "translate")
 
 
-def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = False) -> np.ndarray:
+def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = False, iterations: int | None = None) -> np.ndarray:
     """Every image (N, H, W, C) with every noise (K, D), uint8: (N, K, H', W', C')."""
-    way = getattr(model, "translate_back" if back else "translate")
+    way = stepwise(model, "translate_back" if back else "translate", iterations)
     real = to_float(torch.from_numpy(images))
     with evaluating(model):
         made = in_blocks(way, device_of(model), real.repeat_interleave(len(noise), 0), noise.repeat(len(real), 1))

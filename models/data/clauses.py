@@ -96,7 +96,7 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
             data = _with_targets(_whole_folder(data, so_far), _targets(request, value, load), request.skip_bad, value, so_far)
         elif key == "input":
             halves = value in ("left", "right")
-            data = _side_by_side(data, request, value, so_far) if halves else _derived(data, value, so_far)
+            data = _side_by_side(data, request, value, so_far) if halves else derived(data, value, so_far)
         elif "attributes" in data.fields and key in data.fields["attributes"].names:
             data = _of_attribute(data, key, value, so_far)
         else:
@@ -180,7 +180,7 @@ def _with_targets(data: ImageData, targets: ImageData, skip_bad: bool, folder: s
     return made
 
 
-def _derived(data: Items, value: str, name: str) -> Items:
+def derived(data: Items, value: str, name: str) -> Items:
     """Pairs whose input is made from the target."""
     rule, _, number = value.partition(":")
     channels, height, width = data.fields["image"].shape

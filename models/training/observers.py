@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from models.base import Encodes, LatentModel, Samples, Stage, Translates, Validates
-from models.capabilities import pictures, translate
+from models.base import Completes, Encodes, LatentModel, Samples, Stage, Translates, Validates
+from models.capabilities import complete, inpaint, pictures, translate
 from models.capabilities.ask import evaluating
 from models.capabilities.reconstruct import reconstructions
 from models.capabilities.sample import draw
@@ -28,7 +28,7 @@ from models.errors import UserError
 from models.training.alarm import CollapseAlarm, advice
 from models.training.events import Drawn, Event, Validated, Warned
 
-SAMPLES, RECONSTRUCTIONS, TRANSLATED, COLUMNS = 64, 32, 8, 8  # images in the grids that a run draws, and in a row of them
+SAMPLES, RECONSTRUCTIONS, ANSWERED, COLUMNS = 64, 32, 8, 8  # images in the grids that a run draws, and in a row of them
 VALIDATED = 128  # held-out images a batch
 
 
@@ -66,7 +66,7 @@ class Observer:
 
 
 class Grids(Observer):
-    """Samples of fixed noise, reconstructions and translations of the first images; and the alarm for samples that become alike.
+    """Samples of fixed noise, and what becomes of the first images; and the alarm for samples that become alike.
 
     Args:
         config: its `sample_every` is the cadence.
@@ -92,6 +92,7 @@ class Grids(Observer):
                 examples = told if kind == "attributes" else None
                 made = np.concatenate(list(draw(view.model, SAMPLES, self._seed, examples=examples)))
             translated = self._translated(view.model) if isinstance(view.model, Translates) else None
+            completed = self._completed(view.model) if isinstance(view.model, Completes) else None
         if made is not None and len(view.stage.players) > 1:  # one player alone plays no game
             yield from _warned(view.images, self._alarm.look(made, view.progress, again))
         if shown is not None and again is not None:
@@ -100,14 +101,26 @@ class Grids(Observer):
             yield self._drawn(view.images, "sample", pictures.grid(made, COLUMNS))
         if translated is not None:
             yield self._drawn(view.images, "translation", translated)
+        if completed is not None:
+            yield self._drawn(view.images, "completion", completed)
 
     def hear(self, images: int, losses: Mapping[str, float]) -> Iterator[Event]:
         yield from _warned(images, self._alarm.hear(losses))
 
     def _translated(self, model: LatentModel) -> np.ndarray:
-        """A row for each of the first images, itself and what it becomes: one picture."""
-        originals = self._images(TRANSLATED)
-        return translate.picture(originals, translate.through(model, originals, translate.noises(model, COLUMNS - 1, self._seed)))
+        """A row for each of the first images, itself, what belongs to it where the data say, and what it becomes: one picture."""
+        originals = self._images(ANSWERED)
+        made = translate.through(model, originals, translate.noises(model, COLUMNS - 1, self._seed))
+        if "target" in model.needs:
+            made = np.concatenate([self._data.rows("target", np.arange(len(originals)))[:, None], made[:, :-1]], 1)
+        return translate.picture(originals, made)
+
+    def _completed(self, model: LatentModel) -> np.ndarray:
+        """A row for each of the first images: itself, with a hole, and completed in several ways."""
+        originals = self._images(ANSWERED)
+        holes = complete.learned_holes(model, range(len(originals)), self._seed)
+        made = complete.through(model, originals, holes, complete.noises(model, COLUMNS - 2, self._seed))
+        return inpaint.picture(originals, holes, list(made.swapaxes(0, 1)))
 
     def _images(self, number: int) -> np.ndarray:
         """The leading source's first images: uint8 (N, H, W, C)."""

@@ -94,12 +94,13 @@ def ask(
     leading, *further = cls.sources
     values = {"images": chosen.images, "batch": chosen.batch, **shown(cls, parts, texts[leading]), **given}
     values |= {"model": MODELS.find(model).name, "preset": preset, "options": {}}
-    values |= {"data": anywhere(texts[leading]), "sources": {name: anywhere(texts[name]) for name in further}}
+    values |= {"sources": {name: anywhere(texts[name]) for name in further}}
     values |= absolute(values)
-    check(RunConfig, values, "train")
+    check(RunConfig, {**values, "data": ""}, "train")
     if epochs is not None and not 0 < epochs <= 1e6:
         raise UserError(f"{epochs:g} epochs", "--epochs", "give a number above 0, up to 1,000,000")
-    values["options"] = dataclasses.asdict(check(cls.Config, {**chosen.options, **(options or {})}, "--set"))
+    config = check(cls.Config, {**chosen.options, **(options or {})}, "--set")
+    values |= {"options": dataclasses.asdict(config), "data": anywhere(sources.paired(texts[leading], cls.pairs_by(config)))}
     return Asked(cls, values, texts[leading], epochs, parts, download)
 
 

@@ -129,8 +129,11 @@ def _check_shapes(start: Header, config: RunConfig, now: DataSpec) -> None:
     pairs = [(now, start.spec, config.data)]
     pairs += [(now[name], start.spec[name], config.sources[name]) for name in start.spec.others]
     for its, before, text in pairs:
-        if its.shape != before.shape:
-            raise UserError(f"the images are {its.shape} now, the run's are {before.shape}", text, "bring the data back")
+        for key, field in before.fields.items():
+            now_as = its.fields.get(key)
+            if field.kind == "image" and (now_as is None or now_as.shape != field.shape):
+                found, what = "missing" if now_as is None else now_as.shape, "images" if key == "image" else f"{key}s"
+                raise UserError(f"the {what} are {found} now, the run's are {field.shape}", text, "bring the data back")
 
 
 def _check_names(model: LatentModel, config: RunConfig, now: DataSpec) -> None:

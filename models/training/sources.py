@@ -49,6 +49,22 @@ def by_name(cls: type[LatentModel], data: str | Mapping[str, str] | None, model:
     return said
 
 
+def paired(text: str, clause: str) -> str:
+    """What a leading source is asked for, with the clause by which a model makes pairs of it. Raises UserError where it has others."""
+    if not clause:
+        return text
+
+    rule, _, value = clause.partition("=")
+
+    def one(request: DataRequest) -> DataRequest:
+        pairs = [f"{key}={value}" for key, value in request.clauses if key in ("input", "target")]
+        if pairs and pairs != [clause]:
+            raise UserError(f"these data are pairs already ({printable(pairs[0])})", f"--data {printable(text)}", "give --task pairs")
+        return request if pairs else dataclasses.replace(request, clauses=(*request.clauses, (rule, value)))
+
+    return str(parse(text).each(one))
+
+
 def texts(config: RunConfig, cls: type[LatentModel]) -> dict[str, str]:
     """What each source is asked for, by its name, the leading one first."""
     return {name: config.data if name == cls.sources[0] else config.sources[name] for name in cls.sources}

@@ -75,6 +75,7 @@ class CrossDomain(LatentModel):
         if config.pairs == "label" and self.needs <= spec.provides:
             self._pairs = class_map(config.map, spec, spec["to"])
         one, other = code_size(self.part("from"), spec), code_size(self.part("to"), spec["to"])
+        self.translation_noise, self.return_noise = (other,), (one,)
         self.there, self.back = GatedMap(one, other, config.hidden), GatedMap(other, one, config.hidden)
         seen = 0 if config.pairs == "none" else 1  # whether a critic sees the code that was translated
         self.judge_there = mlp([seen * one + other, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
@@ -194,10 +195,6 @@ class CrossDomain(LatentModel):
 
     def gives(self, capability: str) -> Field:
         return self.spec["to"].fields["image"] if capability == "translate" else super().gives(capability)
-
-    def translation_noise(self, back: bool = False) -> tuple[int, ...]:
-        """Shape of one translation's noise."""
-        return tuple(self.get_buffer("mean_from" if back else "mean_to").shape)
 
     def translate(self, image: Tensor, noise: Tensor) -> Tensor:
         """Images of the one domain (B, C, H, W) and noise (B, D') -> images of the other (B, C', H', W') in [-1, 1]."""

@@ -20,7 +20,21 @@ import support
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.base import Classifies, DataSpec, Encodes, Field, LatentModel, Maps, Mixes, Samples, Translates, Validates
+from models.base import (
+    Classifies,
+    Completes,
+    DataSpec,
+    Encodes,
+    Field,
+    LatentModel,
+    Maps,
+    Mixes,
+    Samples,
+    Translates,
+    TranslatesBack,
+    Validates,
+)
+from models.capabilities import complete
 from models.capabilities.ask import Capability, ask, evaluating
 from models.capabilities.reconstruct import reconstructions
 from models.capabilities.sample import draw
@@ -75,6 +89,7 @@ def job(
     fused, count = changes.pop("fused", True), changes.pop("count", 20)
     data = support.image_data(count, shape[1], shape[2], shape[0])
     options = check(model_class(name).Config, support.small(name, **chosen), "test")
+    data = support.as_asked(name, options, data)
     settings = {"images": TOTAL, "batch": BATCH, "log_every": 16, "sample_every": 1000, "save_every": 1000, "average_images": 32, **changes}
     config = RunConfig(model=name, data="tiny", options=dataclasses.asdict(options), **settings)
     seed_torch(DEVICE, config.seed, "init")
@@ -205,7 +220,7 @@ def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> N
         made = job(Path("unused"), name, variants(name)[variant], shape)
     except UserError as error:
         refused(error)
-    assert isinstance(made.model, (Encodes, Samples, Classifies, Translates))
+    assert isinstance(made.model, (Encodes, Samples, Classifies, Translates, Completes))
     assert "image" in made.model.needs
     assert made.model.needs <= made.model.spec.provides
     if getattr(made.model, "components", None) is not None:
@@ -220,7 +235,7 @@ def test_capabilities(name: str, variant: str, shape: tuple[int, int, int]) -> N
 
 def assert_capable(model: LatentModel, batches: Batches) -> None:
     """Shape, range and dtype of all that the model can do; the same again; and the same whatever else is in the batch."""
-    images, told = batches.data.images[:5], shown_by(model, batches, range(5))
+    images, told = batches.data.rows("image", np.arange(5)), shown_by(model, batches, range(5))
     shown = None if told is None else told.values
     real = to_float(torch.from_numpy(images)).to(DEVICE)
     with evaluating(model):
@@ -252,6 +267,8 @@ def assert_capable(model: LatentModel, batches: Batches) -> None:
             assert torch.allclose(logits[1:2], model.classify(real[1:2]), atol=1e-4)
         if isinstance(model, Translates):
             assert_translates(model, batches)
+        if isinstance(model, Completes):
+            assert_completes(model, real)
     if isinstance(model, Validates):
         assert_validates(model)
     if isinstance(model, Samples):
@@ -304,17 +321,34 @@ def assert_mixes(model: LatentModel, real: torch.Tensor) -> None:
 
 
 def assert_translates(model: LatentModel, batches: Batches) -> None:
-    """Both ways: images of the other side's shape, the same again and in any company; another noise makes another."""
+    """All ways: images of the other side's shape, the same again and in any company; another noise makes another."""
     assert isinstance(model, Translates)
-    for back, side, data in ((False, "translate", batches.data), (True, "translate_back", batches.others[model.sources[1]])):
+    ways = [("translate", batches.data, model.translation_noise)]
+    if isinstance(model, TranslatesBack):
+        ways.append(("translate_back", batches.others[model.sources[1]], model.return_noise))
+    for side, data, shape in ways:
         real = to_float(torch.from_numpy(data.rows("image", np.arange(5)))).to(DEVICE)
-        noise = torch.randn(5, *model.translation_noise(back), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+        noise = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
         way = getattr(model, side)
         made = way(real, noise)
         assert_images(made, torch.Size((5, *model.gives(side).shape)))
         assert torch.equal(made, way(real, noise))
         assert torch.allclose(made[1:2], way(real[1:2], noise[1:2]), atol=1e-4)
-        assert not torch.equal(made, way(real, -noise)), "the noise changes nothing"
+        assert 0 in shape or not torch.equal(made, way(real, -noise)), "the noise changes nothing"
+
+
+def assert_completes(model: LatentModel, real: torch.Tensor) -> None:
+    """What is known stays, what is not is of no account; the same again and in any company; another noise makes another."""
+    assert isinstance(model, Completes)
+    hole = torch.from_numpy(complete.learned_holes(model, range(5), 0)).unsqueeze(1).float().to(DEVICE)
+    noise = torch.randn(5, *model.completion_noise, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    made = model.complete(real, hole, noise)
+    assert_images(made, real.shape)
+    assert torch.equal(made * (1 - hole), real.clamp(-1, 1) * (1 - hole))
+    assert torch.equal(made, model.complete(torch.where(hole > 0, -real, real), hole, noise)), "it saw what is in the hole"
+    assert torch.allclose(made[1:2], model.complete(real[1:2], hole[1:2], noise[1:2]), atol=1e-4)
+    assert not torch.equal(made, model.complete(real.flip(0) * (1 - hole) + real * hole, hole, noise)), "what is known changes nothing"
+    assert 0 in model.completion_noise or not torch.equal(made, model.complete(real, hole, -noise)), "the noise changes nothing"
 
 
 def assert_validates(model: LatentModel) -> None:
@@ -407,7 +441,7 @@ def test_trains_in_bf16(name: str, variant: str, tmp_path: Path) -> None:
 def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
     """500 steps on eight images: what the model makes of them comes much nearer to them."""
     options = {f.name for f in dataclasses.fields(model_class(name).Config)}
-    faster = {key: value for key, value in (("lr", 5e-3), ("critic_steps", 1)) if key in options}
+    faster = {key: value for key, value in (("lr", 5e-3), ("critic_steps", 1), ("iterations", 2)) if key in options}
     made = job(tmp_path, name, faster, count=BATCH, images=500 * BATCH, log_every=10**6, average_images=0)
     before = distance(made.model, made.batches)
     list(loop.train(made))
@@ -418,9 +452,13 @@ def distance(model: LatentModel, batches: Batches) -> float:
     """Mean squared error of the reconstructions; from each sample to the nearest image for models without an encoder, and for those that
     compare codes instead of images.
 
-    For models that classify, the cross-entropy of their answers.
+    For models that classify, the cross-entropy of their answers; for those that complete, the error of their completions.
     """
-    images = batches.data.images
+    images = batches.data.rows("image", np.arange(len(batches)))
+    if isinstance(model, Completes):
+        holes = complete.learned_holes(model, range(len(images)), 0)
+        made = complete.through(model, images, holes, complete.noises(model, 1, 0))[:, 0]
+        return float((((made.astype(float) - images) / 255) ** 2).mean())
     if isinstance(model, Encodes) and not isinstance(model, Maps):
         return float(reconstructions(model, images, shown_by(model, batches, range(len(images))))[1].mean())
     if isinstance(model, Classifies):

@@ -200,7 +200,7 @@ def test_means_are_translated_to_what_should_be_draws_of_the_posteriors(monkeypa
         assert float(apart.amin(0).max()) < 1e-3, "a draw of nobody's posterior"
 
     for back, (side, other) in enumerate((("from", "to"), ("to", "from"))):
-        assert model.translation_noise(bool(back)) == (4,)
+        assert (model.translation_noise, model.return_noise)[back] == (4,)
         data, way = sides[side], (model.there, model.back)[back]
         noise = torch.randn(len(data["image"]), 4, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -217,11 +217,11 @@ def test_codes_are_drawn_only_where_a_part_has_a_posterior(monkeypatch: pytest.M
         for side, spec in (("from", BOTH), ("to", OTHER))
     }
     config = check(cls.Config, support.small("cross-domain", codes="draw"), "test")
-    assert cls(config, BOTH, parts).translation_noise() == (4,)
+    assert cls(config, BOTH, parts).translation_noise == (4,)
     vae = support.built("cross-domain", config, BOTH).parts["to"]
     model = cls(config, BOTH, {**parts, "to": vae})
     assert (model.draws_codes("from"), model.draws_codes("to")) == (False, True)
-    assert (model.translation_noise(), model.translation_noise(back=True)) == ((4,), (4,))
+    assert (model.translation_noise, model.return_noise) == ((4,), (4,))
 
 
 @pytest.mark.parametrize(

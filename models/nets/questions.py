@@ -1,0 +1,113 @@
+"""Questions that an image answers: what is shown, what is wanted, and how far an answer is from it. For models that complete and translate.
+
+| task | shown | wanted |
+|---|---|---|
+| `inpaint` | an image with a hole, and where that is | the image |
+| `colourise` | its luminance | the image |
+| `upscale` | the image, `factor` times smaller | the image |
+| `pairs` | the data's `image` | the data's `target` |
+
+The last three are pairs of the data (`models.data.clauses`): the rule of the task makes them where the data are none. Holes are drawn anew
+in every step. What is shown comes to the size of what is wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.base import Batch, DataSpec, Field
+from models.errors import UserError
+from models.nets.holes import Kind, draw_holes
+
+Task = Literal["inpaint", "colourise", "upscale", "pairs"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Of a batch.
+
+    Attributes:
+        shown: (B, K, H, W), at the size of what is wanted; for `inpaint` the last channel is 1 in the hole.
+        wanted: (B, C, H, W) in [-1, 1].
+        hole: (B, 1, H, W), 1 where an answer is asked for; None: everywhere.
+    """
+
+    shown: Tensor
+    wanted: Tensor
+    hole: Tensor | None = None
+
+    def error(self, answer: Tensor, squared: bool = False) -> Tensor:
+        """Mean absolute (or squared) difference, over the hole where there is one: (B, C, H, W) in units of [-1, 1] -> (B,), float32."""
+        apart = answer.float() - self.wanted
+        apart = apart.square() if squared else apart.abs()
+        if self.hole is None:
+            return apart.flatten(1).mean(1)
+        return (apart * self.hole).flatten(1).sum(1) / (self.hole.flatten(1).sum(1) * apart.shape[1])
+
+    @property
+    def values(self) -> Tensor:
+        """How many numbers are wanted of each image: (B,), or for all ()."""
+        channels = self.wanted.shape[1]
+        return torch.tensor(float(self.wanted[0].numel())) if self.hole is None else self.hole.flatten(1).sum(1) * channels
+
+    def whole(self, answer: Tensor) -> Tensor:
+        """The answer as an image in [-1, 1], with what was known put back."""
+        image = answer.float()
+        return (image if self.hole is None else torch.where(self.hole > 0, image, self.wanted)).clamp(-1, 1)
+
+
+class Asking:
+    """How a task asks.
+
+    Args:
+        task: see above. holes: for `inpaint`, which ones are drawn. spec: of the data.
+
+    Attributes:
+        given: the field of the images that are shown; wanted: of those that are the answers.
+        seen: the spec of what a network sees, at the size of what is wanted.
+        needs: the batch keys.
+
+    Raises UserError where the data cannot be asked so.
+    """
+
+    def __init__(self, task: Task, holes: Kind, spec: DataSpec) -> None:
+        self.task, self.holes = task, holes
+        self.given = spec.fields["image"]
+        self.wanted = self.given if task == "inpaint" else spec.fields.get("target", self.given)
+        self.needs = frozenset({"image"}) if task == "inpaint" else frozenset({"image", "target"})
+        if task == "colourise" and self.wanted.shape[0] != 3:
+            raise UserError("grey images have no colours to learn", "--task colourise", "choose data in colour, or another --task")
+        self.size: tuple[int, int] = self.wanted.shape[1:]  # type: ignore[assignment]
+        self.seen = DataSpec.of_images(self.given.shape[0] + (task == "inpaint"), *self.size)
+
+    def of(self, batch: Batch) -> Question:
+        """The questions of a batch; holes come from the step's random stream."""
+        if self.task != "inpaint":
+            return Question(self.shown(batch.image), batch.target)
+        return self.with_hole(batch.image, draw_holes(self.holes, len(batch), self.size, batch.device))
+
+    def shown(self, image: Tensor) -> Tensor:
+        """Images as a network sees them: (B, K, h, w) -> (B, K, H, W)."""
+        if image.shape[2:] == self.size:
+            return image
+        return F.interpolate(image, self.size, mode="bilinear", align_corners=False, antialias=image.shape[2] > self.size[0])
+
+    def with_hole(self, image: Tensor, hole: Tensor) -> Question:
+        """Images whose answer is known but for the hole: (B, C, H, W) and (B, 1, H, W), 1 in the hole. Inside, they are of no account."""
+        known = torch.where(hole > 0, torch.zeros((), device=image.device), image)
+        return Question(torch.cat([known, hole.to(known.dtype)], 1), image, hole)
+
+
+def pairs_clause(task: Task, factor: int) -> str:
+    """What makes pairs of images for a task: a clause of `models.data.clauses`, or nothing."""
+    return {"colourise": "input=grey", "upscale": f"input=small:{factor}"}.get(task, "")
+
+
+def answers_as(capability: str, asking: Asking) -> Field:
+    """`LatentModel.gives` of a model that completes or translates."""
+    return asking.wanted if capability == "translate" else asking.given

@@ -1,0 +1,170 @@
+"""cGML: several answers to one question, found by a network that has learned to explore the latent space.
+
+Paper: Ramasinghe et al., Conditional Generative Modeling via Learning the Latent Space, ICLR 2021 (arXiv 2010.03132). Neither a VAE nor a
+GAN. An encoder H looks at what is shown, h = H(x); a decoder G(h, z) answers; z lies on the unit sphere. While it learns, every z walks
+down the answer's error, z <- z - rate * dl(G(h, z), y)/dz, and a network Z learns these steps: where z is next, r', and how far that is,
+rho. Then H and G learn from the place that z has reached. Without the answer, Z walks alone,
+
+    z <- z + rho(z, h) (r'(z, h) - z) / ||r'(z, h) - z||,
+
+and different starts end at different answers. l is the L1 distance (the squared one for the paper's toy). Two terms ask Z and G not to
+jump where h and z change a little.
+
+Differences from the sources: the error is a mean over an image's wanted pixels and its slope is taken for every image, so the rate depends
+neither on the batch nor on the size of a hole. z comes back to the sphere after every step; rho is the length of the step in the norm by
+which its direction is divided. Nothing in H and G looks at other images of the batch, so z's walk teaches them no statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
+from models.losses import slope
+from models.nets.questions import Asking, Question, answers_as, pairs_clause
+from models.nets.unet import Explorer, Features, networks_for
+
+
+class CGML(LatentModel):
+    @dataclass(frozen=True)
+    class Config:
+        task: Literal["inpaint", "colourise", "upscale", "pairs"] = "inpaint"  # what is asked: see docs/answers.md
+        mask: Literal["any", "box", "center", "half", "random", "stroke"] = "any"  # the holes that inpaint learns to fill
+        factor: Annotated[int, Range(2, 64)] = 4  # how much smaller upscale's images are
+        network: Literal["unet", "mlp"] = "unet"  # unet (sized from the data), mlp (pictures of a few pixels)
+        widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels; small images use the first few
+        hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (256, 256)  # hidden layers of the network that explores
+        latent: Annotated[int, Range(1, 8192)] = 16  # dimensions of z
+        iterations: Annotated[int, Range(1, 1000)] = 10  # steps of z, in training and by default in use
+        rate: Annotated[float, Range(0, 1e6)] = 1.0  # of z's steps down the error
+        error: Literal["absolute", "squared"] = "absolute"  # of an answer
+        smooth: Annotated[float, Range(0, 1e6)] = 0.1  # weight of the terms against jumps of G and Z
+        shake: Annotated[float, Range(0, 10)] = 0.03  # deviation of the small changes that these terms try
+        lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate
+        schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
+
+    config: Config
+    averaged = ("encoder", "decoder", "explorer")
+    presets = {
+        "quick": Preset(50_000, batch=64, about="a first look"),
+        "default": Preset(600_000, batch=64),
+        "paper": Preset(
+            600_000,
+            batch=20,
+            options={
+                "widths": (64, 128, 256, 512),
+                "hidden": (512, 512),
+                "latent": 10,
+                "iterations": 20,
+                "lr": 1e-4,
+                "schedule": "constant",
+            },
+            about="batch, z, its steps and the learning rate of the authors' scripts; the networks are lgm's",
+        ),
+    }
+
+    def __init__(self, config: Config, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.asking = Asking(config.task, config.mask, spec)
+        self.needs = self.asking.needs
+        out = self.asking.wanted.shape[0]
+        self.encoder, self.decoder = networks_for(config.network, self.asking.seen, config.widths, config.latent, out)
+        self.explorer = Explorer(self.encoder.features, config.latent, config.hidden)
+        if config.task == "inpaint":
+            self.holes, self.completion_noise = config.mask, (config.latent,)
+        else:
+            self.translation_noise = (config.latent,)
+
+    @staticmethod
+    def pairs_by(config: Config) -> str:
+        return pairs_clause(config.task, config.factor)
+
+    # --- objective ---
+
+    def players(self) -> dict[str, Player]:
+        c = self.config
+        return {
+            "explorer": Player((self.explorer,), lr=c.lr, schedule=c.schedule),
+            "answers": Player((self.encoder, self.decoder), lr=c.lr, schedule=c.schedule),
+        }
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("answers and their latent space", self.turns, players=("explorer", "answers")),)
+
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
+        c = self.config
+        question = self.asking.of(batch)
+        features = self.encoder(question.shown)  # once: neither H nor G moves while z does
+        known = features.detach()
+
+        walk = self.walked(question, known, normalize(torch.randn(len(batch), c.latent, device=batch.device)))
+        near = known.shaken(c.shake)
+        for here, there in pairwise(walk):
+            yield Turn({"explorer": self.explorer_loss(known.gist, near.gist, here, there)})
+
+        answer = self.decoder(features, walk[-1])
+        error = self._error(question, answer).mean()
+        shaken = self.decoder(features.shaken(c.shake), walk[-1] + c.shake * torch.randn_like(walk[-1]))
+        jump = self._apart(shaken, answer.detach(), question)
+        yield Turn({"answers": error + c.smooth * jump}, {"error": error, "way of z": (walk[-1] - walk[0]).norm(dim=1).mean()})
+
+    def walked(self, question: Question, known: Features, start: Tensor) -> list[Tensor]:
+        """Where z goes with the answer in sight: the start (B, latent), and its place after every step."""
+        walk = [start]
+        for _ in range(self.config.iterations):
+            down = slope(lambda z: self._error(question, self.decoder(known, z)), walk[-1])
+            walk.append(normalize(walk[-1] - self.config.rate * down))
+        return walk
+
+    def explorer_loss(self, gist: Tensor, near: Tensor, here: Tensor, there: Tensor) -> Tensor:
+        """What Z pays for a step from `here` to `there`, (B, latent) both: for the place, for its distance, and for jumps of the place
+        where it is shown another gist, `near` its own."""
+        c = self.config
+        following, far = self.explorer(gist, here)
+        again, _ = self.explorer(near, here + c.shake * torch.randn_like(here))
+        length = (there - here).norm(dim=1, keepdim=True)
+        return self._mean(following - there) + c.smooth * self._mean(again - following.detach()) + self._mean(far - length)
+
+    def _error(self, question: Question, answer: Tensor) -> Tensor:
+        return question.error(answer, self.config.error == "squared")
+
+    def _apart(self, answer: Tensor, other: Tensor, question: Question) -> Tensor:
+        return Question(question.shown, other.float(), question.hole).error(answer, self.config.error == "squared").mean()
+
+    def _mean(self, differences: Tensor) -> Tensor:
+        return differences.square().mean() if self.config.error == "squared" else differences.abs().mean()
+
+    # --- capabilities ---
+
+    def gives(self, capability: str) -> Field:
+        return answers_as(capability, self.asking)
+
+    def translate(self, image: Tensor, noise: Tensor, iterations: int | None = None) -> Tensor:
+        """Images (B, C, h, w) and noise (B, latent), where z starts -> answers (B, C', H, W) in [-1, 1], after so many steps of Z."""
+        shown = self.asking.shown(image)
+        return self._answered(shown, noise, iterations).clamp(-1, 1)
+
+    def complete(self, image: Tensor, mask: Tensor, noise: Tensor, iterations: int | None = None) -> Tensor:
+        """Images (B, C, H, W), masks (B, 1, H, W), 1 in the hole, and noise (B, latent) -> whole images in [-1, 1]."""
+        question = self.asking.with_hole(image, mask)
+        return question.whole(self._answered(question.shown, noise, iterations))
+
+    def _answered(self, shown: Tensor, noise: Tensor, iterations: int | None) -> Tensor:
+        features = self.encoder(shown)
+        answer: Tensor = self.decoder(features, self.explored(features, noise, iterations))
+        return answer.float()
+
+    def explored(self, features: Features, noise: Tensor, iterations: int | None = None) -> Tensor:
+        """Where Z brings z, alone: (B, latent) on the sphere."""
+        z = normalize(noise.float())
+        for _ in range(self.config.iterations if iterations is None else iterations):
+            following, far = self.explorer(features.gist, z)
+            z = normalize(z + far * normalize(following - z, eps=1e-8))
+        return z

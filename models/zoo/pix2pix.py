@@ -1,0 +1,108 @@
+"""pix2pix: a conditional GAN from images to images; a discriminator of patches sees the question and the answer.
+
+Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017: G and D play for log D(x, y) +
+log(1 - D(x, G(x, z))), with the non-saturating loss of G, and G pays error_weight * |y - G(x, z)| as well. The L1 term carries what is
+large, the discriminator what is sharp.
+
+Differences: z is N(0, I) and scales and shifts the channels of G, as everywhere in lgm (the paper's z is dropout, which it found to be
+ignored, and so is this one where the L1 term is heavy); group norm instead of batch norm; the nets are sized from the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
+from models.losses import fake_loss, judged_right, real_loss
+from models.nets.questions import Asking, Question, answers_as, pairs_clause
+from models.nets.unet import PatchDiscriminator, networks_for
+
+
+class Pix2Pix(LatentModel):
+    @dataclass(frozen=True)
+    class Config:
+        task: Literal["inpaint", "colourise", "upscale", "pairs"] = "inpaint"  # what is asked: see docs/answers.md
+        mask: Literal["any", "box", "center", "half", "random", "stroke"] = "any"  # the holes that inpaint learns to fill
+        factor: Annotated[int, Range(2, 64)] = 4  # how much smaller upscale's images are
+        network: Literal["unet", "mlp"] = "unet"  # of the generator: unet (sized from the data), mlp (pictures of a few pixels)
+        widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels of the generator; small images use the first few
+        judge_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128)  # channels of the discriminator
+        latent: Annotated[int, Range(1, 8192)] = 16  # dimensions of the noise
+        error_weight: Annotated[float, Range(0, 1e6)] = 100.0  # of the L1 distance, a mean over pixels in [-1, 1]
+        lr: Annotated[float, Range(0, 10)] = 5e-4  # learning rate
+        schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
+
+    config: Config
+    averaged = ("encoder", "decoder")
+    presets = {
+        "quick": Preset(50_000, batch=64, about="a first look"),
+        "default": Preset(600_000, batch=64),
+        "paper": Preset(
+            80_000,
+            batch=1,
+            options={"widths": (64, 128, 256, 512), "judge_widths": (64, 128, 256), "lr": 2e-4, "schedule": "constant"},
+            about="200 epochs of 400 facades, one at a time",
+        ),
+    }
+
+    def __init__(self, config: Config, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.asking = Asking(config.task, config.mask, spec)
+        self.needs = self.asking.needs
+        seen, out = self.asking.seen, self.asking.wanted.shape[0]
+        self.encoder, self.decoder = networks_for(config.network, seen, config.widths, config.latent, out)
+        self.discriminator = PatchDiscriminator(DataSpec.of_images(seen.channels + out, *seen.size), config.judge_widths)
+        if config.task == "inpaint":
+            self.holes, self.completion_noise = config.mask, (config.latent,)
+        else:
+            self.translation_noise = (config.latent,)
+
+    @staticmethod
+    def pairs_by(config: Config) -> str:
+        return pairs_clause(config.task, config.factor)
+
+    # --- objective ---
+
+    def players(self) -> dict[str, Player]:
+        c = self.config
+        modules = {"discriminator": (self.discriminator,), "generator": (self.encoder, self.decoder)}
+        return {name: Player(parts, c.lr, betas=(0.5, 0.999), schedule=c.schedule) for name, parts in modules.items()}
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("conditional GAN", self.turns, players=("discriminator", "generator")),)
+
+    def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
+        question = self.asking.of(batch)
+        made = self.decoder(self.encoder(question.shown), torch.randn(len(batch), self.config.latent, device=batch.device))
+
+        on_real = self.judged(question, question.wanted)
+        on_fake = self.judged(question, made.detach())
+        yield Turn({"discriminator": (real_loss(on_real) + fake_loss(on_fake)) / 2}, {"right": judged_right(on_real, on_fake)})
+
+        error = question.error(made).mean()
+        yield Turn({"generator": real_loss(self.judged(question, made)) + self.config.error_weight * error}, {"error": error})
+
+    def judged(self, question: Question, answer: Tensor) -> Tensor:
+        """The discriminator's logits of a question with an answer: (B, C, H, W) -> (B, 1, h, w)."""
+        whole = answer if question.hole is None else torch.lerp(question.wanted, answer.float(), question.hole)
+        return self.discriminator(torch.cat([question.shown, whole], 1))
+
+    # --- capabilities ---
+
+    def gives(self, capability: str) -> Field:
+        return answers_as(capability, self.asking)
+
+    def translate(self, image: Tensor, noise: Tensor) -> Tensor:
+        """Images (B, C, h, w) and noise (B, latent) -> their answers (B, C', H, W) in [-1, 1]."""
+        answer: Tensor = self.decoder(self.encoder(self.asking.shown(image)), noise)
+        return answer.float().clamp(-1, 1)
+
+    def complete(self, image: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
+        """Images (B, C, H, W), masks (B, 1, H, W), 1 in the hole, and noise (B, latent) -> whole images in [-1, 1]."""
+        question = self.asking.with_hole(image, mask)
+        return question.whole(self.decoder(self.encoder(question.shown), noise))
