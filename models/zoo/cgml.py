@@ -2,17 +2,22 @@
 
 Paper: Ramasinghe et al., Conditional Generative Modeling via Learning the Latent Space, ICLR 2021 (arXiv 2010.03132). Neither a VAE nor a
 GAN. An encoder H looks at what is shown, h = H(x); a decoder G(h, z) answers; z lies on the unit sphere. While it learns, every z walks
-down the answer's error, z <- z - rate * dl(G(h, z), y)/dz, and a network Z learns these steps: where z is next, r', and how far that is,
-rho. Then H and G learn from the place that z has reached. Without the answer, Z walks alone,
+down the answer's error, z <- z - rate * dl(G(h, z), y)/dz, and a network Z learns these steps. Then H and G learn from the place that z has
+reached. Without the answer Z walks alone, and different starts end at different answers. l is the L1 distance (the squared one for the
+paper's toy). Two terms ask Z and G not to jump where h and z change a little.
 
-    z <- z + rho(z, h) (r'(z, h) - z) / ||r'(z, h) - z||,
+What Z learns. The paper's Z is told h and z, and learns where z is next, r', and how far that is, rho; in use (`walk=timeless`)
 
-and different starts end at different answers. l is the L1 distance (the squared one for the paper's toy). Two terms ask Z and G not to
-jump where h and z change a little.
+    z <- z + rho(z, h) (r'(z, h) - z) / ||r'(z, h) - z||.
 
-Differences from the sources: the error is a mean over an image's wanted pixels and its slope is taken for every image, so the rate depends
-neither on the batch nor on the size of a hole. z comes back to the sphere after every step; rho is the length of the step in the norm by
-which its direction is divided. Nothing in H and G looks at other images of the batch, so z's walk teaches them no statistics.
+Where a question has many answers, the steps that meet at one z lead apart, what is left of them points to the middle of all, and a full
+step that way brings every start to the same answer. So by default (`walk=timed`) Z is told the time as well and learns the mean step. Then
+the starts that walk alone are spread, at every time, as those that saw their answers were (the continuity equation, as in flow matching:
+Lipman et al. 2023), as far as steps are short. For that their length has a limit, too.
+
+Further differences from the sources: the error is a mean over an image's wanted pixels and its slope is taken for every image, so the rate
+depends neither on the batch nor on the size of a hole. z comes back to the sphere after every step; rho is the length of the step in the
+norm by which its direction is divided. Nothing in H and G looks at other images of the batch, so z's walk teaches them no statistics.
 """
 
 from __future__ import annotations
@@ -42,8 +47,10 @@ class CGML(LatentModel):
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels; small images use the first few
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (256, 256)  # hidden layers of the network that explores
         latent: Annotated[int, Range(1, 8192)] = 16  # dimensions of z
+        walk: Literal["timed", "timeless"] = "timed"  # Z is told the time and learns z's mean step; or a direction and a length
         iterations: Annotated[int, Range(1, 1000)] = 10  # steps of z, in training and by default in use
-        rate: Annotated[float, Range(0, 1e6)] = 1.0  # of z's steps down the error
+        rate: Annotated[float, Range(0, 1e6)] = 30.0  # of z's steps down the error
+        longest: Annotated[float, Range(1e-3, 1e6)] = 0.2  # that a step of z may be, the sphere's radius being 1
         error: Literal["absolute", "squared"] = "absolute"  # of an answer
         smooth: Annotated[float, Range(0, 1e6)] = 0.1  # weight of the terms against jumps of G and Z
         shake: Annotated[float, Range(0, 10)] = 0.03  # deviation of the small changes that these terms try
@@ -53,8 +60,8 @@ class CGML(LatentModel):
     config: Config
     averaged = ("encoder", "decoder", "explorer")
     presets = {
-        "quick": Preset(50_000, batch=64, about="a first look"),
-        "default": Preset(600_000, batch=64),
+        "quick": Preset(50_000, batch=16, about="a first look"),
+        "default": Preset(400_000, batch=16),
         "paper": Preset(
             600_000,
             batch=20,
@@ -63,6 +70,9 @@ class CGML(LatentModel):
                 "hidden": (512, 512),
                 "latent": 10,
                 "iterations": 20,
+                "walk": "timeless",
+                "rate": 1.0,
+                "longest": 1e6,
                 "lr": 1e-4,
                 "schedule": "constant",
             },
@@ -76,7 +86,8 @@ class CGML(LatentModel):
         self.needs = self.asking.needs
         out = self.asking.wanted.shape[0]
         self.encoder, self.decoder = networks_for(config.network, self.asking.seen, config.widths, config.latent, out)
-        self.explorer = Explorer(self.encoder.features, config.latent, config.hidden)
+        times = config.iterations if config.walk == "timed" else 0
+        self.explorer = Explorer(self.encoder.features, config.latent, config.hidden, times)
         if config.task == "inpaint":
             self.holes, self.completion_noise = config.mask, (config.latent,)
         else:
@@ -106,8 +117,8 @@ class CGML(LatentModel):
 
         walk = self.walked(question, known, normalize(torch.randn(len(batch), c.latent, device=batch.device)))
         near = known.shaken(c.shake)
-        for here, there in pairwise(walk):
-            yield Turn({"explorer": self.explorer_loss(known.gist, near.gist, here, there)})
+        for time, (here, there) in enumerate(pairwise(walk)):
+            yield Turn({"explorer": self.explorer_loss(known.gist, near.gist, here, there, time)})
 
         answer = self.decoder(features, walk[-1])
         error = self._error(question, answer).mean()
@@ -120,15 +131,21 @@ class CGML(LatentModel):
         walk = [start]
         for _ in range(self.config.iterations):
             down = slope(lambda z: self._error(question, self.decoder(known, z)), walk[-1])
-            walk.append(normalize(walk[-1] - self.config.rate * down))
+            walk.append(normalize(walk[-1] - self.stride(self.config.rate * down)))
         return walk
 
-    def explorer_loss(self, gist: Tensor, near: Tensor, here: Tensor, there: Tensor) -> Tensor:
-        """What Z pays for a step from `here` to `there`, (B, latent) both: for the place, for its distance, and for jumps of the place
+    def stride(self, step: Tensor) -> Tensor:
+        """A step (B, latent), cut to the length that one may have."""
+        return step * (self.config.longest / step.norm(dim=1, keepdim=True).clamp_min(1e-8)).clamp_max(1)
+
+    def explorer_loss(self, gist: Tensor, near: Tensor, here: Tensor, there: Tensor, time: int) -> Tensor:
+        """What Z pays for a step from `here` to `there`, (B, latent) both: for the place (and how far it is), and for jumps of the place
         where it is shown another gist, `near` its own."""
         c = self.config
-        following, far = self.explorer(gist, here)
-        again, _ = self.explorer(near, here + c.shake * torch.randn_like(here))
+        following, far = self.explorer(gist, here, time)
+        again, _ = self.explorer(near, here + c.shake * torch.randn_like(here), time)
+        if c.walk == "timed":
+            return (following - (there - here)).square().mean() + c.smooth * (again - following.detach()).square().mean()
         length = (there - here).norm(dim=1, keepdim=True)
         return self._mean(following - there) + c.smooth * self._mean(again - following.detach()) + self._mean(far - length)
 
@@ -163,8 +180,8 @@ class CGML(LatentModel):
 
     def explored(self, features: Features, noise: Tensor, iterations: int | None = None) -> Tensor:
         """Where Z brings z, alone: (B, latent) on the sphere."""
-        z = normalize(noise.float())
-        for _ in range(self.config.iterations if iterations is None else iterations):
-            following, far = self.explorer(features.gist, z)
-            z = normalize(z + far * normalize(following - z, eps=1e-8))
+        c, z = self.config, normalize(noise.float())
+        for time in range(c.iterations if iterations is None else iterations):
+            following, far = self.explorer(features.gist, z, min(time, c.iterations - 1))
+            z = normalize(z + (following if c.walk == "timed" else far * normalize(following - z, eps=1e-8)))
         return z

@@ -42,8 +42,8 @@ class ImageCVAE(LatentModel):
     config: Config
     averaged = ("encoder", "decoder")
     presets = {
-        "quick": Preset(50_000, batch=64, about="a first look"),
-        "default": Preset(600_000, batch=64),
+        "quick": Preset(50_000, batch=16, about="a first look"),
+        "default": Preset(400_000, batch=16),
         "paper": Preset(
             600_000, batch=100, options={"latent": 64, "sigma": 1.0}, about="a code as wide as the paper's on MNIST; nets are lgm's"
         ),

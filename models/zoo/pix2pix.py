@@ -40,8 +40,8 @@ class Pix2Pix(LatentModel):
     config: Config
     averaged = ("encoder", "decoder")
     presets = {
-        "quick": Preset(50_000, batch=64, about="a first look"),
-        "default": Preset(600_000, batch=64),
+        "quick": Preset(50_000, batch=16, about="a first look"),
+        "default": Preset(400_000, batch=16),
         "paper": Preset(
             80_000,
             batch=1,

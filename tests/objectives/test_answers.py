@@ -35,10 +35,20 @@ def on_sphere(rows: Tensor) -> Tensor:
 # ---- cGML ------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", ["absolute", "squared"])
-@pytest.mark.parametrize("task", ["inpaint", "pairs"])
-def test_z_walks_down_the_error_and_the_explorer_learns_each_step(task: str, error: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"task": task, "mask": "center", "error": error, "iterations": 3, "rate": 2.0, "smooth": 0.3, "shake": 0.2, "latent": 5}
+WALKS = [
+    ("inpaint", "absolute", "timed", 0.03),
+    ("pairs", "squared", "timed", 10.0),
+    ("inpaint", "squared", "timeless", 10.0),
+    ("pairs", "absolute", "timeless", 0.03),
+]
+
+
+@pytest.mark.parametrize(("task", "error", "walk", "longest"), WALKS)
+def test_z_walks_down_the_error_and_the_explorer_learns_each_step(
+    task: str, error: str, walk: str, longest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"task": task, "mask": "center", "error": error, "walk": walk, "iterations": 3, "rate": 2.0, "longest": longest}
+    options |= {"smooth": 0.3, "shake": 0.2, "latent": 5}
     model, draws = made("cgml", monkeypatch, PAIRS if task == "pairs" else GREY, **options)
     shown = paired() if task == "pairs" else batch()
 
@@ -59,45 +69,52 @@ def test_z_walks_down_the_error_and_the_explorer_learns_each_step(task: str, err
     step = turns(model, model.turns(shown, Clock(0)))
     turn = next(step)
     h = model.encoder(question).detach()
-    walk = [on_sphere(draws.normal[0])]
+    places, cut = [on_sphere(draws.normal[0])], 0
     for _ in range(3):
-        z = walk[-1].clone().requires_grad_()
+        z = places[-1].clone().requires_grad_()
         (down,) = torch.autograd.grad(answer_error(model.decoder(h, z), wanted).sum(), z)
-        walk.append(on_sphere(walk[-1] - 2.0 * down))
-    assert float((walk[-1] - walk[0]).norm()) > 1e-3
+        steps = [2.0 * slope for slope in down]
+        cut += sum(float(step.norm()) > longest for step in steps)
+        places.append(on_sphere(places[-1] - torch.stack([step * min(1, longest / float(step.norm())) for step in steps])))
+    assert cut == (3 * COUNT if longest < 1 else 0)
 
     near = h.gist + 0.2 * draws.normal[1]
     for number in range(3):
-        here, there = walk[number], walk[number + 1]
-        following, far = model.explorer(h.gist, here)
-        again, _ = model.explorer(near, here + 0.2 * draws.normal[2 + number])
-        length = torch.stack([(a - b).norm() for a, b in zip(here, there)]).unsqueeze(1)
-        loss = l(following - there).mean() + 0.3 * l(again - following.detach()).mean() + l(far - length).mean()
+        here, there = places[number], places[number + 1]
+        following, far = model.explorer(h.gist, here, number)
+        again, _ = model.explorer(near, here + 0.2 * draws.normal[2 + number], number)
+        if walk == "timed":
+            loss = ((following - (there - here)) ** 2).mean() + 0.3 * ((again - following.detach()) ** 2).mean()
+        else:
+            length = torch.stack([(a - b).norm() for a, b in zip(here, there)]).unsqueeze(1)
+            loss = l(following - there).mean() + 0.3 * l(again - following.detach()).mean() + l(far - length).mean()
         agree(model, turn, {"explorer": loss}, untouched=("answers",))
         turn = next(step)
 
     features = model.encoder(question)
-    answer = model.decoder(features, walk[-1])
-    shaken = model.decoder(features._replace(gist=features.gist + 0.2 * draws.normal[5]), walk[-1] + 0.2 * draws.normal[6])
+    answer = model.decoder(features, places[-1])
+    shaken = model.decoder(features._replace(gist=features.gist + 0.2 * draws.normal[5]), places[-1] + 0.2 * draws.normal[6])
     loss = answer_error(answer, wanted).mean() + 0.3 * answer_error(shaken, answer.detach()).mean()
     agree(model, turn, {"answers": loss}, untouched=("explorer",))
     assert next(step, None) is None
 
 
-def test_in_use_the_explorer_walks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _ = made("cgml", monkeypatch, PAIRS, task="pairs", iterations=4, latent=5)
+@pytest.mark.parametrize("walk", ["timed", "timeless"])
+def test_in_use_the_explorer_walks_alone(walk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = made("cgml", monkeypatch, PAIRS, task="pairs", iterations=4, latent=5, walk=walk)
     shown, noise = paired(), torch.randn(COUNT, 5)
     h = model.encoder(shown.image)
     z = on_sphere(noise)
-    for _ in range(4):
-        following, far = model.explorer(h.gist, z)
-        z = on_sphere(z + far * on_sphere(following - z))
+    for time in range(4):
+        following, far = model.explorer(h.gist, z, time)
+        z = on_sphere(z + (following if walk == "timed" else far * on_sphere(following - z)))
     close(model.translate(shown.image, noise), model.decoder(h, z).clamp(-1, 1))
     close(model.translate(shown.image, noise, iterations=0), model.decoder(h, on_sphere(noise)).clamp(-1, 1))
-    still = model.explored(h, noise, 1)
-    monkeypatch.setattr(model.explorer, "forward", lambda gist, z: (z, torch.ones(len(z), 1)))
+    following, far = model.explorer(h.gist, z, 3)  # beyond its last step Z walks on as in that
+    beyond = on_sphere(z + (following if walk == "timed" else far * on_sphere(following - z)))
+    close(model.explored(h, noise, 5), beyond)
+    monkeypatch.setattr(model.explorer, "forward", lambda gist, z, time: (z, torch.ones(len(z), 1)))
     assert torch.isfinite(model.explored(h, noise, 1)).all()  # a way of no length has no direction
-    assert not torch.equal(still, model.explored(h, noise, 1))
 
 
 # ---- the others ------------------------------------------------------------------------------------------------------------------------
