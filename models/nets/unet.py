@@ -153,6 +153,13 @@ class PatchDiscriminator(nn.Module):
         return self.net(image)
 
 
+def judge_for(network: Network, seen: DataSpec, widths: Sequence[int]) -> nn.Module:
+    """What judges questions with answers, `seen`: (B, K, H, W) -> logits (B, 1, ...)."""
+    if network == "mlp":
+        return nn.Sequential(nn.Flatten(), mlp([math.prod(seen.shape), *widths, 1], _leaky))
+    return PatchDiscriminator(seen, widths)
+
+
 class Explorer(nn.Module):
     """Where a code should go next: features (B, F...) and a code (B, latent) -> the next one (B, latent) and how far it is (B, 1).
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import kl_to_standard_normal
 from models.nets.conv import ConvEncoder
+from models.nets.mlp import MlpEncoder
 from models.nets.posterior import bounded, drawn
 from models.nets.questions import Asking, answers_as, pairs_clause
 from models.nets.unet import networks_for
@@ -31,7 +32,7 @@ class ImageCVAE(LatentModel):
         task: Literal["inpaint", "colourise", "upscale", "pairs"] = "inpaint"  # what is asked: see docs/answers.md
         mask: Literal["any", "box", "center", "half", "random", "stroke"] = "any"  # the holes that inpaint learns to fill
         factor: Annotated[int, Range(2, 64)] = 4  # how much smaller upscale's images are
-        network: Literal["unet", "mlp"] = "unet"  # of the decoder: unet (sized from the data), mlp (pictures of a few pixels)
+        network: Literal["unet", "mlp"] = "unet"  # unet (sized from the data), mlp (pictures of a few pixels)
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels; small images use the first few
         latent: Annotated[int, Range(1, 8192)] = 16  # dimensions of the code
         sigma: Annotated[float, Range(1e-3, 1e3)] = 0.3  # deviation of the answers' pixels, where black is 0 and white 1; less is sharper
@@ -55,7 +56,8 @@ class ImageCVAE(LatentModel):
         self.needs = self.asking.needs
         seen, out = self.asking.seen, self.asking.wanted.shape[0]
         self.encoder, self.decoder = networks_for(config.network, seen, config.widths, config.latent, out)
-        self.recogniser = ConvEncoder(DataSpec.of_images(seen.channels + out, *seen.size), config.widths, 2 * config.latent)
+        look = MlpEncoder if config.network == "mlp" else ConvEncoder
+        self.recogniser = look(DataSpec.of_images(seen.channels + out, *seen.size), config.widths, 2 * config.latent)
         if config.task == "inpaint":
             self.holes, self.completion_noise = config.mask, (config.latent,)
         else:

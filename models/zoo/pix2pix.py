@@ -20,7 +20,7 @@ from torch import Tensor
 from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.questions import Asking, Question, answers_as, pairs_clause
-from models.nets.unet import PatchDiscriminator, networks_for
+from models.nets.unet import judge_for, networks_for
 
 
 class Pix2Pix(LatentModel):
@@ -29,7 +29,7 @@ class Pix2Pix(LatentModel):
         task: Literal["inpaint", "colourise", "upscale", "pairs"] = "inpaint"  # what is asked: see docs/answers.md
         mask: Literal["any", "box", "center", "half", "random", "stroke"] = "any"  # the holes that inpaint learns to fill
         factor: Annotated[int, Range(2, 64)] = 4  # how much smaller upscale's images are
-        network: Literal["unet", "mlp"] = "unet"  # of the generator: unet (sized from the data), mlp (pictures of a few pixels)
+        network: Literal["unet", "mlp"] = "unet"  # unet (sized from the data), mlp (pictures of a few pixels)
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels of the generator; small images use the first few
         judge_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128)  # channels of the discriminator
         latent: Annotated[int, Range(1, 8192)] = 16  # dimensions of the noise
@@ -56,7 +56,8 @@ class Pix2Pix(LatentModel):
         self.needs = self.asking.needs
         seen, out = self.asking.seen, self.asking.wanted.shape[0]
         self.encoder, self.decoder = networks_for(config.network, seen, config.widths, config.latent, out)
-        self.discriminator = PatchDiscriminator(DataSpec.of_images(seen.channels + out, *seen.size), config.judge_widths)
+        both = DataSpec.of_images(seen.channels + out, *seen.size)
+        self.discriminator = judge_for(config.network, both, config.judge_widths)
         if config.task == "inpaint":
             self.holes, self.completion_noise = config.mask, (config.latent,)
         else:
