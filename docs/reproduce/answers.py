@@ -130,7 +130,7 @@ def mnist(chosen: Any) -> None:
     for kind in ("clean", "corrupted", "bar"):
         data = _sides(chosen.out / f"mnist-{kind}", train.rows("image", np.arange(count)), kind)
         for model in ("cgml", "regression"):
-            trained = models.load(_trained(chosen, model, f"{data}[input=left]", {"task": "pairs"}, f"mnist-{kind}-{model}", 60_000))
+            trained = models.load(_trained(chosen, model, f"{data}[input=left]", {"task": "pairs"}, f"mnist-{kind}-{model}", 40_000))
             made = trained.translate(_asked(digits), 20)  # (500, 20, 28, 28, 1)
             first = made[:, 0]
             found = {
@@ -178,7 +178,7 @@ def _half(chosen: Any, digits: np.ndarray, read: Any) -> None:
     """Half of each digit is missing: how many classes the completions show, and how good they are."""
     rows, columns = [], []
     for model in RIVALS:
-        trained = models.load(_trained(chosen, model, "mnist", {"task": "inpaint", "mask": "half"}, f"mnist-half-{model}", 100_000))
+        trained = models.load(_trained(chosen, model, "mnist", {"task": "inpaint", "mask": "half"}, f"mnist-half-{model}", 80_000))
         if model == "cgml":
             print(_convergence(trained, digits[:200]))
         found = _measured(chosen, trained, f"mnist-half-{model}", "mnist:test", 1000)
