@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -303,3 +304,12 @@ def test_a_run_draws_its_answers(run_of: Callable[..., Path], straight: Callable
     grey, target = found[2:18, 2:22].astype(float), found[2:18, 24:44].astype(float)
     assert (grey[..., 0] == grey[..., 1]).all()
     assert np.abs(target @ np.array([0.299, 0.587, 0.114]) - grey[..., 0]).max() < 1
+
+
+def test_the_example_of_the_documentation(straight: Callable[[str], Path], here: Path, pictures: Path) -> None:
+    """The Python of docs/answers.md, on a tiny run under the name that it uses."""
+    [code] = re.findall(r"```python\n(.*?)```", (support.REPOSITORY / "docs" / "answers.md").read_text(), re.S)
+    shutil.copytree(straight("cgml"), "runs/cgml-mnist")
+    names: dict[str, Any] = {}
+    exec(code.replace("mnist:test", str(pictures)), names)
+    assert names["made"].shape == names["start"].shape == (2, 5, 16, 16, 1)
