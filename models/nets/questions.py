@@ -91,6 +91,10 @@ class Asking:
             return Question(self.shown(batch.image), batch.target)
         return self.with_hole(batch.image, draw_holes(self.holes, len(batch), self.size, batch.device))
 
+    def gives(self, capability: str) -> Field:
+        """`LatentModel.gives` of a model that completes or translates."""
+        return self.wanted if capability == "translate" else self.given
+
     def shown(self, image: Tensor) -> Tensor:
         """Images as a network sees them: (B, K, h, w) -> (B, K, H, W)."""
         if image.shape[2:] == self.size:
@@ -106,8 +110,3 @@ class Asking:
 def pairs_clause(task: Task, factor: int) -> str:
     """What makes pairs of images for a task: a clause of `models.data.clauses`, or nothing."""
     return {"colourise": "input=grey", "upscale": f"input=small:{factor}"}.get(task, "")
-
-
-def answers_as(capability: str, asking: Asking) -> Field:
-    """`LatentModel.gives` of a model that completes or translates."""
-    return asking.wanted if capability == "translate" else asking.given

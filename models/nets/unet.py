@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import DataSpec
-from models.nets.conv import ToVector, depth_for, halvings, start_at_zero
+from models.nets.conv import depth_for, halvings, start_at_zero
 from models.nets.halving import DoublingConv, HalvingConv
 from models.nets.mlp import mlp
 
@@ -37,10 +37,6 @@ class Features(NamedTuple):
     def detach(self) -> Features:
         return Features(self.gist.detach(), tuple(skip.detach() for skip in self.skips))
 
-    def repeat(self, times: int) -> Features:
-        """Every image `times` times, one after the other."""
-        return Features(self.gist.repeat_interleave(times, 0), tuple(skip.repeat_interleave(times, 0) for skip in self.skips))
-
     def shaken(self, deviation: float) -> Features:
         """The gist with noise added."""
         return self._replace(gist=self.gist + deviation * torch.randn_like(self.gist))
@@ -57,7 +53,7 @@ class UNetEncoder(nn.Module):
         super().__init__()
         channels = [seen.channels, *widths[: depth_for(seen, widths)]]
         self.halve = nn.ModuleList(HalvingConv(before, after) for before, after in pairwise(channels))
-        self.norms = nn.ModuleList(_norm(after) for after in channels[1:])
+        self.norms = nn.ModuleList(group_norm(after) for after in channels[1:])
         self.tell = nn.ModuleList(nn.Conv2d(after, after, 3, 1, 1) for after in channels[1:-1])
         self.glance = nn.Conv2d(seen.channels, out, 1)
         self.features = channels[-1] * math.prod(halvings(seen.size, len(channels) - 1)[-1])
@@ -84,7 +80,7 @@ class UNetDecoder(nn.Module):
         super().__init__()
         steps = depth_for(seen, widths)
         sizes, channels = halvings(seen.size, steps)[::-1], [*reversed(widths[:steps]), out]
-        self.norms = nn.ModuleList(_norm(before, affine=not latent) for before in channels[:-1])
+        self.norms = nn.ModuleList(group_norm(before, affine=not latent) for before in channels[:-1])
         self.styles = nn.ModuleList(nn.Linear(latent, 2 * before) for before in channels[:-1] if latent)
         self.enlarge = nn.ModuleList(
             DoublingConv(before, after, (tall[0] - 2 * low[0], tall[1] - 2 * low[1]))
@@ -108,7 +104,7 @@ class MlpQuestion(nn.Module):
     def __init__(self, seen: DataSpec, widths: Sequence[int]) -> None:
         super().__init__()
         self.features = widths[-1]
-        self.net = nn.Sequential(nn.Flatten(), mlp([math.prod(seen.shape), *widths], _leaky), _leaky())
+        self.net = nn.Sequential(nn.Flatten(), mlp([math.prod(seen.shape), *widths], leaky), leaky())
 
     def forward(self, shown: Tensor) -> Features:
         return Features(self.net(shown))
@@ -120,7 +116,7 @@ class MlpAnswer(nn.Module):
     def __init__(self, seen: DataSpec, widths: Sequence[int], latent: int, out: int) -> None:
         super().__init__()
         shape = (out, *seen.size)
-        self.net = nn.Sequential(mlp([widths[-1] + latent, *reversed(widths), math.prod(shape)], _leaky), nn.Unflatten(1, shape))
+        self.net = nn.Sequential(mlp([widths[-1] + latent, *reversed(widths), math.prod(shape)], leaky), nn.Unflatten(1, shape))
 
     def forward(self, features: Features, code: Tensor | None = None) -> Tensor:
         return self.net(features.gist if code is None else torch.cat([features.gist, code.to(features.gist.dtype)], 1))
@@ -137,60 +133,11 @@ def networks_for(network: Network, seen: DataSpec, widths: Sequence[int], latent
     return UNetEncoder(seen, widths, out), UNetDecoder(seen, widths, latent, out)
 
 
-class PatchDiscriminator(nn.Module):
-    """A logit for every patch of an image (Isola et al. 2017): strided convolutions, and one that looks at neighbours. (B, K, H, W) ->
-    (B, 1, h, w)."""
-
-    def __init__(self, seen: DataSpec, widths: Sequence[int]) -> None:
-        super().__init__()
-        channels = [seen.channels, *widths[: depth_for(seen, widths)]]
-        layers: list[nn.Module] = []
-        for level, (before, after) in enumerate(pairwise(channels)):
-            layers += [HalvingConv(before, after), *([_norm(after)] if level else []), nn.LeakyReLU(0.2)]
-        self.net = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, 1, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
-
-
-def judge_for(network: Network, seen: DataSpec, widths: Sequence[int]) -> nn.Module:
-    """What judges questions with answers, `seen`: (B, K, H, W) -> logits (B, 1, ...)."""
-    if network == "mlp":
-        return nn.Sequential(nn.Flatten(), mlp([math.prod(seen.shape), *widths, 1], _leaky))
-    return PatchDiscriminator(seen, widths)
-
-
-class Explorer(nn.Module):
-    """Where a code should go next: features (B, F...) and a code (B, latent) -> the next one (B, latent) and how far it is (B, 1).
-
-    Args:
-        features, latent: how many numbers features and codes have.
-        times: with one or more, the network is told which of so many steps it is.
-    """
-
-    def __init__(self, features: int, latent: int, hidden: Sequence[int], times: int = 0) -> None:
-        super().__init__()
-        self.time = nn.Embedding(times, hidden[0]) if times else None
-        self.see, self.stand = nn.Linear(features, hidden[0]), nn.Linear(latent, hidden[0])
-        self.trunk = nn.Sequential(nn.ReLU(), *_layers(hidden))
-        self.next, self.far = nn.Linear(hidden[-1], latent), nn.Linear(hidden[-1], 1)
-        self.vector = ToVector()
-
-    def forward(self, gist: Tensor, code: Tensor, time: int = 0) -> tuple[Tensor, Tensor]:
-        x = self.see(self.vector(gist) if gist.ndim == 4 else gist) + self.stand(code)
-        if self.time is not None:
-            x = x + self.time.weight[time]
-        x = self.trunk(x)
-        return self.next(x).float(), F.softplus(self.far(x).float())
-
-
-def _layers(hidden: Sequence[int]) -> list[nn.Module]:
-    return [layer for before, after in pairwise(hidden) for layer in (nn.Linear(before, after), nn.ReLU())]
-
-
-def _leaky() -> nn.Module:
+def leaky() -> nn.Module:
+    """The activation of all of these nets."""
     return nn.LeakyReLU(0.2)
 
 
-def _norm(channels: int, affine: bool = True) -> nn.Module:
+def group_norm(channels: int, affine: bool = True) -> nn.Module:
+    """Eight groups of channels, or as many as divide them."""
     return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)

@@ -33,8 +33,9 @@ from torch.nn.functional import normalize
 
 from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import slope
-from models.nets.questions import Asking, Question, answers_as, pairs_clause
-from models.nets.unet import Explorer, Features, networks_for
+from models.nets.explorer import Explorer
+from models.nets.questions import Asking, Question, pairs_clause
+from models.nets.unet import Features, networks_for
 
 
 class CGML(LatentModel):
@@ -161,7 +162,7 @@ class CGML(LatentModel):
     # --- capabilities ---
 
     def gives(self, capability: str) -> Field:
-        return answers_as(capability, self.asking)
+        return self.asking.gives(capability)
 
     def translate(self, image: Tensor, noise: Tensor, iterations: int | None = None) -> Tensor:
         """Images (B, C, h, w) and noise (B, latent), where z starts -> answers (B, C', H, W) in [-1, 1], after so many steps of Z."""

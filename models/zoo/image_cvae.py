@@ -22,7 +22,7 @@ from models.losses import kl_to_standard_normal
 from models.nets.conv import ConvEncoder
 from models.nets.mlp import MlpEncoder
 from models.nets.posterior import bounded, drawn
-from models.nets.questions import Asking, answers_as, pairs_clause
+from models.nets.questions import Asking, pairs_clause
 from models.nets.unet import networks_for
 
 
@@ -89,7 +89,7 @@ class ImageCVAE(LatentModel):
     # --- capabilities ---
 
     def gives(self, capability: str) -> Field:
-        return answers_as(capability, self.asking)
+        return self.asking.gives(capability)
 
     def translate(self, image: Tensor, noise: Tensor) -> Tensor:
         """Images (B, C, h, w) and codes (B, latent) -> their answers (B, C', H, W) in [-1, 1]."""

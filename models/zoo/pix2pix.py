@@ -19,8 +19,9 @@ from torch import Tensor
 
 from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
-from models.nets.questions import Asking, Question, answers_as, pairs_clause
-from models.nets.unet import judge_for, networks_for
+from models.nets.patch import judge_for
+from models.nets.questions import Asking, Question, pairs_clause
+from models.nets.unet import networks_for
 
 
 class Pix2Pix(LatentModel):
@@ -96,7 +97,7 @@ class Pix2Pix(LatentModel):
     # --- capabilities ---
 
     def gives(self, capability: str) -> Field:
-        return answers_as(capability, self.asking)
+        return self.asking.gives(capability)
 
     def translate(self, image: Tensor, noise: Tensor) -> Tensor:
         """Images (B, C, h, w) and noise (B, latent) -> their answers (B, C', H, W) in [-1, 1]."""

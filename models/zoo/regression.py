@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
-from models.nets.questions import Asking, answers_as, pairs_clause
+from models.nets.questions import Asking, pairs_clause
 from models.nets.unet import networks_for
 
 
@@ -73,7 +73,7 @@ class Regression(LatentModel):
     # --- capabilities ---
 
     def gives(self, capability: str) -> Field:
-        return answers_as(capability, self.asking)
+        return self.asking.gives(capability)
 
     def translate(self, image: Tensor, noise: Tensor) -> Tensor:
         """Images (B, C, h, w) -> their answers (B, C', H, W) in [-1, 1]; the noise is empty, (B, 0)."""
