@@ -1,21 +1,24 @@
-"""What a step of cGML costs, as a ratio to one of plain regression on the same networks; and what its walk would cost without what it keeps.
+"""What a step of cGML costs, as a ratio to plain regression's on the same networks; and what it would without what its walk keeps.
 
     python tests/benchmarks/answers.py [--rounds 5] [--threads 2]
 
-All take turns in one process: a step of regression, one of cGML with its own number of iterations, one whose walk encodes the question anew in
-every iteration, and one in which the walk's slopes are taken of the decoder's weights as well, as a loss that is not told what it is for
-takes them. Medians over the rounds.
+All take turns in one process: a step of regression, one of cGML with its own number of iterations, one whose walk encodes the question
+anew in every iteration, and one in which the walk's slopes are taken of the decoder's weights as well. Medians over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path[:0] = [str(Path(__file__).parents[2])]
 
 SHAPES = ((28, 28, 1), (32, 32, 3), (64, 64, 3))  # height, width, channels
 BATCH = 16
