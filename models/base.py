@@ -53,6 +53,7 @@ __all__ = [
     "Posterior",
     "Preset",
     "Range",
+    "Resembles",
     "Samples",
     "Schedule",
     "Stage",
@@ -374,6 +375,16 @@ class Mixes(Encodes, Protocol):
 
     def mix(self, latent: Tensor, other: Tensor, layers: Sequence[int]) -> Tensor:
         """Codes (B, latent) twice -> (B, C, H, W) in [-1, 1]; `layers` are those in which `other` decides. Deterministic."""
+
+
+@runtime_checkable
+class Resembles(Protocol):
+    """A model that shows again who is in an image, all else drawn anew."""
+
+    noise_shape: tuple[int, ...]
+
+    def resemble(self, image: Tensor, noise: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] and N(0, I) noise (B, *noise_shape) -> (B, C, H, W) in [-1, 1]. A pure function of both."""
 
 
 @runtime_checkable

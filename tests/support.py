@@ -91,15 +91,18 @@ def part_runs(model: str) -> dict[str, str]:
 def spec_for(model: str, spec: Any) -> Any:
     """`spec` of the leading source, with the specs of the model's further sources: of `further`."""
     from models.data.batches import spec_of
-
-    return dataclasses.replace(spec, others={name: spec_of(data) for name, data in further(model).items()})
-
-
-def further(model: str) -> dict[str, Any]:
-    """Data for the model's sources behind the leading one, in colour and of another size."""
     from models.registry import model_class
 
-    return {name: image_data(13, 12, 20, 3, seed=2) for name in model_class(model).sources[1:]}
+    others = {name: spec_of(data) for name, data in further(model).items()}
+    return dataclasses.replace(spec, others=others | dict.fromkeys(model_class(model).draws, spec))
+
+
+def further(model: str, data: Any = None) -> dict[str, Any]:
+    """Data for the model's sources behind the leading one, in colour and of another size; second draws of that are of `data`, its own."""
+    from models.registry import model_class
+
+    cls = model_class(model)
+    return {name: data if data and name in cls.draws else image_data(13, 12, 20, 3, seed=2) for name in cls.sources[1:]}
 
 
 def as_asked(model: str, options: Any, data: Any) -> Any:

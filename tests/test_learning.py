@@ -32,7 +32,7 @@ SETS = {"glyphs": (16, 32), "street": (16, 32), "faces": (8, 16, 32)}  # widths
 NAMES = [
     name
     for name, cls in ((name, model_class(name)) for name in sorted(MODELS.entries()))
-    if issubclass(cls, Encodes) and not hasattr(cls, "map") and not required_parts(name)
+    if issubclass(cls, Encodes) and not hasattr(cls, "map") and not required_parts(name) and len(cls.sources) == 1
 ]
 
 

@@ -48,7 +48,7 @@ def toy(chosen: Any) -> None:
     runs = {
         "cgml": ("cgml", {**nets, **walking}),
         "cgml, Z not told the time": ("cgml", {**nets, **walking, "walk": "timeless", "rate": 3.0, "longest": 1e6}),
-        "regression": ("regression", nets),
+        "regression": ("regression", {**nets, "error": "squared"}),
         "image-cvae": ("image-cvae", {**nets, "latent": 2, "sigma": 0.1}),
     }
     places, rows = np.linspace(0.1, 1, 10), []

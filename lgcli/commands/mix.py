@@ -28,8 +28,13 @@ def mix(
         typer.Option("--with", metavar="B[,B...]", help="What is mixed in, a column for each; repeatable.", show_default="A again"),
     ] = None,
     layers: Annotated[
-        str, typer.Option(metavar="NAME|N-M,...", help="What B decides: coarse (pose, shape), middle, fine (colour), or layers by number.")
-    ] = "coarse",
+        str | None,
+        typer.Option(
+            metavar="NAME|N-M,...",
+            help="What B decides: coarse (pose, shape), middle, fine (colour), or layers by number; of ip-gan attributes or identity.",
+            show_default="coarse, or attributes",
+        ),
+    ] = None,
     number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="How many images of a data set.")] = 6,
     output: o.Picture = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the grid: every row walks from column to column.")] = False,

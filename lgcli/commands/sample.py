@@ -9,6 +9,8 @@ import typer
 from lgcli import options as o
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from models.capabilities.trained import Trained
 
 PANEL = "Use a trained model"
@@ -26,6 +28,10 @@ def sample(
     seed: o.Seed = 0,
     label: o.Label = None,
     attributes: o.Attributes = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FACE", help="Draw who is in this image or item (ip-gan); a row for each, repeatable.", show_default=False),
+    ] = None,
     truncation: Annotated[
         float | None,
         typer.Option(
@@ -40,6 +46,7 @@ def sample(
     columns: Annotated[
         int | None, typer.Option(parser=o.count, metavar="N", help="Columns of the grid.", show_default="square, or a row a class")
     ] = None,
+    data_root: o.DataRoot = None,
     device: o.Device = None,
     raw: o.Raw = False,
     force: o.Force = False,
@@ -56,9 +63,15 @@ def sample(
     from models.capabilities import pictures
     from models.capabilities import told as t
     from models.capabilities.ask import size_of
+    from models.errors import UserError
 
     o.check_single_output(output, out)
     trained = api.load(run, device=device, raw=raw)
+    if like:
+        if label or attributes or truncation is not None:
+            raise UserError("--like with --label, --attributes or --truncation", "--like", "the image says who is drawn: leave them out")
+        _like(trained, like, number or A_CLASS, seed, (output, out, force), o.root(data_root), api.name_of(run), json)
+        return
     asked = t.of_command(trained.model, label, attributes)
     drawn = asked.different if asked is not None else t.every(trained.model, CLASSES)
     classes = [] if drawn is None or drawn.kind == "attributes" else drawn.names
@@ -83,6 +96,35 @@ def sample(
         else:
             pictures.write(pictures.grid(np.concatenate(list(blocks)), columns), path)
     render.result({"grid" if out is None else "folder": str(path), **made}, f"{path}" if out is None else f"{out}: {total} images", json)
+
+
+def _like(
+    trained: Trained,
+    faces: list[str],
+    count: int,
+    seed: int,
+    written: tuple[Path | None, Path | None, bool],
+    data_root: str | None,
+    name: str,
+    json: bool,
+) -> None:
+    """A row for each face: itself, and others of the same person; or single files. `written` are -o, --out and --force."""
+    import numpy as np
+
+    from lgcli import render
+    from models.capabilities import pictures
+
+    output, out, force = written
+    images = trained.images(faces, data_root)
+    pictures.check_grid(1 + count, trained.model.spec.size, 1 + count, lists=len(faces), singles=True)
+    made = trained.resemble(images, count, seed)
+    path = o.picture_path(output, f"{name}-samples", force) if out is None else o.free_path(out, force, "--out")
+    if out is None:
+        pictures.write(pictures.rows([np.concatenate([own[None], its]) for own, its in zip(images, made)], 1 + count), path)
+    else:
+        pictures.write_singles(made, out, [f"{n:0{len(str(len(faces) - 1))}}" for n in range(len(faces))], count)
+    found = {"grid" if out is None else "folder": str(path), "images": len(faces) * count, "seed": seed, "like": faces}
+    render.result(found, str(path), json)
 
 
 def _say_what_is_drawn(trained: Trained, classes: list[str]) -> None:

@@ -24,16 +24,16 @@ End = int | np.ndarray  # a seed, or an image (H, W, C) uint8
 
 
 @verb
-def mix(trained: Trained, rows: Sequence[End], columns: Sequence[End], layers: str | Sequence[int] = "coarse") -> np.ndarray:
+def mix(trained: Trained, rows: Sequence[End], columns: Sequence[End], layers: str | Sequence[int] | None = None) -> np.ndarray:
     """Each of `rows` with what `layers` of each of `columns` say: uint8 (rows, columns, H, W, C).
 
     Args:
         rows, columns: seeds, as those of `sample`, and images (H, W, C).
-        layers: those that the column decides; by numbers, or in words as for `parse_layers`.
+        layers: those that the column decides; by numbers, or in words as for `parse_layers`; None: the model's first group.
 
     Raises UserError, also for a model that does not mix.
     """
-    chosen = parse_layers(trained.model, layers) if isinstance(layers, str) else list(layers)
+    chosen = parse_layers(trained.model, layers) if layers is None or isinstance(layers, str) else list(layers)
     return crossed(trained.model, codes(trained.model, rows), codes(trained.model, columns), chosen)
 
 
@@ -58,11 +58,12 @@ def codes(model: LatentModel, ends: Sequence[End]) -> Tensor:
     return torch.cat(found)
 
 
-def parse_layers(model: LatentModel, words: str) -> list[int]:
-    """``coarse``, ``0-3`` or ``middle,7`` as numbers of layers, ascending. Raises UserError naming what there is."""
+def parse_layers(model: LatentModel, words: str | None) -> list[int]:
+    """``coarse``, ``0-3`` or ``middle,7`` as numbers of layers, ascending; None: the first group. Raises UserError naming what there is."""
     require_mixes(model)
     assert isinstance(model, Mixes)
     groups = model.layer_groups
+    words = next(iter(groups)) if words is None else words
     count = 1 + max(layer for group in groups.values() for layer in group)
     found: set[int] = set()
     for word in filter(None, (part.strip() for part in words.split(","))):

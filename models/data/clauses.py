@@ -3,6 +3,7 @@
 | clause | what it does |
 |---|---|
 | `label=0,1,2` | keeps these classes, by name or number; they are numbered anew |
+| `identity=0-89`, `identity=3,5` | keeps these people, who keep their numbers |
 | `NAME=1`, `NAME=0` | keeps the items whose attribute NAME is so |
 | `first=500`, `last=500` | keeps the first, or the last, 500 items |
 | `labels=FILE.csv` | labels a folder from a table: see `models.data.labels` |
@@ -30,7 +31,7 @@ from models.data.labels import labelled
 from models.errors import UserError, nearest, printable
 from models.registry import SETS
 
-KEYS = ("label", "first", "last", "labels", "target", "input")  # and the names of the data's attributes
+KEYS = ("label", "identity", "first", "last", "labels", "target", "input")  # and the names of the data's attributes
 Clauses = tuple[tuple[str, str], ...]
 RULES = ("grey", "small", "masked", "left", "right")
 _PATHS = ("labels", "target")
@@ -88,6 +89,8 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
         so_far = str(replace(request, clauses=request.clauses[: position + 1], joined=()))
         if key == "label":
             data = _of_classes(data, value, so_far)
+        elif key == "identity":
+            data = _of_people(data, value, so_far)
         elif key in ("first", "last"):
             data = _first_or_last(data, key, value, so_far)
         elif key == "labels":
@@ -119,6 +122,19 @@ def _of_classes(data: Items, value: str, name: str) -> Items:
             raise UserError(f"unknown class {printable(word)!r}", name, f"{nearest(word, names)}; or a number from 0 to {len(names) - 1}")
         kept.add(number)
     return Chosen(data, _some(np.isin(data.all("label"), sorted(kept)), name), name, sorted(kept))
+
+
+def _of_people(data: Items, value: str, name: str) -> Items:
+    if "identity" not in data.fields:
+        raise UserError("these data do not say whom they show", name, "leave identity= out, or take data with identities (`lgm data info`)")
+    count, kept = data.fields["identity"].count, set[int]()
+    for word in filter(None, (part.strip() for part in value.split(","))):
+        first, dash, last = word.partition("-")
+        ends = (first, last if dash else first)
+        if not all(end.isascii() and end.isdigit() and int(end[:12]) < count for end in ends) or int(ends[0]) > int(ends[1]):
+            raise UserError(f"unknown people {printable(word)!r}", name, f"give numbers from 0 to {count - 1}, or a range such as 0-9")
+        kept |= set(range(int(ends[0]), int(ends[1]) + 1))
+    return Chosen(data, _some(np.isin(data.all("identity"), sorted(kept)), name), name)
 
 
 def _of_attribute(data: Items, key: str, value: str, name: str) -> Items:

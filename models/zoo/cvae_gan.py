@@ -34,6 +34,7 @@ from models.nets.conditions import as_vector, condition_size, join
 from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder
 from models.nets.moving import MovingMeans
 from models.nets.posterior import conditional_posterior, drawn
+from models.nets.units import half_square, spread
 
 
 class CVAEGAN(LatentModel):
@@ -195,14 +196,3 @@ class CVAEGAN(LatentModel):
     def classify(self, image: Tensor) -> Tensor:
         """What an image shows: (B, C, H, W) -> logits (B, K)."""
         return self.logits(self.features(image))
-
-
-def spread(x: Tensor) -> Tensor:
-    """The mean squared distance of a batch's items from their mean, without gradient: (B, ...) -> scalar."""
-    flat = x.detach().flatten(1)
-    return (flat - flat.mean(0)).square().sum(1).mean().clamp_min(1e-12)
-
-
-def half_square(difference: Tensor) -> Tensor:
-    """Half the squared length of each row, the mean over the rows: (B, F) -> scalar."""
-    return difference.square().sum(1).mean() / 2

@@ -93,7 +93,7 @@ def job(
     settings = {"images": TOTAL, "batch": BATCH, "log_every": 16, "sample_every": 1000, "save_every": 1000, "average_images": 32, **changes}
     config = RunConfig(model=name, data="tiny", options=dataclasses.asdict(options), **settings)
     seed_torch(DEVICE, config.seed, "init")
-    others = support.further(name)
+    others = support.further(name, data)
     model = support.built(name, options, spec_of(data, others)).to(DEVICE, memory_format=torch.channels_last)
     settle(DEVICE)
     more: dict[str, Any] = {}
