@@ -3,8 +3,8 @@
     python docs/reproduce/identities.py --weights 0.1                       # the portraits' people 0 to 89 are seen, 90 to 99 are not
     python docs/reproduce/identities.py --weights 0.01,0.1,1                # lambda
 
-Trains two classifiers, of all people and of attributes, that judge; then IP-GAN on the seen people. For each lambda: the swap table, and how
-well pose and light of the mixture can be read (by ridge regression on the attribute classifier's features, fitted to real training
+Trains two classifiers, of all people and of attributes, that judge; then IP-GAN on the seen people. For each lambda: the swap table, and
+how well pose and light of the mixture can be read (by ridge regression on the attribute classifier's features, fitted to real training
 images): the correlation with those of the image that they were taken from.
 """
 
