@@ -13,7 +13,7 @@ What Z learns. The paper's Z is told h and z, and learns where z is next, r', an
 Where a question has many answers, the steps that meet at one z lead apart, what is left of them points to the middle of all, and a full
 step that way brings every start to the same answer. So by default (`walk=timed`) Z is told the time as well and learns the mean step. Then
 the starts that walk alone are spread, at every time, as those that saw their answers were (the continuity equation, as in flow matching:
-Lipman et al. 2023), as far as steps are short. For that their length has a limit, too.
+Lipman et al. 2023), as far as steps are short. For that their length has a limit, too, which falls along a line, so that z comes to rest.
 
 Further differences from the sources: the error is a mean over an image's wanted pixels and its slope is taken for every image, so the rate
 depends neither on the batch nor on the size of a hole. z comes back to the sphere after every step; rho is the length of the step in the
@@ -47,11 +47,11 @@ class CGML(LatentModel):
         network: Literal["unet", "mlp"] = "unet"  # unet (sized from the data), mlp (pictures of a few pixels)
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels; small images use the first few
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (256, 256)  # hidden layers of the network that explores
-        latent: Annotated[int, Range(1, 8192)] = 16  # dimensions of z
+        latent: Annotated[int, Range(1, 8192)] = 4  # dimensions of z
         walk: Literal["timed", "timeless"] = "timed"  # Z is told the time and learns z's mean step; or a direction and a length
         iterations: Annotated[int, Range(1, 1000)] = 10  # steps of z, in training and by default in use
         rate: Annotated[float, Range(0, 1e6)] = 30.0  # of z's steps down the error
-        longest: Annotated[float, Range(1e-3, 1e6)] = 0.2  # that a step of z may be, the sphere's radius being 1
+        longest: Annotated[float, Range(1e-3, 1e6)] = 0.3  # that z's first step may be, of a radius of 1; later ones less and less
         error: Literal["absolute", "squared"] = "absolute"  # of an answer
         smooth: Annotated[float, Range(0, 1e6)] = 0.1  # weight of the terms against jumps of G and Z
         shake: Annotated[float, Range(0, 10)] = 0.03  # deviation of the small changes that these terms try
@@ -130,14 +130,15 @@ class CGML(LatentModel):
     def walked(self, question: Question, known: Features, start: Tensor) -> list[Tensor]:
         """Where z goes with the answer in sight: the start (B, latent), and its place after every step."""
         walk = [start]
-        for _ in range(self.config.iterations):
+        for time in range(self.config.iterations):
             down = slope(lambda z: self._error(question, self.decoder(known, z)), walk[-1])
-            walk.append(normalize(walk[-1] - self.stride(self.config.rate * down)))
+            walk.append(normalize(walk[-1] - self.stride(self.config.rate * down, time)))
         return walk
 
-    def stride(self, step: Tensor) -> Tensor:
-        """A step (B, latent), cut to the length that one may have."""
-        return step * (self.config.longest / step.norm(dim=1, keepdim=True).clamp_min(1e-8)).clamp_max(1)
+    def stride(self, step: Tensor, time: int) -> Tensor:
+        """A step (B, latent), cut to the length that one may have at that time."""
+        longest = self.config.longest * (1 - time / self.config.iterations)
+        return step * (longest / step.norm(dim=1, keepdim=True).clamp_min(1e-8)).clamp_max(1)
 
     def explorer_loss(self, gist: Tensor, near: Tensor, here: Tensor, there: Tensor, time: int) -> Tensor:
         """What Z pays for a step from `here` to `there`, (B, latent) both: for the place (and how far it is), and for jumps of the place

@@ -70,12 +70,13 @@ def test_z_walks_down_the_error_and_the_explorer_learns_each_step(
     turn = next(step)
     h = model.encoder(question).detach()
     places, cut = [on_sphere(draws.normal[0])], 0
-    for _ in range(3):
+    for time in range(3):
         z = places[-1].clone().requires_grad_()
         (down,) = torch.autograd.grad(answer_error(model.decoder(h, z), wanted).sum(), z)
         steps = [2.0 * slope for slope in down]
-        cut += sum(float(step.norm()) > longest for step in steps)
-        places.append(on_sphere(places[-1] - torch.stack([step * min(1, longest / float(step.norm())) for step in steps])))
+        limit = longest * (3 - time) / 3
+        cut += sum(float(step.norm()) > limit for step in steps)
+        places.append(on_sphere(places[-1] - torch.stack([step * min(1, limit / float(step.norm())) for step in steps])))
     assert cut == (3 * COUNT if longest < 1 else 0)
 
     near = h.gist + 0.2 * draws.normal[1]
