@@ -12,11 +12,11 @@ from models.nets.conv import ToVector
 
 
 class Explorer(nn.Module):
-    """Where a code should go next: features (B, F...) and a code (B, latent) -> the next one (B, latent) and how far it is (B, 1).
+    """Where a code should go next: features (B, F...) and a code (B, latent) -> (B, latent), and how far that is, (B, 1).
 
     Args:
         features, latent: how many numbers features and codes have.
-        times: with one or more, the network is told which of so many steps it is.
+        times: with one or more, the network is told which of so many steps it is, and says nothing of how far.
     """
 
     def __init__(self, features: int, latent: int, hidden: Sequence[int], times: int = 0) -> None:
@@ -24,15 +24,15 @@ class Explorer(nn.Module):
         self.time = nn.Embedding(times, hidden[0]) if times else None
         self.see, self.stand = nn.Linear(features, hidden[0]), nn.Linear(latent, hidden[0])
         self.trunk = nn.Sequential(nn.ReLU(), *_layers(hidden))
-        self.next, self.far = nn.Linear(hidden[-1], latent), nn.Linear(hidden[-1], 1)
+        self.next, self.far = nn.Linear(hidden[-1], latent), None if times else nn.Linear(hidden[-1], 1)
         self.vector = ToVector()
 
-    def forward(self, gist: Tensor, code: Tensor, time: int = 0) -> tuple[Tensor, Tensor]:
+    def forward(self, gist: Tensor, code: Tensor, time: int = 0) -> tuple[Tensor, Tensor | None]:
         x = self.see(self.vector(gist) if gist.ndim == 4 else gist) + self.stand(code)
         if self.time is not None:
             x = x + self.time.weight[time]
         x = self.trunk(x)
-        return self.next(x).float(), F.softplus(self.far(x).float())
+        return self.next(x).float(), None if self.far is None else F.softplus(self.far(x).float())
 
 
 def _layers(hidden: Sequence[int]) -> list[nn.Module]:

@@ -146,7 +146,7 @@ class CGML(LatentModel):
         c = self.config
         following, far = self.explorer(gist, here, time)
         again, _ = self.explorer(near, here + c.shake * torch.randn_like(here), time)
-        if c.walk == "timed":
+        if far is None:
             return (following - (there - here)).square().mean() + c.smooth * (again - following.detach()).square().mean()
         length = (there - here).norm(dim=1, keepdim=True)
         return self._mean(following - there) + c.smooth * self._mean(again - following.detach()) + self._mean(far - length)
@@ -185,5 +185,5 @@ class CGML(LatentModel):
         c, z = self.config, normalize(noise.float())
         for time in range(c.iterations if iterations is None else iterations):
             following, far = self.explorer(features.gist, z, min(time, c.iterations - 1))
-            z = normalize(z + (following if c.walk == "timed" else far * normalize(following - z, eps=1e-8)))
+            z = normalize(z + (following if far is None else far * normalize(following - z, eps=1e-8)))
         return z
