@@ -50,9 +50,9 @@ class IPGAN(LatentModel):
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels; small images use the first few
         features: Annotated[int, Range(1, 8192)] = 256  # of the discriminator's and the classifier's last hidden layer
         other_weight: Annotated[float, Range(0, 1e6)] = 0.1  # lambda: of the pixels where subject and attributes are two images
-        kl_weight: Annotated[float, Range(0, 1e6)] = 3.0  # of what the attributes' code may say
+        kl_weight: Annotated[float, Range(0, 1e6)] = 0.3  # of what the attributes' code may say
         identity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of C's features
-        game_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of D's features
+        game_weight: Annotated[float, Range(0, 1e6)] = 0.3  # of D's features
         decay: Annotated[float, Range(0, 1)] = 0.98  # of the moving averages of the people's vectors
         lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of all players
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rates
