@@ -135,6 +135,7 @@ def test_a_run_is_asked_for_the_holes_that_it_knows(run_of: Callable[..., Path],
         ("regression", ["--iterations", "3"], "found at once, not step by step"),
         ("vae", ["--variants", "3"], "one answer to a hole"),
         ("vae", ["--trace"], "one answer to a hole"),
+        ("vae", ["--iterations", "0"], "0 iterations"),
     ],
 )
 def test_what_does_not_go_together(

@@ -87,7 +87,8 @@ def inpaint(
         raise UserError("this model is told nothing but the image and its hole", "--show" if show else "--label", "leave it out")
     if not answers and (variants or trace):
         raise UserError("this model has one answer to a hole", "--variants" if variants else "--trace", "leave it out")
-    shown = [] if answers else _shown(show, iterations or TIMES)
+    times = TIMES if iterations is None else iterations
+    shown = [] if answers else _shown(show, times)
     names, originals, truth = trained.gather(images, number, o.root(data_root))
     if out is None:
         columns = 2 + (len(TRACE) if trace else answers or len(shown))
@@ -107,7 +108,7 @@ def inpaint(
         return
     with render.progress() as advance:
         search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": partial(advance, "inpainting")}
-        found = trained.inpaint(originals, holes, iterations=iterations or TIMES, seed=seed, told=told, **search)
+        found = trained.inpaint(originals, holes, iterations=times, seed=seed, told=told, **search)
     if out is None:
         kept = [found.images[-1]] if found.projected else [found.images[n - 1] for n in shown]
         pictures.write(picture(originals, holes, kept), path)
