@@ -95,7 +95,7 @@ Iterations = Annotated[
     Any,
     typer.Option(
         "--iterations",
-        parser=lambda text: steps(text),
+        parser=steps,
         metavar="N",
         help="Steps in which answers are found.",
         show_default="10, or as trained",

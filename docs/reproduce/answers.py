@@ -148,7 +148,7 @@ def mnist(chosen: Any) -> None:
     real = float((read(digits) == labels).mean())
     print(common.markdown(["answers", "model", "accuracy", "error", "error in the block", "bars drawn", "bars in digits"], rows))
     print(f"the classifier is right on {real:.1%} of the digits themselves")
-    _half(chosen, digits, read)
+    _half(chosen, digits)
 
 
 def _asked(digits: np.ndarray) -> np.ndarray:
@@ -174,14 +174,14 @@ def _sides(folder: Path, digits: np.ndarray, kind: str) -> Path:
     return folder
 
 
-def _half(chosen: Any, digits: np.ndarray, read: Any) -> None:
+def _half(chosen: Any, digits: np.ndarray) -> None:
     """Half of each digit is missing: how many classes the completions show, and how good they are."""
     rows, columns = [], []
     for model in RIVALS:
         trained = models.load(_trained(chosen, model, "mnist", {"task": "inpaint", "mask": "half"}, f"mnist-half-{model}", 80_000))
         if model == "cgml":
             print(_convergence(trained, digits[:200]))
-        found = _measured(chosen, trained, f"mnist-half-{model}", "mnist:test", 1000)
+        found = _measured(chosen, f"mnist-half-{model}", "mnist:test", 1000)
         rows.append([model, *_cells(found), f"{found['classes']:.2f}"])
         columns.append(trained.complete(digits[:12], "half", 4))
     print(common.markdown(["half a digit missing", *HEADINGS, "classes of 10"], rows))
@@ -224,7 +224,7 @@ def _rivals(chosen: Any, name: str, data: str, test: str, options: dict[str, Any
         run = _trained(chosen, model, data, options, f"{name}-{model}", images, size=size)
         trained = models.load(run)
         asked = trained.data(test if "[input" in test or options["task"] == "inpaint" else f"{test[:-1]};input=grey]", chosen.data_root)
-        found = _measured(chosen, trained, f"{name}-{model}", asked.name, 1000)
+        found = _measured(chosen, f"{name}-{model}", asked.name, 1000)
         rows.append([model, *_cells(found)])
         shown = asked.rows("image", np.arange(8))
         if options["task"] == "inpaint":
@@ -263,7 +263,7 @@ def _trained(chosen: Any, model: str, data: str, options: dict[str, Any], name: 
     return common.finished(chosen.out / name, model, _with(chosen, data=data), **settings, **QUIET, **more)
 
 
-def _measured(chosen: Any, trained: Trained, name: str, test: str, count: int) -> dict[str, float]:
+def _measured(chosen: Any, name: str, test: str, count: int) -> dict[str, float]:
     """The metric `answers`, kept beside the run."""
     path = chosen.out / name / "answers.json"
     if not path.exists():

@@ -71,7 +71,7 @@ def inpaint(
     from models import api
     from models.base import Completes
     from models.capabilities import masks, pictures
-    from models.capabilities.complete import TRACE
+    from models.capabilities.ask import TRACE
     from models.capabilities.inpaint import picture
     from models.capabilities.told import of_command
     from models.errors import UserError
@@ -164,7 +164,7 @@ def _answer(
     if grid:
         pictures.write(picture(originals, holes, list(completed.swapaxes(0, 1))), path)
     else:
-        pictures.write_singles(completed, path, [f"{n:0{len(str(len(names) - 1))}}" for n in range(len(names))], count)
+        pictures.write_singles(completed, path, pictures.numbered(len(names)), count)
     squares = ((completed.astype(float) - originals[:, None]) / 255) ** 2
     errors = (squares.mean(4) * holes[:, None]).sum((2, 3)) / holes.sum((1, 2))[:, None]
     mean, best = float(errors.mean()), float(errors.min(1).mean())
@@ -188,7 +188,7 @@ def _trace(
 
     from lgcli import render
     from models.capabilities import pictures
-    from models.capabilities.complete import TRACE
+    from models.capabilities.ask import TRACE
     from models.capabilities.inpaint import picture
 
     way = [complete(steps).reshape(originals.shape) for steps in TRACE]

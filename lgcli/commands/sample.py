@@ -122,7 +122,7 @@ def _like(
     if out is None:
         pictures.write(pictures.rows([np.concatenate([own[None], its]) for own, its in zip(images, made)], 1 + count), path)
     else:
-        pictures.write_singles(made, out, [f"{n:0{len(str(len(faces) - 1))}}" for n in range(len(faces))], count)
+        pictures.write_singles(made, out, pictures.numbered(len(faces)), count)
     found = {"grid" if out is None else "folder": str(path), "images": len(faces) * count, "seed": seed, "like": faces}
     render.result(found, str(path), json)
 

@@ -47,8 +47,7 @@ def translate(
     from lgcli import render
     from models import api
     from models.capabilities import pictures
-    from models.capabilities.ask import BLOCK, size_of, stepwise
-    from models.capabilities.complete import TRACE
+    from models.capabilities.ask import BLOCK, TRACE, size_of, stepwise
     from models.capabilities.translate import noises, picture, source_of
     from models.errors import UserError
 
@@ -77,8 +76,7 @@ def translate(
         made = [its for block in pictures.counted(blocks, lambda done: advance("translating", done, len(originals))) for its in block]
     found: dict[str, Any] = {"images": names, "variants": variants, "seed": seed, "back": back}
     if out is not None:
-        stems = [f"{n:0{len(str(len(names) - 1))}}" for n in range(len(names))]
-        found["files"] = pictures.write_singles(made, out, stems, variants)
+        found["files"] = pictures.write_singles(made, out, pictures.numbered(len(names)), variants)
         render.result({"folder": str(out), **found}, f"{out}: {found['files']} images", json)
         return
     if trace:
@@ -102,7 +100,7 @@ def _traced(trained: Trained, originals: np.ndarray, variants: int, seed: int, b
     """Each image once for each variant, and the way to that: (N * variants, H, W, C) and (N * variants, T, H', W', C')."""
     import numpy as np
 
-    from models.capabilities.complete import TRACE
+    from models.capabilities.ask import TRACE
 
     steps = [trained.translate(originals, variants, seed, back=back, iterations=n) for n in TRACE]
     way = np.stack(steps, 2)  # (N, variants, T, H', W', C')

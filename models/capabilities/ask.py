@@ -22,6 +22,7 @@ from models.errors import UserError
 from models.registry import MODELS
 
 BLOCK = 16
+TRACE = (0, 1, 2, 5, 20)  # steps after which the way to an answer is shown
 Capability = Literal["sample", "encode", "decode"]
 
 

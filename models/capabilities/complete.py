@@ -20,7 +20,6 @@ from models.randomness import check_seed, image_noise
 if TYPE_CHECKING:
     from models.capabilities.trained import Trained
 
-TRACE = (0, 1, 2, 5, 20)  # steps after which the way to an answer is shown
 FIXED = ("center", "half")  # kinds of holes of which there are a few only, so that one sees whether a mask is among them
 
 

@@ -129,6 +129,11 @@ def write_singles(
     return written
 
 
+def numbered(count: int) -> list[str]:
+    """Stems for so many images' files: their numbers, all of one length."""
+    return [f"{n:0{len(str(count - 1))}}" for n in range(count)]
+
+
 def counted(blocks: Iterable[np.ndarray], advance: Callable[[int], None]) -> Iterator[np.ndarray]:
     """The same blocks; `advance` is called with the number of images in those that were taken and are done with, at first with 0."""
     done = 0

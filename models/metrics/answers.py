@@ -12,7 +12,7 @@ of questions made from the answers by that rule; what is known beside a hole is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,9 +23,8 @@ from models.capabilities import complete, translate
 from models.config import Range
 from models.data.clauses import derived
 from models.data.dataset import ImageData
-from models.data.sources import ItemSource
 from models.errors import UserError
-from models.metrics.features.extract import extract
+from models.metrics.features.extract import looked_at
 from models.metrics.stats.evidence import Evidence
 from models.metrics.stats.frechet import frechet_distance
 from models.metrics.stats.moments import Moments
@@ -67,14 +66,14 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         values = _apart(made, true, weight)
         if rule:
             values["kept"] = _kept(made, e.held_out.rows("image", chosen[start : start + _BLOCK]), rule)
-        features, logits = _seen(made.reshape(-1, *made.shape[2:]), e.features)
+        features, logits = looked_at(made.reshape(-1, *made.shape[2:]), e.features)
         features = features.unflatten(0, made.shape[:2])
         values["feature_distance"] = _feature_distance(features).numpy()
         if getattr(e.features, "target", None) in ("label", "identity"):
             named = logits.argmax(1).view(made.shape[:2])
             values["classes"] = np.array([len(set(row)) for row in named.tolist()])
         first.add(features[:, 0])
-        wanted.add(_seen(true, e.features)[0])
+        wanted.add(looked_at(true, e.features)[0])
         for name, numbers in values.items():
             found.setdefault(name, []).append(numbers)
     means = {name: float(np.concatenate(parts).mean()) for name, parts in found.items()}
@@ -111,12 +110,6 @@ def _kept(made: np.ndarray, shown: np.ndarray, rule: str) -> np.ndarray:
     again = derived(ImageData("answers", made.reshape(-1, *made.shape[2:])), rule, "answers")
     asked = again.rows("image", np.arange(len(again))).reshape(*made.shape[:2], *shown.shape[1:])
     return np.asarray((((asked.astype(float) - shown[:, None]) / 255) ** 2).mean((1, 2, 3, 4)))
-
-
-def _seen(images: np.ndarray, features: Any) -> tuple[Tensor, Tensor]:
-    """Features (N, D) and logits (N, K) of images (N, H, W, C)."""
-    blocks = list(extract(ItemSource(ImageData("answers", images)), features))
-    return torch.cat([block.features for block in blocks]), torch.cat([block.logits for block in blocks])
 
 
 def _feature_distance(features: Tensor) -> Tensor:

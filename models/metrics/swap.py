@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +20,8 @@ from models.base import Mixes
 from models.capabilities.mix import mixed
 from models.capabilities.reconstruct import codes_of
 from models.config import Range
-from models.data.dataset import ImageData
-from models.data.sources import ItemSource
 from models.errors import UserError
-from models.metrics.features.extract import extract
+from models.metrics.features.extract import looked_at
 from models.metrics.stats.evidence import Evidence
 from models.randomness import numpy_generator, some
 
@@ -53,17 +50,17 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     who, how = (e.held_out.rows("image", items) for items in (subjects, others))
     model = e.trained.model
     one, other = codes_of(model, who, None), codes_of(model, how, None)
-    made = _seen(mixed(model, one, other, model.layer_groups["attributes"]), judge)
-    subject, look = _seen(who, judge), _seen(how, judge)
+    made = looked_at(mixed(model, one, other, model.layer_groups["attributes"]), judge)
+    subject, look = looked_at(who, judge), looked_at(how, judge)
     if judge.target == "attributes":
-        again, truth = _seen(mixed(model, other, other, []), judge), look[1] > 0
+        again, truth = looked_at(mixed(model, other, other, []), judge), look[1] > 0
         shown = {"": made[1], "_again": again[1], "_subject": subject[1]}
         return {f"attributes{name}": float(((logits > 0) == truth).double().mean()) for name, logits in shown.items()}
     key = next((key for key in ("identity", "label") if key in e.held_out.fields), None)
     if key is None:
         raise UserError("these data do not say whom they show", e.held_out.name, "give data with identities, or a folder for each person")
     people = torch.from_numpy(e.held_out.rows(key, subjects))
-    seen = {"": made, "_real": subject, "_again": _seen(mixed(model, one, one, []), judge), "_other": look}
+    seen = {"": made, "_real": subject, "_again": looked_at(mixed(model, one, one, []), judge), "_other": look}
     found = {f"auc{name}": auc(features, subject[0], people) for name, (features, _) in seen.items()}
     if judge.target == key:
         found |= {f"top1{name}": float((logits.argmax(1) == people).double().mean()) for name, (_, logits) in seen.items()}
@@ -83,9 +80,3 @@ def auc(probes: Tensor, gallery: Tensor, people: Tensor) -> float:
         raise UserError("no two images of one person, or of two", "swap", "give more images (-n), or data with several of each person")
     below = torch.searchsorted(theirs, mine) + torch.searchsorted(theirs, mine, right=True)
     return float(below.double().mean() / (2 * len(theirs)))
-
-
-def _seen(images: np.ndarray, features: Any) -> tuple[Tensor, Tensor]:
-    """Features (N, D) and logits (N, K) of images (N, H, W, C)."""
-    blocks = list(extract(ItemSource(ImageData("swaps", images)), features))
-    return torch.cat([block.features for block in blocks]), torch.cat([block.logits for block in blocks])

@@ -31,6 +31,11 @@ class MovingMeans(nn.Module):
         keep = torch.where(counts > 0, self.decay, 1.0)
         self.totals.mul_(keep).add_(totals.detach())
         self.counts.mul_(keep).add_(counts)
+        return self.means
+
+    @property
+    def means(self) -> Tensor:
+        """Those of now, 0 for groups that never came: (K, D)."""
         return self.totals / self.counts.clamp_min(torch.finfo(self.counts.dtype).tiny)
 
 

@@ -47,7 +47,7 @@ class Question:
         apart = apart.square() if squared else apart.abs()
         if self.hole is None:
             return apart.flatten(1).mean(1)
-        return (apart * self.hole).flatten(1).sum(1) / (self.hole.flatten(1).sum(1) * apart.shape[1])
+        return (apart * self.hole).flatten(1).sum(1) / self.values
 
     @property
     def values(self) -> Tensor:

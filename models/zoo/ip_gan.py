@@ -212,7 +212,7 @@ class IPGAN(LatentModel):
         if told is None:
             raise ValueError("it has to be told whom to show")
         counts = self.centres.counts
-        centres = torch.where(counts > 0, self.centres.totals / counts.clamp_min(1e-12), self.get_buffer("somebody"))
+        centres = torch.where(counts > 0, self.centres.means, self.get_buffer("somebody"))
         vector = sqrt(self.size) * F.normalize(shares(told, len(counts)) @ F.normalize(centres))
         return self.decode(torch.cat([vector, noise], 1))
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.data.dataset import ImageData
+from models.data.sources import ItemSource
 from models.errors import UserError
 from models.metrics.features.base import Features, Source
 
@@ -49,6 +51,12 @@ def extract(source: Source, features: Features, batch: int = 32, workers: int = 
     first, last = count * rank // world, count * (rank + 1) // world
     spans = [(start, min(start + batch, last)) for start in range(first, last, batch)]
     return _blocks(source, features, spans, workers or min(torch.get_num_threads(), MOST_WORKERS))
+
+
+def looked_at(images: np.ndarray, features: Features) -> tuple[Tensor, Tensor]:
+    """Features (N, D) and logits (N, K) of images (N, H, W, C)."""
+    blocks = list(extract(ItemSource(ImageData("images", images)), features))
+    return torch.cat([block.features for block in blocks]), torch.cat([block.logits for block in blocks])
 
 
 def _blocks(source: Source, features: Features, spans: Sequence[tuple[int, int]], workers: int) -> Iterator[Block]:
