@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from typing import Any
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: results depend on it, and cores are shared
+os.environ["LGM_CACHE"] = tempfile.mkdtemp(prefix="lgm-test-cache-")  # not the user's; in it `faces` are drawn once a session
+atexit.register(shutil.rmtree, os.environ["LGM_CACHE"], ignore_errors=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it otherwise
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]

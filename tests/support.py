@@ -117,7 +117,7 @@ def as_asked(model: str, options: Any, data: Any) -> Any:
         return data
     field = data.fields["image"]
     mirrored = Side(field, lambda index: np.ascontiguousarray(data.rows("image", index)[:, :, ::-1]))
-    return Paired(data, data.name, Side(field, lambda index: data.rows("image", index)), mirrored)
+    return Paired(data, data.name, Side(field, lambda index: data.rows("image", index)), mirrored, "mirrored")
 
 
 def built(model: str, options: Any, spec: Any) -> Any:

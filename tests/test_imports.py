@@ -31,6 +31,7 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("models.losses", {"models.base"}),
     ("models.zoo", {"models.base", "models.nets", "models.losses", "models.errors"}),
     ("models.data.batches", GROUND | {"models.base", "models.data"}),
+    ("models.data.order", GROUND | {"models.data"}),
     ("models.data", LIGHT | {"models.registry"}),
     ("models.capabilities", GROUND | {"models.base", "models.data"}),
     ("models.metrics", GROUND | {"models.base", "models.data", "models.capabilities"}),
@@ -114,7 +115,7 @@ def test_import_directions(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if inside(name_of(p), "models.data") and p.stem != "batches"], ids=name_of)
 def test_data_layer_imports_no_torch_where_it_is_read(path: Path) -> None:
     found = {module.partition(".")[0] for module, when in imports_of(path) if when == "top"}
-    assert not found & {"torch", "torchvision", "safetensors"}
+    assert not found & {"torch", "torchvision", "safetensors", "fsspec"}
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if inside(name_of(p), "models.zoo")], ids=name_of)

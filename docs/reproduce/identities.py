@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--judge-images", type=int, default=150_000)
     parser.add_argument("--weights", default="0.1", help="lambdas, with commas between")
     chosen = parser.parse_args()
-    sized = {"size": (chosen.size, chosen.size), "precision": "fp32", **QUIET}
+    sized = {"size": (chosen.size, chosen.size), **QUIET}
     judges = {
         target: common.finished(
             chosen.out / f"judge-{target}", "classifier", chosen, images=chosen.judge_images, options={"target": target}, **sized

@@ -1,7 +1,7 @@
 """From items to batches on a device: which items come next, and how they get there.
 
-The order of each source is a pure function of the seed, of the source's name and of the number of images seen, so a resumed run sees what
-the straight run would have seen. Batches are always full: where an epoch ends inside a batch, the next epoch's order goes on.
+The order of each source (`models.data.order`) is a pure function of the number of images seen, so a resumed run sees what the straight run
+would have seen. Batches are always full: where an epoch ends inside a batch, the next epoch's order goes on.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from models.base import Batch, DataSpec
 from models.data.items import Items
+from models.data.order import Order
 from models.device import room_for_data, sent
-from models.randomness import epoch_order
 
 
 def spec_of(data: Items, others: Mapping[str, Items] | None = None) -> DataSpec:
@@ -88,20 +88,20 @@ class Batches:
         """Batches without end, from the point where `seen` images have been seen.
 
         `batch` counts the items of all `world` ranks together; this one gets its share. With `workers` > 0 that many threads fetch
-        `keys` ahead of the training step; the batches are the same. `size` is that of the leading source's images.
+        `keys` ahead of the training step; the batches are the same. Of sets that lie in pieces on a disk they are always fetched before
+        the batch is handed out: data that cannot be read stop a run between two steps. `size` is that of the leading source's images.
 
         On a GPU with room for them (`models.device.room_for_data`) the fields that are asked for are kept there, whole.
         """
-        share = batch // world
         sources = self._sources
         sources[""].forget_other_sizes(size)
-        orders = {name: _Order(items, seed, name) for name, items in self.others.items()} | {"": _Order(self.data, seed)}
+        eager = tuple(keys) if workers or any(source.items.pieces is not None for source in sources.values()) else ()
+        orders = {name: Order(source.items, seed, name, rank, world) for name, source in sources.items()}
 
         def prepare(position: int) -> Batch:
-            here = np.arange(position + rank * share, position + (rank + 1) * share)
-            others = lru_cache(maxsize=None)(lambda name: sources[name].batch(orders[name].at(here), keep=True))
-            made = sources[""].batch(orders[""].at(here), size, others, keep=True)
-            for key in keys if workers else ():
+            others = lru_cache(maxsize=None)(lambda name: sources[name].batch(orders[name].of_batch(position, batch), keep=True))
+            made = sources[""].batch(orders[""].of_batch(position, batch), size, others, keep=True)
+            for key in eager:
                 made.get(key)
             return made
 
@@ -134,19 +134,6 @@ class WholeData:
 
     def __getitem__(self, source: str) -> Iterator[Batch]:
         return self._sources[source].in_order(self._batch)
-
-
-class _Order:
-    """The order in which a source's items come. That of the leading one, which has no name here, depends on the seed alone."""
-
-    def __init__(self, items: Items, seed: int, name: str = "") -> None:
-        self.count = len(items)
-        self._epoch = lru_cache(maxsize=2)(lambda epoch: epoch_order(seed, epoch, self.count, name))
-
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """Which items stand at these positions of the endless order: (B,) int64 both, ascending positions."""
-        epochs = positions // self.count
-        return np.concatenate([self._epoch(int(e))[positions[epochs == e] % self.count] for e in np.unique(epochs)])
 
 
 class _Source:

@@ -26,8 +26,11 @@ import numpy as np
 from models.data.dataset import DataRequest, ImageData
 from models.data.folder import DEFAULT_SIZE, NATIVE_LIMIT, list_folder
 from models.data.images import BadImage, fit, read_header, resized, to_channels
-from models.data.items import Chosen, Field, Items, Paired, Side
-from models.data.labels import labelled
+from models.data.items import Chosen, Field, Items, Paired, Relabelled, Side
+from models.data.labels import labelled, table_of
+from models.data.packed.place import load as packed
+from models.data.packed.place import place_of
+from models.data.packed.read import Packed
 from models.errors import UserError, nearest, printable
 from models.registry import SETS
 
@@ -75,7 +78,7 @@ def in_shape(request: DataRequest, size: tuple[int, int], channels: int) -> Data
     return request.each(one)
 
 
-def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData], load: Callable[[DataRequest], Items]) -> Items:
+def applied(request: DataRequest, load_plain: Callable[[DataRequest], Items], load: Callable[[DataRequest], Items]) -> Items:
     """The set of a request, and then its clauses. Raises UserError.
 
     Args:
@@ -94,7 +97,7 @@ def applied(request: DataRequest, load_plain: Callable[[DataRequest], ImageData]
         elif key in ("first", "last"):
             data = _first_or_last(data, key, value, so_far)
         elif key == "labels":
-            data = labelled(_whole_folder(data, so_far), value, so_far)
+            data = _labelled(data, request, value, so_far)
         elif key == "target":
             data = _with_targets(_whole_folder(data, so_far), _targets(request, value, load), request.skip_bad, value, so_far)
         elif key == "input":
@@ -167,7 +170,8 @@ def _targets(request: DataRequest, folder: str, load: Callable[[DataRequest], It
         raise UserError("no such folder", folder, "name the folder of the targets")
     split = request.split if os.path.isdir(os.path.join(folder, request.split)) else "train"
     found = load(replace(request.plain, name=folder, split=split))
-    assert isinstance(found, ImageData)
+    if not isinstance(found, ImageData):
+        raise UserError("a packed set cannot be the targets of another", folder, "pack the pairs: lgm data pack 'FOLDER[target=FOLDER]'")
     return found
 
 
@@ -191,7 +195,8 @@ def _with_targets(data: ImageData, targets: ImageData, skip_bad: bool, folder: s
     some = Chosen(data, np.array(kept, np.int64), name)
     at = np.array([places[mine[number]] for number in kept], np.int64)
     wanted = Side(targets.fields["image"], lambda index: targets.rows("image", at[index]))
-    made = Paired(some, name, Side(data.fields["image"], lambda index: some.rows("image", index)), wanted)
+    how = f"target {targets.fingerprint()} {at.tolist()}"
+    made = Paired(some, name, Side(data.fields["image"], lambda index: some.rows("image", index)), wanted, how)
     made.bad, made.notes = (*data.bad, *targets.bad), tuple(dict.fromkeys((*data.notes, *targets.notes)))
     return made
 
@@ -208,14 +213,14 @@ def derived(data: Items, value: str, name: str) -> Items:
     if rule not in RULES or (number and rule != "small"):
         raise UserError(f"unknown input {printable(value)!r}", name, f"{nearest(rule, RULES)} (small takes a factor: small:4)")
     if rule == "grey":
-        return Paired(data, name, Side(Field("image", (1, height, width)), lambda index: to_channels(rows(index), 1)), whole)
+        return Paired(data, name, Side(Field("image", (1, height, width)), lambda index: to_channels(rows(index), 1)), whole, value)
     if rule == "small":
         factor = int(number) if number.isascii() and number.isdigit() and len(number) < 4 else 0
         if factor < 2 or height % factor or width % factor:
             what = f"{width}x{height} cannot be made {printable(number) or '?'} times smaller"
             raise UserError(what, name, "give a factor that divides both sides: small:4")
         size = (height // factor, width // factor)
-        return Paired(data, name, Side(Field("image", (channels, *size)), lambda index: resized(rows(index), size)), whole)
+        return Paired(data, name, Side(Field("image", (channels, *size)), lambda index: resized(rows(index), size)), whole, value)
     top, left = round(height * (1 - _HOLE) / 2), round(width * (1 - _HOLE) / 2)
 
     def masked(index: np.ndarray) -> np.ndarray:
@@ -223,13 +228,15 @@ def derived(data: Items, value: str, name: str) -> Items:
         found[:, top : height - top, left : width - left] = _BLANK
         return found
 
-    return Paired(data, name, Side(whole.field, masked), whole)
+    return Paired(data, name, Side(whole.field, masked), whole, value)
 
 
 def _own_size(request: DataRequest) -> tuple[int, int] | None:
     """(height, width) of a folder's first image; None for a named set, which has one size."""
     if request.name in SETS.entries():
         return None
+    if (place := place_of(request)) is not None:
+        return packed(place, request).manifest.pictures["image"].sizes[0][:2]
     try:
         found = read_header(list_folder(request).paths()[0], background=request.background)
     except BadImage:
@@ -255,7 +262,18 @@ def _side_by_side(data: Items, request: DataRequest, value: str, name: str) -> I
         return Side(Field("image", (channels, *size)), rows)
 
     left, right = side(0), side(half)
-    return Paired(data, name, *((left, right) if value == "left" else (right, left)))
+    return Paired(data, name, *((left, right) if value == "left" else (right, left)), how=f"{value} {request.fit} {request.background}")
+
+
+def _labelled(data: Items, request: DataRequest, path: str, name: str) -> Items:
+    """`data`, a folder or a packed one, with the labels of a table."""
+    if not isinstance(data, Packed):
+        return labelled(_whole_folder(data, name), path, name)
+    if not any(names := data.names()):
+        raise UserError(
+            "these images have no names", name, "pack a folder of files, or the labels with it: lgm data pack 'FOLDER[labels=...]'"
+        )
+    return Relabelled(data, name, table_of([(one, f"{request.split}/{one}") for one in names], path))
 
 
 def _whole_folder(data: Items, name: str) -> ImageData:

@@ -74,6 +74,7 @@ class ImageData(Items):
     notes: tuple[str, ...] = ()  # what the user should know: skipped files, mixed modes, animations
     bad: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # (path, reason) of files left out
     more: Mapping[str, tuple[Field, np.ndarray]] = field(default_factory=dict)  # fields of other kinds: captions, say
+    known: str = field(default="", repr=False)  # the fingerprint, where that has been computed before
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -95,7 +96,7 @@ class ImageData(Items):
         return len(self.images)
 
     def replace(self, **changes: Any) -> ImageData:
-        return replace(self, **changes)
+        return replace(self, **{"known": "", **changes})
 
     @cached_property
     def fields(self) -> Mapping[str, Field]:  # type: ignore[override]
@@ -124,6 +125,10 @@ class ImageData(Items):
 
     def fingerprint(self) -> str:
         """sha256 over pixels and labels: two data sets with the same fingerprint train the same model."""
+        return self.known or self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.images.shape, self.classes, self.attribute_names, self.factor_names)).encode())
         for start in range(0, len(self.images), 4096):  # in blocks: the array may be memory-mapped
             digest.update(np.ascontiguousarray(self.images[start : start + 4096]).data)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.data.cache import cache_folder
 from models.data.dataset import DataRequest
-from models.data.folder import cache_folder
 from models.errors import UserError, printable
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from models.data.cache import cache_folder
 from models.data.dataset import DataRequest, ImageData
 from models.data.images import SUFFIXES, BadImage, Header, decode_with_info, fit, is_grey, kind_of_file, read_header, to_channels
 from models.errors import UserError, printable
@@ -332,7 +333,7 @@ def decode_all(
 
 def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], workers: int, block: int = 16) -> list[Result]:
     """[function(item) for item in items] in order, in threads (Pillow frees the interpreter lock); blocks keep the overhead low."""
-    workers = min(workers or _cores(), -(-len(items) // block))
+    workers = min(workers or cores(), -(-len(items) // block))
     if workers <= 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(workers) as pool:
@@ -340,7 +341,7 @@ def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], worke
         return list(itertools.chain.from_iterable(blocks))
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -417,11 +418,3 @@ def memory_bytes() -> int:
         with contextlib.suppress(OSError, ValueError):
             limits.append(int(Path(name).read_text()))
     return min(limits, default=8 << 30)
-
-
-def cache_folder() -> Path:
-    """Where lgm may keep large temporary data: LGM_CACHE, else `lgm` in the user's cache folder."""
-    if chosen := os.environ.get("LGM_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lgm"

@@ -64,6 +64,7 @@ class Decoded:
     array: np.ndarray  # uint8 (H, W, 1 or 3)
     mode: str  # Pillow's name of the file's pixel format
     frames: int  # more than 1: an animation or a multi-page file, of which `array` is the first
+    format: str  # Pillow's name of the file's format
 
 
 def decode(source: Source, *, background: Colour = WHITE) -> np.ndarray:
@@ -84,7 +85,7 @@ def decode_with_info(source: Source, *, background: Colour = WHITE) -> Decoded:
         array = _upright(array, _orientation(image))
         # MPO is what phones call a JPEG with a second view or a depth map: no animation.
         frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-        return Decoded(np.ascontiguousarray(array), mode, frames)
+        return Decoded(np.ascontiguousarray(array), mode, frames, str(image.format))
 
 
 def read_header(source: Source, *, background: Colour = WHITE) -> Header:

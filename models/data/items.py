@@ -51,6 +51,8 @@ class Items:
         name: what messages call it.
         fields: what every item has, by key; `image` is the best-known one.
         files: where each item came from, if that is a file. notes: what the user should know. bad: (path, reason) of files left out.
+        pieces: the positions at which the pieces begin that lie together on a disk (P,), ascending from 0; None where any item is as near
+            as any other. Training goes through pieces, not through all items at once (`models.data.order`).
     """
 
     name: str
@@ -58,6 +60,7 @@ class Items:
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     bad: tuple[tuple[str, str], ...] = ()
+    pieces: np.ndarray | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -74,18 +77,17 @@ class Items:
         """One field of all items, in order; of images rather ask for some."""
         return self.rows(key, np.arange(len(self)))
 
+    def expect(self, index: np.ndarray) -> None:
+        """Be told that the pieces of these items (B,) will be asked for soon, in that order."""
+
     def fingerprint(self) -> str:
         """sha256 over all fields: two data sets with the same fingerprint train the same model."""
         digest = hashlib.sha256(repr((len(self), sorted(self.fields.items()))).encode())
         for key in sorted(self.fields):
-            self.feed(digest.update, key)
+            for start in range(0, len(self), 4096):  # in blocks: images may not fit into memory
+                index = np.arange(start, min(start + 4096, len(self)))
+                digest.update(np.ascontiguousarray(self.rows(key, index)).data)
         return digest.hexdigest()
-
-    def feed(self, update: Callable[[memoryview], None], key: str) -> None:
-        """Hand one field of all items, in order, to a hash."""
-        for start in range(0, len(self), 4096):  # in blocks: images may not fit into memory
-            index = np.arange(start, min(start + 4096, len(self)))
-            update(np.ascontiguousarray(self.rows(key, index)).data)
 
     def lacks(self, key: str) -> UserError:
         """The error of a field that is not there."""
@@ -110,9 +112,20 @@ class Chosen(Items):
             self.fields["label"] = Field("number", names=tuple(of.fields["label"].names[k] for k in kept), count=len(kept))
         self.files = tuple(of.files[i] for i in index) if of.files else ()
         self.notes, self.bad = of.notes, of.bad
+        if of.pieces is not None and (np.diff(index) > 0).all():
+            self.pieces = np.unique(np.searchsorted(index, of.pieces))
+            self.pieces = self.pieces[self.pieces < len(index)]
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def expect(self, index: np.ndarray) -> None:
+        self.of.expect(self.index[index])
+
+    def fingerprint(self) -> str:
+        """sha256 over which items of which set these are."""
+        kept = None if self._kept is None else self._kept.tolist()
+        return _digest("chosen", self.of.fingerprint(), kept, self.index.astype("<i8").tobytes())
 
     def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         found = self.of.rows(key, self.index[index], size)
@@ -135,6 +148,8 @@ class Joined(Items):
         self.bad = tuple(bad for one in sets for bad in one.bad)
         shared = [key for key in sets[0].fields if all(key in one.fields for one in sets)]
         self.fields = {key: self._joined(key) for key in shared}
+        if any(one.pieces is not None for one in sets):
+            self.pieces = np.concatenate([_pieces_of(one) + start for one, start in zip(sets, self._starts)])
 
     def _joined(self, key: str) -> Field:
         fields = [one.fields[key] for one in self.sets]
@@ -157,6 +172,15 @@ class Joined(Items):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def expect(self, index: np.ndarray) -> None:
+        whose = np.searchsorted(self._starts, index, side="right") - 1
+        for number in dict.fromkeys(whose.tolist()):
+            self.sets[number].expect(index[whose == number] - self._starts[number])
+
+    def fingerprint(self) -> str:
+        """sha256 over which sets these are."""
+        return _digest("joined", *(one.fingerprint() for one in self.sets))
+
     def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         if key not in self.fields:
             raise self.lacks(key)
@@ -171,6 +195,31 @@ class Joined(Items):
         return self.sets[0].rows(key, index, size) if found is None else found  # an empty index still has a shape
 
 
+class Relabelled(Items):
+    """A set with other labels: `given`, field by field with its rows. The images, and what is not labelled anew, stay; classes do not."""
+
+    def __init__(self, of: Items, name: str, given: Mapping[str, tuple[Field, np.ndarray]]) -> None:
+        self.of, self.name, self._given = of, name, given
+        self.fields = {key: told for key, told in of.fields.items() if key != "label"} | {key: told for key, (told, _) in given.items()}
+        self.files, self.notes, self.bad, self.pieces = of.files, of.notes, of.bad, of.pieces
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        if key not in self.fields:
+            raise self.lacks(key)
+        return self._given[key][1][index] if key in self._given else self.of.rows(key, index, size)
+
+    def expect(self, index: np.ndarray) -> None:
+        self.of.expect(index)
+
+    def fingerprint(self) -> str:
+        """sha256 over the set and the labels."""
+        given = [(key, told, values.tobytes()) for key, (told, values) in sorted(self._given.items())]
+        return _digest("relabelled", self.of.fingerprint(), given)
+
+
 @dataclass(frozen=True)
 class Side:
     """One of a pair's images: its field, and its rows at an index (B,), uint8 (B, H, W, C)."""
@@ -180,17 +229,39 @@ class Side:
 
 
 class Paired(Items):
-    """A set whose items have two images: `image`, what a model is given, and `target`, what it is to make of it; else as in `of`."""
+    """A set whose items have two images: `image`, what a model is given, and `target`, what it is to make of it; else as in `of`.
 
-    def __init__(self, of: Items, name: str, given: Side, wanted: Side) -> None:
-        self.of, self.name = of, name
+    `how` says how they come from it, so that other pairs of the same set have another fingerprint.
+    """
+
+    def __init__(self, of: Items, name: str, given: Side, wanted: Side, how: str) -> None:
+        self.of, self.name, self._how = of, name, how
         self._sides = {"image": given, "target": wanted}
         self.fields = {**of.fields, "image": given.field, "target": wanted.field}
         self.files, self.notes, self.bad = of.files, of.notes, of.bad
+        self.pieces = of.pieces
 
     def __len__(self) -> int:
         return len(self.of)
 
+    def expect(self, index: np.ndarray) -> None:
+        self.of.expect(index)
+
+    def fingerprint(self) -> str:
+        """sha256 over the set and how pairs are made of it."""
+        return _digest("paired", self.of.fingerprint(), self._how, sorted(self.fields.items()))
+
     def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         side = self._sides.get(key)
         return self.of.rows(key, index, size) if side is None else resized(side.rows(index), size)
+
+
+_PIECE = 4096  # items of a piece, of a set that has no pieces of its own and is joined to one that has
+
+
+def _pieces_of(items: Items) -> np.ndarray:
+    return np.arange(0, len(items), _PIECE) if items.pieces is None else items.pieces
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

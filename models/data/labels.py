@@ -26,18 +26,38 @@ def labelled(data: ImageData, path: str, name: str) -> ImageData:
 
     Classes are in the order of their names (numbers in theirs), identities numbered in the order of theirs, words in that of the alphabet.
     """
-    titles, table = _read(path)
-    rows = [table[key] for key in _matched(data, table, path)]
-    columns = {title: [row[number] for row in rows] for number, title in enumerate(titles)}
+    names = [
+        tuple(os.path.relpath(file, root).replace(os.sep, "/") for root in (data.root, os.path.dirname(data.root))) for file in data.files
+    ]
     changes: dict[str, object] = {"name": name, "labels": None, "classes": ()}
+    for key, (told, values) in table_of(names, path).items():
+        if key == "label":
+            changes["classes"], changes["labels"] = told.names, values
+        elif key == "identity":
+            changes["identities"] = values
+        elif key == "attributes":
+            changes["attribute_names"], changes["attributes"] = told.names, values
+        else:
+            changes["more"] = {**data.more, key: (told, values)}
+    return data.replace(**changes)
+
+
+def table_of(names: Sequence[tuple[str, ...]], path: str) -> dict[str, tuple[Field, np.ndarray]]:
+    """What a table says: field by field, a row for each image. `names` are what the table may call an image by, beside its bare name."""
+    titles, table = _read(path)
+    rows = [table[key] for key in _matched(names, table, path)]
+    columns = {title: [row[number] for row in rows] for number, title in enumerate(titles)}
+    found: dict[str, tuple[Field, np.ndarray]] = {}
     flags = []
     for title, values in columns.items():
         if title in _CLASS:
-            changes["classes"], changes["labels"] = _numbered(values)
+            classes, numbers = numbered(values)
+            found["label"] = Field("number", names=classes, count=len(classes)), numbers
         elif title == "identity":
-            changes["identities"] = _numbered(values)[1]
+            people, numbers = numbered(values)
+            found["identity"] = Field("number", count=len(people)), numbers
         elif title == "caption":
-            changes["more"] = {**data.more, "caption": _tokens(values)}
+            found["caption"] = tokens(values)
         else:
             flags.append(title)
     if flags:
@@ -47,9 +67,9 @@ def labelled(data: ImageData, path: str, name: str) -> ImageData:
                 f"an attribute is 0 or 1; a column of classes is called label, of people identity, of sentences caption (not {wrong[0]!r})"
             )
             raise UserError(f"{printable(wrong[0])} is {printable(wrong[1])!r} for an image", path, fix)
-        changes["attributes"] = np.array([[columns[title][n] == "1" for title in flags] for n in range(len(rows))], np.uint8)
-        changes["attribute_names"] = tuple(printable(title) for title in flags)
-    return data.replace(**changes)
+        shown = np.array([[columns[title][n] == "1" for title in flags] for n in range(len(rows))], np.uint8)
+        found["attributes"] = Field("flags", (len(flags),), tuple(printable(title) for title in flags)), shown
+    return found
 
 
 def _read(path: str) -> tuple[list[str], dict[str, list[str]]]:
@@ -82,21 +102,20 @@ def _read(path: str) -> tuple[list[str], dict[str, list[str]]]:
     return titles[1:], table
 
 
-def _matched(data: ImageData, table: dict[str, list[str]], path: str) -> list[str]:
+def _matched(names: Sequence[tuple[str, ...]], table: dict[str, list[str]], path: str) -> list[str]:
     """The table's name of each file: as it lies under the images' folder (or under the folder of all splits), or its bare name."""
     found = []
-    for file in data.files:
-        inside, outside = (os.path.relpath(file, root).replace(os.sep, "/") for root in (data.root, os.path.dirname(data.root)))
-        key = next((key for key in (inside, outside, os.path.basename(file)) if key in table), None)
+    for known in names:
+        key = next((key for key in (*known, os.path.basename(known[0])) if key in table), None)
         if key is None:
-            raise UserError(f"no line for the image {printable(inside)}", path, "add one, or take the image out of the folder")
+            raise UserError(f"no line for the image {printable(known[0])}", path, "add one, or take the image out of the data")
         found.append(key)
     if twice := [key for key, count in Counter(found).items() if count > 1]:
         raise UserError(f"{printable(twice[0])} is the name of several images", path, "write it with its sub-folder")
     return found
 
 
-def _numbered(values: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def numbered(values: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """The different values in order, and each one's number (N,) int64."""
     numeric = all(re.fullmatch(r"-?\d{1,15}", value) for value in values)
     names = sorted(set(values), key=(lambda value: (int(value), value)) if numeric else None)
@@ -104,7 +123,7 @@ def _numbered(values: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(map(printable, names)), np.array([places[value] for value in values], np.int64)
 
 
-def _tokens(sentences: Sequence[str]) -> tuple[Field, np.ndarray]:
+def tokens(sentences: Sequence[str]) -> tuple[Field, np.ndarray]:
     """Sentences as numbers of their words: a field of `tokens`, and (N, L) int64, 0 behind a sentence's end."""
     split = [re.findall(r"\w+|[^\w\s]", sentence.lower()) for sentence in sentences]
     words = ("", *sorted({word for sentence in split for word in sentence}))

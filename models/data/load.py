@@ -16,9 +16,14 @@ import numpy as np
 
 from models.data import clauses
 from models.data.dataset import SPLITS, DataRequest, ImageData
-from models.data.folder import Report, allocate, check_folder, load_folder
+from models.data.folder import Report, allocate, check_folder, list_folder, load_folder
 from models.data.images import FITS, BadImage, fit, to_channels
 from models.data.items import Items, Joined
+from models.data.kept import kept
+from models.data.packed.check import check as check_packed
+from models.data.packed.place import is_shard, is_url, place_of
+from models.data.packed.place import load as packed
+from models.data.packed.write import Source, of_folder, of_items
 from models.errors import UserError, nearest, printable
 from models.registry import SETS
 
@@ -39,7 +44,7 @@ def parse(text: str, **request_fields: Any) -> DataRequest:
 def _head(text: str) -> int:
     """How much of the beginning of `text` is the path of a folder: in such a path, brackets and pluses mean nothing."""
     ends = [end for end, letter in enumerate(text) if letter in "[+:"]
-    return max((end for end in (*ends, len(text)) if _is_folder(text[:end])), default=0)
+    return max((end for end in (*ends, len(text)) if _is_place(text[:end])), default=0)
 
 
 def _terms(text: str) -> list[str]:
@@ -65,7 +70,11 @@ def settled(request: DataRequest) -> DataRequest:
     """The same request, so that it means the same from any working directory: paths become absolute."""
 
     def one(request: DataRequest) -> DataRequest:
-        return request if _canonical(request.name) else replace(request, name=os.path.abspath(os.path.expanduser(request.name)))
+        return (
+            request
+            if _canonical(request.name) or is_url(request.name)
+            else replace(request, name=os.path.abspath(os.path.expanduser(request.name)))
+        )
 
     return request.each(one)
 
@@ -79,17 +88,18 @@ def named_sets(text: str) -> tuple[str, ...]:
 
 def _parse_one(text: str, **request_fields: Any) -> DataRequest:
     name, colon, split = text.rpartition(":")
-    if not colon or not name or _is_folder(text):
+    if not colon or not name or _is_place(text):
         name, split = text, request_fields.pop("split", "train")
     request_fields.pop("split", None)
     known = _canonical(name)
-    if known is None and not _is_folder(name):
+    if known is None and not _is_place(name):
         if _canonical(text) is None and not os.path.exists(name) and not _looks_like_path(name):
             hint = nearest(name, SETS.entries())
             raise UserError(
                 "neither a data set nor a folder", name or "(empty)", f"{hint} (see `lgm data`), or the path of a folder of images"
             )
         what = "a file, not a folder of images" if os.path.isfile(name) else "no such folder"
+        what = "not the address of a store" if "://" in name else what
         raise UserError(what, name, f"name an existing folder of images, or a data set: {', '.join(sorted(SETS.entries()))}")
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}", f"--data {printable(text)}", nearest(split, SPLITS))
@@ -112,13 +122,40 @@ def load(request: DataRequest) -> Items:
     return sets[0] if len(sets) == 1 else Joined(sets, str(request))
 
 
-def _load_plain(request: DataRequest) -> ImageData:
+def _load_plain(request: DataRequest) -> Items:
     """A set itself, without clauses."""
     known = _canonical(request.name)
+    if known is None and (place := place_of(request)) is not None:
+        return packed(place, request)
     if known is None:
-        return load_folder(request)
-    data: ImageData = SETS.find(known).module().load(replace(request, name=known))
-    return _shaped(data, request)
+        return kept(request, lambda: _files_of(request), lambda: load_folder(request))
+    module = SETS.find(known).module()
+    asked = replace(request, name=known)
+
+    def made() -> ImageData:
+        return _shaped(module.load(asked), request)
+
+    if not hasattr(module, "made_from"):  # reading it is fast
+        return made()
+    return kept(asked, lambda: module.made_from(asked), made, Path(str(module.__file__)))
+
+
+def _files_of(request: DataRequest) -> list[str]:
+    """What decides which images a folder gives."""
+    listing = list_folder(request)
+    return [str(listing.root), *listing.paths()]
+
+
+def source_to_pack(request: DataRequest, raw: bool) -> Source:
+    """What `models.data.packed.write.pack` packs: a folder's files as they are, where neither their pixels nor a size were asked for.
+
+    Raises UserError, also while the source is gone through.
+    """
+    _checked(request)
+    a_folder = _canonical(request.name) is None and request == request.plain and place_of(request) is None
+    if a_folder and (raw or (request.size is None and request.channels == "auto")):
+        return of_folder(request, raw)
+    return of_items(load(request), raw)
 
 
 def check(request: DataRequest) -> Report:
@@ -128,7 +165,8 @@ def check(request: DataRequest) -> Report:
     """
     _checked(request)
     if _canonical(request.name) is None and request == request.plain:
-        return check_folder(request)
+        place = place_of(request)
+        return check_folder(request) if place is None else check_packed(packed(place, request))
     data = load(request.everywhere(skip_bad=True))
     channels, height, width = data.fields["image"].shape
     count = len(data)
@@ -146,7 +184,7 @@ def check(request: DataRequest) -> Report:
 
 
 def describe(data: Items) -> dict[str, Any]:
-    """What `lgm data NAME` shows, as JSON-able values. Reads all pixels once, for the fingerprint."""
+    """What `lgm data info NAME` shows, as JSON-able values. Reads all pixels once, for the fingerprint, of sets that are in memory."""
     channels, height, width = data.fields["image"].shape
     found: dict[str, Any] = {
         "name": printable(data.name),
@@ -218,9 +256,10 @@ def _canonical(name: str) -> str | None:
     return spelled if spelled in SETS.entries() else None
 
 
-def _is_folder(name: str) -> bool:
+def _is_place(name: str) -> bool:
+    """Whether a name is a folder, a tar file of images, or the address of a store."""
     try:
-        return bool(name) and Path(name).expanduser().is_dir()
+        return bool(name) and (is_url(name) or is_shard(name) or Path(name).expanduser().is_dir())
     except (OSError, ValueError, RuntimeError):  # a name too long, with a NUL, or of an unknown user (~nobody)
         return False
 

@@ -1,6 +1,6 @@
 """Sides of a comparison: images that the metrics look at, block by block, so that memory does not depend on how many there are. No torch.
 
-Both classes are what `models.metrics.features.base.Source` asks for, and both can be read from several threads.
+All classes are what `models.metrics.features.base.Source` asks for, and all can be read from several threads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from models.data.dataset import DataRequest
 from models.data.folder import LISTED, list_folder
 from models.data.images import BadImage, decode
 from models.data.items import Field, Items
+from models.data.packed.read import Packed
 from models.errors import UserError, printable
 
 
@@ -110,8 +111,21 @@ class ItemSource:
         return list(self.data.rows("image", np.arange(start, min(stop, len(self)))))
 
     def fingerprint(self) -> str:
-        """sha256 over shape and pixels."""
-        channels, height, width = self.data.fields["image"].shape
-        digest = hashlib.sha256(repr((len(self), height, width, channels)).encode())
-        self.data.feed(digest.update, "image")
-        return digest.hexdigest()
+        """That of the data set."""
+        return self.data.fingerprint()
+
+
+class PackedSource(ItemSource):
+    """The images of a packed set, each in its own size, as those of a folder are."""
+
+    def __init__(self, data: Packed) -> None:
+        super().__init__(data)
+        self._packed = data
+
+    def load(self, start: int, stop: int) -> Sequence[np.ndarray]:
+        """Images start .. stop - 1, uint8 (H, W, 1 or 3)."""
+        return self._packed.originals(np.arange(start, min(stop, len(self))))
+
+    def fingerprint(self) -> str:
+        """That of the data set, and that its images keep their sizes."""
+        return f"{self._packed.fingerprint()} originals"

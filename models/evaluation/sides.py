@@ -19,7 +19,9 @@ from models.data.dataset import DataRequest
 from models.data.items import Items
 from models.data.load import load as load_data
 from models.data.load import parse
-from models.data.sources import FolderSource, ItemSource
+from models.data.packed.place import load as packed
+from models.data.packed.place import place_of
+from models.data.sources import FolderSource, ItemSource, PackedSource
 from models.errors import UserError, printable
 from models.evaluation.plan import Plan, Work, check_samples
 from models.metrics.stats import files
@@ -78,6 +80,8 @@ def named(text: str, work: Work) -> Side:
         return SampledSource(api.load(path, device=how.device, raw=how.raw), how.number, how.seed, api.name_of(path))
     request = parse(text, root=Path(how.data_root) if how.data_root else None, background=how.background, skip_bad=how.skip_bad)
     with work.ranks.first_alone():
+        if (place := None if request.name in SETS.entries() or request != request.plain else place_of(request)) is not None:
+            return PackedSource(packed(place, request))
         if request.name in SETS.entries() or request != request.plain:
             return ItemSource(load_data(request))
         source = FolderSource(request)

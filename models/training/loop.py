@@ -22,7 +22,7 @@ from models.base import Batch, Clock, LatentModel, Stage
 from models.config import RunConfig
 from models.data.batches import Batches
 from models.device import autocast, environment
-from models.errors import ContractError, Interrupted, RunFailed, UserError
+from models.errors import ContractError, Interrupted, LgmError, RunFailed, UserError
 from models.randomness import seed_torch
 from models.training import checkpoint, claim, events, record, signals
 from models.training.averaging import Averages
@@ -33,6 +33,8 @@ from models.training.observers import Observer, View
 from models.training.speed import Speed
 from models.training.stages import borders
 from models.training.turn import Mover
+
+_LOST = 1000  # what a rank that cannot read its data tells the others; signals have smaller numbers
 
 
 @dataclass(frozen=True)
@@ -150,13 +152,31 @@ class _Trainer:
         ranks = (job.ranks.rank, job.ranks.world)
         stream = job.batches.stream(config.seed, self.batch, self.images, keys, config.workers, *ranks, stage.size)
         with contextlib.closing(stream):
-            while self.images < end:
-                self._step(stage, mover, next(stream), begin, end)
+            batch, lost = _next(stream)
+            asked = job.ranks.any(_LOST if lost else 0)
+            while not asked:
+                assert batch is not None
+                self._step(stage, mover, batch, begin, end)
                 yield from self._after_step(stage, mover, begin, end)
-                if asked := job.ranks.any(stop.signal):
-                    self._check(mover, stage)
-                    yield from self._save(final=True)
-                    raise Interrupted(asked, f"stopped at {self.images:,} of {self.total:,} images, saved", job.run, _again(job.run))
+                ends = self.images >= end
+                batch, lost = (None, None) if ends else _next(stream)
+                asked = job.ranks.any(_LOST if lost else stop.signal)
+                if ends and not asked:
+                    return
+        if self.images:
+            self._check(mover, stage)
+            yield from self._save(final=True)
+        raise self._stopped(asked, lost)
+
+    def _stopped(self, asked: int, lost: UserError | None) -> LgmError:
+        """Why the run stops: a signal, or data that could not be read, here or on another rank."""
+        where = f"stopped at {self.images:,} of {self.total:,} images, saved"
+        again = _again(self.job.run)
+        if asked != _LOST:
+            return Interrupted(asked, where, self.job.run, again)
+        if lost is None:
+            return RunFailed(f"another rank cannot read its data; {where}", self.job.run, again)
+        return UserError(lost.what, lost.where, f"{lost.fix}; {where}: {again}" if self.images else lost.fix)
 
     def _prepare(self, stage: Stage) -> None:
         self.model.eval()
@@ -321,6 +341,14 @@ def _batch_norm_explained(batch: int) -> Iterator[None]:
         if batch > 1 or "more than 1 value per channel" not in str(error):
             raise
         raise UserError("batch norm cannot train on a batch of 1 image", "--batch", "use 2 images or more on every rank") from error
+
+
+def _next(stream: Iterator[Batch]) -> tuple[Batch | None, UserError | None]:
+    """The next batch, or why it cannot be had."""
+    try:
+        return next(stream), None
+    except UserError as error:
+        return None, error
 
 
 def _again(run: Path) -> str:

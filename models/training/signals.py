@@ -26,20 +26,25 @@ def caught() -> Iterator[Stop]:
         yield stop
         return
 
+    over: list[bool] = []  # something, once the block has been left
+
     def note(number: int, frame: FrameType | None) -> None:
-        if stop.signal and number == signal.SIGINT:
-            restore()
+        if stop.signal and number == signal.SIGINT and not over:
             raise KeyboardInterrupt  # the last checkpoint is complete, and whatever is half-written lies in its private folder
         stop.signal = stop.signal or number
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     before = {number: signal.signal(number, note) for name in names if (number := getattr(signal, name, None)) is not None}
     try:
         yield stop
     finally:
-        restore()
+        # Python runs a handler some time after its signal came, and complains where it was taken away meanwhile. While signals are blocked,
+        # none comes, and those that came before are handled at the first call of signal.signal.
+        over.append(True)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, before)

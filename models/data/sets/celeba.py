@@ -25,6 +25,13 @@ OFFICIAL = {"train": 162_770, "test": 19_962}
 CROP = 148 / 178  # of the width
 
 
+def made_from(request: DataRequest) -> list[str]:
+    """The files that decide what `load` gives."""
+    folder = _folder(request)
+    tables = [str(folder / name) for name in (PARTITION, ATTRIBUTES, IDENTITIES)]
+    return [*tables, *(str(folder / IMAGES / name) for name in _names(folder, request))]
+
+
 def load(request: DataRequest) -> ImageData:
     """uint8 (N, 64, 64, 3) or --size, with attributes (N, 40) in {0, 1} and identities where their files are there.
 

@@ -62,6 +62,11 @@ HAIR = (
 EYES = ((0.28, 0.17, 0.10), (0.45, 0.29, 0.14), (0.36, 0.48, 0.22), (0.22, 0.46, 0.68), (0.42, 0.52, 0.58), (0.20, 0.55, 0.50))
 
 
+def made_from(request: DataRequest) -> tuple[str, ...]:
+    """No file: the images are drawn."""
+    return ()
+
+
 def load(request: DataRequest) -> ImageData:
     """The whole split that was asked for."""
     return generate(COUNTS[request.split], request.split)

@@ -16,6 +16,11 @@ SIZE = 32  # pixels
 COUNTS = {"train": 20_000, "test": 2_000}
 
 
+def made_from(request: DataRequest) -> tuple[str, ...]:
+    """No file: the images are drawn."""
+    return ()
+
+
 def load(request: DataRequest) -> ImageData:
     """The whole split that was asked for."""
     return generate(COUNTS[request.split], request.split)

@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.data.folder import cache_folder
+from models.data.cache import cache_folder
 from models.device import full_precision
 from models.errors import UserError, nearest, printable
 

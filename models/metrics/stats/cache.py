@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.data.folder import cache_folder
+from models.data.cache import cache_folder
 from models.errors import LgmError, UserError
 from models.metrics.stats import files
 from models.version import __version__

@@ -1,0 +1,285 @@
+"""A packed set as a data set: what is asked for is read from its shards at that moment, and nothing else is in memory. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO
+
+import numpy as np
+
+from models.data.dataset import DataRequest
+from models.data.folder import DEFAULT_SIZE, NATIVE_LIMIT
+from models.data.images import MAX_PIXELS, BadImage, decode, fit, resized, to_channels
+from models.data.items import Field, Items
+from models.data.packed.manifest import IMAGES, Index, Manifest, Pictures, Shard
+from models.data.packed.stores import Store
+from models.errors import UserError, printable
+
+_OPEN = 64  # files that are held open
+_INDEXES = 256  # indexes of shards that are held in memory
+_NPY = b"\x93NUMPY"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the images of a field are brought to."""
+
+    size: tuple[int, int]  # (height, width)
+    channels: int
+    header: bytes  # how a raw image begins that has this shape already
+
+
+class Packed(Items):
+    """A packed set.
+
+    Args:
+        manifest: what it says of itself. store: where its shards lie.
+        request: how its images are to be fitted.
+
+    Raises UserError where a shard is missing or has another length, and where images cannot be brought to what is asked for.
+    """
+
+    def __init__(self, manifest: Manifest, store: Store, request: DataRequest) -> None:
+        self.name, self.manifest, self.store, self.request = str(request), manifest, store, request
+        self._shards = manifest.shards
+        self._starts = np.cumsum([0, *(shard.count for shard in manifest.shards)])
+        self.pieces = self._starts[:-1]
+        self._check_lengths()
+        notes: list[str] = []
+        self._shapes = {key: self._shape(key, notes) for key, one in manifest.fields.items() if one.kind == "image"}
+        self.fields = {
+            key: Field("image", (self._shapes[key].channels, *self._shapes[key].size)) if one.kind == "image" else one
+            for key, one in manifest.fields.items()
+        }
+        self.notes = (*manifest.notes, *notes)
+        self._file = lru_cache(maxsize=_OPEN)(self._opened)
+        self._index = lru_cache(maxsize=_INDEXES)(self._read_index)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        if key not in self.fields:
+            raise self.lacks(key)
+        told = self.fields[key]
+        if told.kind == "image":
+            shape = self._shapes[key]
+            out = np.empty((len(index), *shape.size, shape.channels), np.uint8)
+        elif told.kind == "clip":
+            frames, channels, *sides = told.shape
+            out = np.empty((len(index), frames, *sides, channels), np.uint8)
+        else:
+            dtype = {"flags": np.uint8, "vector": np.float32}.get(told.kind, np.int64)
+            out = np.empty((len(index), *told.shape), dtype)
+        whose = np.searchsorted(self._starts, index, side="right") - 1
+        for number in np.unique(whose).tolist():
+            here = np.flatnonzero(whose == number)
+            items = index[here] - self._starts[number]
+            if told.kind in IMAGES:
+                self._pixels(number, key, items, out, here)
+            else:
+                out[here] = self._index(number).values[key][items]
+        return resized(out, size) if told.kind == "image" else out
+
+    def originals(self, index: np.ndarray) -> list[np.ndarray]:
+        """The images of the items at `index` (B,) as they were packed, each in its own size and channels: uint8 (H, W, 1 or 3)."""
+        whose = np.searchsorted(self._starts, index, side="right") - 1
+        found = []
+        for number, item in zip(whose.tolist(), index.tolist()):
+            offset, length, _ = self._index(number).at["image"][item - int(self._starts[number])].tolist()
+            data = bytearray(length)
+            self._read(self._file(number), self._shards[number], offset, [data])
+            found.append(self._decoded(bytes(data), self._shards[number], "image", offset))
+        return found
+
+    def expect(self, index: np.ndarray) -> None:
+        numbers = np.searchsorted(self._starts, index, side="right") - 1
+        shards = [self._shards[number] for number in dict.fromkeys(numbers.tolist())]
+        self.store.expect([(shard.name, shard.bytes, shard.sha256) for shard in shards])
+
+    def fingerprint(self) -> str:
+        """sha256 over the manifest's digest and the shape that images are brought to; no shard is read."""
+        how = (self.request.fit, self.request.background)
+        return hashlib.sha256(repr((self.manifest.digest(), sorted(self.fields.items()), how)).encode()).hexdigest()
+
+    @property
+    def images(self) -> list[str]:
+        """The fields that are members of a shard."""
+        return [key for key, one in self.fields.items() if one.kind in IMAGES]
+
+    def first_of(self, shard: int) -> int:
+        """The position of a shard's first item."""
+        return int(self._starts[shard])
+
+    def names_of(self, shard: int) -> tuple[str, ...]:
+        """The names that the images of a shard had, or "" where nobody knows."""
+        return self._index(shard).files or ("",) * self._shards[shard].count
+
+    def damaged(self, shard: int, place: int) -> str:
+        """What is wrong with an item of a shard; "" where it is as it was packed, and can be used."""
+        told, file = self._shards[shard], self._file(shard)
+        try:
+            for key in self.images:
+                offset, length, crc = self._index(shard).at[key][place].tolist()
+                data = bytearray(length)
+                self._read(file, told, offset, [data])
+                if zlib.crc32(data) != crc:
+                    return "its bytes have changed"
+                self._made(bytes(data), self._shapes.get(key), told, key, offset, None)
+        except UserError as error:
+            return error.what
+        return ""
+
+    def names(self) -> list[str]:
+        """Those of all images."""
+        return [name for shard in range(len(self._shards)) for name in self.names_of(shard)]
+
+    # --- shapes ---
+
+    def _shape(self, key: str, notes: list[str]) -> Shape:
+        """What a field's images are brought to: as for a folder, see `models.data.folder.make_plan`."""
+        own, leading = self.manifest.pictures[key], self.manifest.pictures["image"]
+        follows = key == "image" or {s[:2] for s in own.sizes} == {s[:2] for s in leading.sizes}
+        size = self.request.size if follows else None
+        if not follows and len(own.sizes) > 1:
+            raise UserError(f"{key} has images of {len(own.sizes)} sizes", self.name, "pack the pairs again, at one size (--size)")
+        if not follows and self.request.size not in (None, leading.sizes[0][:2]):
+            raise UserError(
+                f"{key} has another size than the images, and pairs are not resized", "--size", "pack them at the size you want"
+            )
+        if size is None:
+            size = _usual_size(own) if follows else own.sizes[0][:2]
+            if {s[:2] for s in own.sizes} != {size} and key == "image":
+                height, width, _ = own.sizes[0]
+                found = f"{width}x{height}" if len(own.sizes) == 1 else f"{len(own.sizes):,} sizes, most often {width}x{height}"
+                notes.append(f"{found}: brought to {size[1]}x{size[0]} by --fit {self.request.fit} (choose with --size)")
+        total = sum(n for _, _, n in own.sizes)
+        channels = 1 if own.channels == 1 or own.grey == total else 3
+        if self.request.channels != "auto" and (key == "image" or own.channels == leading.channels):
+            channels = int(self.request.channels)
+        return Shape(size, channels, _npy_header((*size, channels)))
+
+    # --- shards ---
+
+    def _check_lengths(self) -> None:
+        """Every shard has to be there in its length; what is in it `lgm data check` says."""
+        there = set(self.store.names()) if self.store.remote else None
+        for shard in self._shards:
+            missing = there is not None and shard.name not in there
+            size = -1 if missing else shard.bytes if self.store.remote else self.store.size(shard.name)
+            if size != shard.bytes:
+                what = "no such file" if missing else f"the shard is damaged: it has {size:,} bytes, the manifest says {shard.bytes:,}"
+                raise UserError(what, f"{self.store.name}/{shard.name}", "bring it back, or pack the data again (`lgm data pack`)")
+
+    def _opened(self, number: int) -> IO[bytes]:
+        shard = self._shards[number]
+        try:
+            return open(self.store.path(shard.name, shard.bytes, shard.sha256), "rb", buffering=0)
+        except OSError as error:
+            raise self._cannot(shard, error.strerror or str(error)) from error
+
+    def _read_index(self, number: int) -> Index:
+        shard = self._shards[number]
+        where = f"{self.store.name}/{shard.index_name}"
+        data = self.store.read(shard.index_name)
+        if hashlib.sha256(data).hexdigest() != shard.index:
+            raise UserError("the index is damaged: its sha256 is not the manifest's", where, "pack the data again (`lgm data pack`)")
+        return Index.from_bytes(data, shard, self.manifest.fields, where)
+
+    def _pixels(self, number: int, key: str, items: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+        """Read the images of some items of a shard into `out` at `places`."""
+        shard, file = self._shards[number], self._file(number)
+        shape = self._shapes.get(key)
+        header = shape.header if shape else _npy_header(out.shape[1:])
+        pixels = out[0].nbytes
+        for place, (offset, length) in zip(places.tolist(), self._index(number).at[key][items, :2].tolist()):
+            if length == len(header) + pixels:  # perhaps raw, and in shape: read it where it belongs
+                start = bytearray(len(header))
+                if self._read(file, shard, offset, [start, memoryview(out[place]).cast("B")]) and start == header:
+                    continue
+            data = bytearray(length)
+            self._read(file, shard, offset, [data])
+            out[place] = self._made(bytes(data), shape, shard, key, offset, out.shape[1:])
+
+    def _read(self, file: IO[bytes], shard: Shard, offset: int, into: list[bytearray | memoryview]) -> bool:
+        wanted = sum(len(part) for part in into)
+        try:
+            found = _preadv(file, into, offset)
+        except OSError as error:
+            raise self._cannot(shard, error.strerror or str(error)) from error
+        if found != wanted:
+            raise self._cannot(shard, "it ends too early")
+        return True
+
+    def _made(self, data: bytes, shape: Shape | None, shard: Shard, key: str, offset: int, wanted: tuple[int, ...] | None) -> np.ndarray:
+        """An encoded or raw image in shape, or a clip."""
+        array = self._decoded(data, shard, key, offset)
+        try:
+            if shape is not None and array.ndim == 3:
+                fitted = fit(array, shape.size, self.request.fit, background=self.request.background)
+                return to_channels(fitted, shape.channels)
+            if shape is not None or wanted not in (None, array.shape):
+                raise BadImage(f"an array of shape {array.shape} among others of {wanted}")
+            return array
+        except BadImage as error:
+            raise self._bad(error, shard, key, offset) from error
+
+    def _decoded(self, data: bytes, shard: Shard, key: str, offset: int) -> np.ndarray:
+        try:
+            return raw_image(data) if data.startswith(_NPY) else decode(data, background=self.request.background)
+        except BadImage as error:
+            raise self._bad(error, shard, key, offset) from error
+
+    def _bad(self, error: BadImage, shard: Shard, key: str, offset: int) -> UserError:
+        where = f"{self.store.name}/{shard.name}, at byte {offset:,}"
+        return UserError(f"{key} of an item cannot be used ({error})", where, f"see `lgm data check {printable(self.name)}`")
+
+    def _cannot(self, shard: Shard, reason: str) -> UserError:
+        fix = "bring it back, then run the same command again"
+        return UserError(f"the shard cannot be read ({reason})", f"{self.store.name}/{shard.name}", fix)
+
+
+def raw_image(data: bytes) -> np.ndarray:
+    """The array of a .npy member: uint8 (H, W, 1 or 3), or (T, H, W, C). Raises BadImage; nothing is unpickled."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+    except (ValueError, OSError, TypeError) as error:
+        raise BadImage(f"damaged: {printable(error, 80)}") from error
+    if dtype != np.uint8 or fortran or len(shape) not in (2, 3, 4) or (len(shape) > 2 and shape[-1] not in (1, 3)):
+        raise BadImage(f"an array of {dtype} {shape}, not uint8 (height, width, 1 or 3)")
+    count = int(np.prod(shape, dtype=object))
+    if not 0 < count <= 3 * MAX_PIXELS or len(data) - file.tell() != count:
+        raise BadImage("its shape does not fit its length")
+    array = np.frombuffer(data, np.uint8, offset=file.tell()).reshape(shape)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """How numpy's file of a uint8 array of this shape begins."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)})
+    return buffer.getvalue()
+
+
+def _usual_size(pictures: Pictures) -> tuple[int, int]:
+    """The size of all images where they agree and are small, else 64x64."""
+    sizes = {(height, width) for height, width, _ in pictures.sizes}
+    only = next(iter(sizes))
+    return only if len(sizes) == 1 and max(only) <= NATIVE_LIMIT else DEFAULT_SIZE
+
+
+def _preadv(file: IO[bytes], into: list[bytearray | memoryview], offset: int) -> int:
+    """Read at a place, without moving in the file: several threads share it."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), into, offset)
+    with open(file.name, "rb") as own:  # no such call on this system
+        own.seek(offset)
+        return sum(own.readinto(part) or 0 for part in into)
