@@ -8,7 +8,7 @@ best linear variational auto-encoder, whose posterior is known as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -81,12 +81,11 @@ class Components(nn.Module):
         """
         if bool(self.fitted):
             return
-        chosen = list(_spread(whole, min(IMAGES, VALUES // len(self.mean))))
-        rows = torch.cat([self._rows(batch.image) for batch in chosen])
+        telling = told if len(self.slopes) else None
+        rows, known = self._gathered(_spread(whole, min(IMAGES, VALUES // len(self.mean))), telling)
         self.mean.copy_(rows.mean(0))
         rows -= self.mean
-        if told is not None and len(self.slopes):
-            known = torch.cat([told(batch) for batch in chosen]).float()
+        if known is not None:
             centre = known.mean(0)
             known = known - centre
             self.slopes.copy_(torch.linalg.solve(known.T @ known + torch.eye(known.shape[1], device=known.device), known.T @ rows))
@@ -106,6 +105,18 @@ class Components(nn.Module):
             self.log_variance[:count] = torch.where(kept, (floor / variance).log(), 0.0)
         self.fitted.fill_(True)
 
+    def _gathered(self, batches: list[Batch], told: Callable[[Batch], Tensor] | None) -> tuple[Tensor, Tensor | None]:
+        """The images (N, P), and what is told of them (N, told): batch by batch, because they are large."""
+        rows = torch.empty(sum(map(len, batches)), len(self.mean), device=self.mean.device)
+        known = []
+        place = 0
+        while batches:
+            batch = batches.pop(0)
+            rows[place : place + len(batch)] = self._rows(batch.image)
+            place += len(batch)
+            known += [told(batch)] if told else []
+        return rows, torch.cat(known).float() if known else None
+
     def _rows(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, P), the channels fastest."""
         rows: Tensor = ToVector()(image.float() if self.size == self.full else F.adaptive_avg_pool2d(image.float(), self.size))
@@ -115,9 +126,9 @@ class Components(nn.Module):
         return self.mean if told is None or not len(self.slopes) else torch.addmm(self.mean, told.float(), self.slopes)
 
 
-def _spread(whole: Whole, most: int) -> Iterator[Batch]:
+def _spread(whole: Whole, most: int) -> list[Batch]:
     """Batches at even distances that have `most` images together, or hardly more; one at least. Data may be sorted by class."""
     sizes = [len(batch) for batch in whole]
     take = min(len(sizes), max(1, round(most / max(sizes))))
     at = {len(sizes) * n // take for n in range(take)}
-    yield from (batch for number, batch in enumerate(whole) if number in at)
+    return [batch for number, batch in enumerate(whole) if number in at]

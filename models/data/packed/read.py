@@ -86,6 +86,11 @@ class Packed(Items):
                 out[here] = self._index(number).values[key][items]
         return resized(out, size) if told.kind == "image" else out
 
+    def all(self, key: str) -> np.ndarray:
+        if key not in self.fields or key in self.images:
+            return super().all(key)
+        return np.concatenate([self._index(number).values[key] for number in range(len(self._shards))])
+
     def originals(self, index: np.ndarray) -> list[np.ndarray]:
         """The images of the items at `index` (B,) as they were packed, each in its own size and channels: uint8 (H, W, 1 or 3)."""
         whose = np.searchsorted(self._starts, index, side="right") - 1

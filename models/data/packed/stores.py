@@ -25,7 +25,8 @@ PAUSE = 0.5  # seconds before the second attempt, twice as many before the next
 FETCHERS = 4  # shards that are fetched at a time
 _BLOCK = 2**20  # bytes that are asked for at a time
 _TIMEOUT = "LGM_STORE_TIMEOUT"
-_PACKAGES = {"s3": "s3fs", "hf": "huggingface_hub", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp", "az": "adlfs"}  # of each kind
+_WEB = "requests aiohttp"
+_PACKAGES = {"s3": "s3fs", "hf": "huggingface_hub", "gs": "gcsfs", "http": _WEB, "https": _WEB, "az": "adlfs"}  # of each kind of store
 _STAMPS = ("size", "ETag", "etag", "LastModified", "mtime", "created", "sha256")  # what stores tell of a file's version
 
 T = TypeVar("T")
