@@ -28,6 +28,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def lively(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run whose images differ: at the usual learning rate twelve steps leave them all grey."""
+    run = tmp_path_factory.mktemp("lively") / "ip-gan"
+    support.call(support.train, "ip-gan", str(pictures), str(run), support.tiny("ip-gan", {"lr": 0.05}, images=160))
+    return run
+
+
 def test_people_are_kept_by_number() -> None:
     some = load(parse("faces:test[identity=3,10-12]"))
     assert sorted(set(some.all("identity").tolist())) == [3, 10, 11, 12]
@@ -58,8 +66,8 @@ def test_a_run_draws_from_its_data_a_second_time_and_from_strangers(
     assert models.load(tmp_path / "run").model.needs == {"image", "label", "other.image", "unlabelled.image"}
 
 
-def test_mix_takes_the_attributes_of_the_columns(straight: Callable[[str], Path], pictures: Path, here: Path) -> None:
-    run = straight("ip-gan")
+def test_mix_takes_the_attributes_of_the_columns(lively: Path, pictures: Path, here: Path) -> None:
+    run = lively
     trained = models.load(run, device="cpu")
     images = trained.data(str(pictures)).rows("image", np.arange(3))
     shown, _ = done("mix", run, f"{pictures}:0", f"{pictures}:1", "--with", f"{pictures}:2", "-o", "a.png")
@@ -74,8 +82,35 @@ def test_mix_takes_the_attributes_of_the_columns(straight: Callable[[str], Path]
     assert "this model makes no codes of noise" in refused("mix", run, "1", "--with", "2")
 
 
-def test_sample_like_an_image(straight: Callable[[str], Path], pictures: Path, here: Path) -> None:
-    run = straight("ip-gan")
+def test_a_way_in_who_it_is_or_in_all_else(lively: Path, pictures: Path, here: Path) -> None:
+    run = lively
+    trained = models.load(run, device="cpu")
+    a, b = trained.data(str(pictures)).rows("image", np.array([0, 2]))
+    whole = trained.interpolate(a, b, number=5)
+    for layers, other in (("identity", "attributes"), ("attributes", "identity")):
+        found = trained.interpolate(a, b, number=5, layers=layers)
+        np.testing.assert_array_equal(found[0], trained.mix([a], [a])[0, 0])
+        np.testing.assert_array_equal(found[-1], trained.mix([a], [b], layers)[0, 0])
+        assert not np.array_equal(found, whole)
+        grid = trained.interpolate(a, b, number=5, layers=layers, grid=True).reshape(5, 5, *whole.shape[1:])
+        np.testing.assert_array_equal(grid[:, 0], found)  # from top to bottom
+        np.testing.assert_array_equal(grid[0], trained.interpolate(a, b, number=5, layers=other))
+        np.testing.assert_array_equal(grid[range(5), range(5)], whole)
+    ends = (run, f"{pictures}:0", f"{pictures}:2")
+    done("interpolate", *ends, "-n", "5", "--layers", "identity", "-o", "way.png")
+    np.testing.assert_array_equal(cells("way.png", 5), trained.interpolate(a, b, number=5, layers="identity")[..., 0])
+    Path("way.png").unlink()
+    assert "unknown layers 'coarse'" in refused("interpolate", *ends, "--layers", "coarse")
+    assert "layers are parts of codes" in refused("interpolate", *ends, "--layers", "identity", "--space", "noise")
+    assert "give another end" in refused("interpolate", *ends[:2], "--layers", "identity")
+
+
+def test_layers_are_for_models_that_mix(straight: Callable[[str], Path], pictures: Path, here: Path) -> None:
+    assert "this model cannot mix" in refused("interpolate", straight("vae"), f"{pictures}:0", f"{pictures}:2", "--layers", "identity")
+
+
+def test_sample_like_an_image(lively: Path, pictures: Path, here: Path) -> None:
+    run = lively
     trained = models.load(run, device="cpu")
     images = trained.data(str(pictures)).rows("image", np.arange(2))
     shown, _ = done("sample", run, "--like", f"{pictures}:0", "--like", f"{pictures}:1", "-n", 3, "--seed", 4, "-o", "a.png")

@@ -20,7 +20,15 @@ def interpolate(
         typer.Argument(metavar="[B]", help="The other end; without it the way stays at A, between two labels.", show_default=False),
     ] = None,
     number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="Images on the way, both ends included.")] = 10,
-    grid: Annotated[bool, typer.Option("--grid", help="N rows from label to label, each from A to B.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="N rows from label to label, or of --layers, each from A to B.")] = False,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|N-M,...",
+            help="What alone changes, for a model that mixes: identity or attributes (ip-gan), coarse, fine, ... (style-alae).",
+            show_default="all",
+        ),
+    ] = None,
     path: Annotated[str, typer.Option(help="lerp (straight) or slerp (along the sphere).")] = "lerp",
     space: Annotated[str, typer.Option(help="auto, code (between encoder outputs) or noise (images are projected first).")] = "auto",
     steps: o.Steps = 300,
@@ -47,6 +55,7 @@ def interpolate(
     """Walk from one image to another through the latent space: a strip, and an animation with --gif.
 
     A conditional model also walks from one label to another (--label 3,8), from A to B at the same time, or both ways in a --grid.
+    A model that mixes walks in some layers only (--layers identity); in a --grid in these downwards, in all else from left to right.
     """
     from lgcli import render
     from models import api
@@ -80,6 +89,7 @@ def interpolate(
             data_root=o.root(data_root),
             search=search,
             told=told,
+            layers=layers,
         )
     if way.shows and not (label or attributes):
         render.note(f"neither --label nor --attributes: the way shows {way.shows}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from models.base import Encodes, Maps
 from models.capabilities import inputs, verb
 from models.capabilities.ask import images_from, mapped, require
+from models.capabilities.mix import codes, crossed, parse_layers
 from models.capabilities.project import search as find
 from models.capabilities.reconstruct import codes_of
 from models.capabilities.told import Told, Words, argument_of, has_to_tell, in_turn, resolve
@@ -71,6 +72,7 @@ def way(
     data_root: str | None = None,
     search: Mapping[str, Any] | None = None,
     told: Words | None = None,
+    layers: str | None = None,
 ) -> Way:
     """A way from `a` to `b` through the latent space.
 
@@ -87,9 +89,13 @@ def way(
         told: what a conditional model shows: one for all of the way, or two, from the first to the second, which are mixed along a
             straight line. By default an image shows what its data say or what the model's own classifier sees, a seed what the other end
             shows, and two seeds what their first samples show.
+        layers: what alone changes on the way, all else stays as it is in `a`, for a model that mixes: see
+            `models.capabilities.mix.parse_layers`. In a grid these change from top to bottom, and all else from left to right.
 
     Raises UserError.
     """
+    if layers is not None:
+        return _by_layers(trained, (a, b), number, grid, path, layers, space, told, data_root)
     ends = [_End(*inputs.end(trained, end, data_root)) for end in (a, b) if end is not None]
     chosen = _space(trained, ends, space)
     shown = _shown(trained, ends, told, chosen)
@@ -104,6 +110,32 @@ def way(
         line, along = line.repeat(number, *[1] * (line.ndim - 1)), replace(along, values=along.values.repeat_interleave(number, 0))
     images = images_from(trained.model, line, chosen, along)
     return Way(images, chosen, errors, None if shown is None else " to ".join(dict.fromkeys(shown.names)), number)
+
+
+def _by_layers(
+    trained: Trained,
+    ends: tuple[str | np.ndarray, str | np.ndarray | None],
+    number: int,
+    grid: bool,
+    path: Literal["lerp", "slerp"],
+    layers: str,
+    space: str,
+    told: Words | None,
+    data_root: str | None,
+) -> Way:
+    """A way on which some layers of the codes change and the others stay, or both in a grid."""
+    chosen = parse_layers(trained.model, layers)
+    a, b = ends
+    if b is None:
+        raise UserError("layers change from one end to another", "B", "give another end")
+    if told is not None or space == "noise":
+        raise UserError("layers are parts of codes", "--layers", "leave --label, --attributes and --space out")
+    one, other = codes(trained.model, [inputs.end(trained, end, data_root)[0] for end in (a, b)])
+    line = blend(one, other, number, path)
+    across = line if grid else line[:1]
+    made = crossed(trained.model, across, line, chosen)  # (across, along the layers, H, W, C)
+    images = made.swapaxes(0, 1).reshape(-1, *made.shape[2:])
+    return Way(images, "code", [], None, number)
 
 
 def blend(a: Tensor, b: Tensor, steps: int, path: Literal["lerp", "slerp"]) -> Tensor:

@@ -170,7 +170,8 @@ class Watched:
         if ranks > 1:
             launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone", "-m", "lgcli"]
         started = time.monotonic()
-        self.first, self.memory = 0.0, {}
+        self.first = 0.0
+        self.memory: dict[str, tuple[float, float]] = {}  # of each process, its own and all that is resident, in MB
         here = Path(__file__).parents[2]
         with subprocess.Popen(
             [*launch, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=here, env={**os.environ, **environment}
@@ -188,6 +189,11 @@ class Watched:
         self.text, self.seconds = "".join(lines), time.monotonic() - started
         self.first = self.first or self.seconds
 
+    @property
+    def most(self) -> float:
+        """The largest resident set of all processes."""
+        return max((resident for _, resident in self.memory.values()), default=0.0)
+
     def _look(self, parent: int) -> None:
         """Note the largest resident set so far of a process and its children."""
         children = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split()
@@ -196,8 +202,9 @@ class Watched:
                 status = Path(f"/proc/{pid}/status").read_text()
             except OSError:
                 continue
-            peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
-            self.memory[pid] = max(self.memory.get(pid, 0.0), int(peak.split()[1]) / 1e3)
+            sizes = {line.split(":")[0]: int(line.split()[1]) / 1e3 for line in status.splitlines() if line.endswith(" kB")}
+            before = self.memory.get(pid, (0.0, 0.0))
+            self.memory[pid] = max(before[0], sizes.get("RssAnon", 0.0)), max(before[1], sizes.get("VmHWM", 0.0))
 
 
 SMALL = ["--set", "widths=8,16,16,32", "--log-every", "640", "--sample-every", "1000000000", "--json"]
@@ -206,19 +213,30 @@ SMALL = ["--set", "widths=8,16,16,32", "--log-every", "640", "--sample-every", "
 def whole(place: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         info = Watched(["data", "info", str(place)])
-        print(f"lgm data info: {info.seconds:.1f} s, {max(info.memory.values(), default=0):,.0f} MB")
+        print(f"lgm data info: {info.seconds:.1f} s, {info.most:,.0f} MB")
         run = str(Path(folder) / "run")
         words = ["train", "vae", "--data", str(place), "--out", run, "--images", "50000", "--save-every", "10000", *SMALL]
         for name, found in (
             ("lgm train, killed at 20,000", Watched(words, until='"saved", "images": 2', kill=True)),
             ("lgm train, begun again", Watched(["train", "--resume", run, "--json"], until='"logged"')),
         ):
-            print(f"{name}: {found.seconds:.1f} s, {max(found.memory.values()):,.0f} MB")
+            print(f"{name}: {found.seconds:.1f} s, {found.most:,.0f} MB")
         begun = Watched(["train", "vae", "--data", str(place), "--out", f"{run}2", "--images", "1280", *SMALL], until='"started"')
         print(f"lgm train, until it starts: {begun.first:.1f} s")
 
 
+LOAD = """
+import sys, time
+started = time.monotonic()
+from models.data.load import load, parse
+found = load(parse(sys.argv[1]))
+found.fingerprint()
+print(f"took {time.monotonic() - started:.2f}", flush=True)
+"""
+
+
 def starts() -> None:
+    """Seconds until a folder is loaded and its fingerprint known, in a new process; and the memory of the ranks of `lgm train`."""
     sizes = {
         "as LFW: 13,233 JPEGs of 250x250": (13_233, 250, 3, "jpg"),
         "as EMNIST letters: 124,800 PNGs of 28x28": (124_800, 28, 1, "png"),
@@ -227,18 +245,23 @@ def starts() -> None:
         with tempfile.TemporaryDirectory() as folder:
             place, store = Path(folder) / "images", str(Path(folder) / "cache")
             _write_folder(place, count, side, channels, suffix)
-            print(f"\n{title}")
+            print(f"\n{title}", flush=True)
             for name, limit in (("without a cache", "0"), ("first time", "20G"), ("second time", "20G")):
-                found = Watched(_start(place, folder, name), until='"started"', LGM_CACHE=store, LGM_CACHE_LIMIT=limit)
-                print(f"  {name:<16} {found.first:>6.1f} s until training, {max(found.memory.values()):>7,.0f} MB")
-            for name, limit in (("without a cache", "0"), ("with it", "20G")):
-                found = Watched(_start(place, folder, f"4{name}"), ranks=4, until='"started"', LGM_CACHE=store, LGM_CACHE_LIMIT=limit)
-                ranks = sorted(found.memory.values())[-4:]
-                print(f"  four ranks {name:<16} {found.first:>6.1f} s, {', '.join(f'{peak:,.0f}' for peak in ranks)} MB")
+                there = {**os.environ, "LGM_CACHE": store, "LGM_CACHE_LIMIT": limit}
+                words = [sys.executable, "-c", LOAD, str(place)]
+                made = subprocess.run(words, capture_output=True, text=True, env=there, cwd=Path(__file__).parents[2], check=True)
+                print(f"  {name:<16} {made.stdout.strip()} s", flush=True)
+            for ranks in (1, 4):
+                for name, limit in (("without", "0"), ("with", "20G")):
+                    words = _start(place, folder, f"{ranks}{name}")
+                    found = Watched(words, until='"started"', kill=True, ranks=ranks, LGM_CACHE=store, LGM_CACHE_LIMIT=limit)
+                    each = sorted(found.memory.values())[-ranks:]
+                    told = ", ".join(f"{own:,.0f} ({resident:,.0f})" for own, resident in each)
+                    print(f"  {ranks} rank{'s' if ranks > 1 else ''} {name} a cache, its own memory (and resident): {told} MB", flush=True)
 
 
 def _start(place: Path, folder: str, name: str) -> list[str]:
-    run = str(Path(folder) / f"run-{name.replace(' ', '-')}")
+    run = str(Path(folder) / f"run-{name}")
     return ["train", "vae", "--data", str(place), "--out", run, "--images", "1280", "--batch", "64", *SMALL]
 
 

@@ -38,6 +38,7 @@ class Indexed:
     def __init__(self, store: Store, folder: Path) -> None:
         self.name, self.remote, self._store, self._folder = store.name, store.remote, store, folder
         self.names, self.size, self.stamp, self.path, self.expect = store.names, store.size, store.stamp, store.path, store.expect
+        self.read_if_there = store.read_if_there
 
     def read(self, name: str) -> bytes:
         try:

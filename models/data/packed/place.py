@@ -49,10 +49,9 @@ def load(place: str, request: DataRequest) -> Packed:
         store: stores.Store = stores.store_of(os.path.dirname(place) or ".")
         return Packed(*foreign.indexed(store, [os.path.basename(place)], request.skip_bad), request)
     store = stores.store_of(place)
-    names = store.names()
-    if m.NAME in names:
-        return Packed(m.Manifest.from_json(store.read(m.NAME), f"{store.name}/{m.NAME}"), store, request)
-    shards = [name for name in names if name.endswith(".tar")]
+    if (told := store.read_if_there(m.NAME)) is not None:  # many stores do not list what they have
+        return Packed(m.Manifest.from_json(told, f"{store.name}/{m.NAME}"), store, request)
+    shards = [name for name in store.names() if name.endswith(".tar")]
     if not shards:
         raise UserError("no shards here", place, "name the folder that holds manifest.json, or tar files")
     return Packed(*foreign.indexed(store, shards, request.skip_bad), request)

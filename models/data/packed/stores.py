@@ -54,6 +54,10 @@ class Store(Protocol):
         """The whole of a small file. Raises UserError."""
         ...
 
+    def read_if_there(self, name: str) -> bytes | None:
+        """The same, or None where there is no such file."""
+        ...
+
     def path(self, name: str, size: int, sha256: str = "") -> Path:
         """A shard as a file of this machine. Raises UserError where it cannot be had, or is another one (remote ones)."""
         ...
@@ -101,6 +105,9 @@ class Folder:
         except OSError as error:
             raise self._cannot(error, name) from error
 
+    def read_if_there(self, name: str) -> bytes | None:
+        return self.read(name) if (self._folder / name).exists() else None
+
     def path(self, name: str, size: int, sha256: str = "") -> Path:
         return self._folder / name
 
@@ -145,6 +152,15 @@ class RemoteStore:
 
     def read(self, name: str) -> bytes:
         return bytes(self._patiently(name, lambda: self._fs.cat_file(self._at(name))))
+
+    def read_if_there(self, name: str) -> bytes | None:
+        def ask() -> bytes | None:
+            try:
+                return bytes(self._fs.cat_file(self._at(name)))
+            except FileNotFoundError:
+                return None
+
+        return self._patiently(name, ask)
 
     def path(self, name: str, size: int, sha256: str = "") -> Path:
         place = self._place(name, size, sha256)
