@@ -154,8 +154,14 @@ def test_a_table_of_labels(pictures: Path, tmp_path: Path) -> None:
     same(load(parse(f"{pictures}[labels={table}]")), load(parse(f"{out}[labels={table}]")))
     assert load(parse(f"{out}[labels={table}]")).fingerprint() != load(parse(str(out))).fingerprint()
     same(load(parse(f"{pictures}[labels={table}]")), load(parse(str(packed(f"{pictures}[labels={table}]", tmp_path / "labelled")))))
+    same(load(parse(f"{pictures}[labels={table}]")), load(parse(f"{tmp_path / 'labelled'}[labels={table}]")))
+    kept = tarfile.open(tmp_path / "labelled" / "shard-000000.tar").extractfile("000000000.png")
+    assert kept is not None
+    assert kept.read() == sorted(pictures.rglob("*.png"))[0].read_bytes()
+    named = packed(load(parse(str(pictures))), tmp_path / "named")  # decoded, and yet their names are known
+    same(load(parse(f"{pictures}[labels={table}]")), load(parse(f"{named}[labels={table}]")))
     with pytest.raises(UserError, match="have no names"):
-        load(parse(f"{tmp_path / 'labelled'}[labels={table}]"))
+        load(parse(f"{packed(support.image_data(6), tmp_path / 'nameless')}[labels={table}]"))
 
 
 def test_the_fingerprint_is_of_content_and_shape(pictures: Path, tmp_path: Path) -> None:
@@ -350,3 +356,123 @@ def test_the_manifest_says_what_it_was(pictures: Path, tmp_path: Path) -> None:
     found = manifest.Manifest.from_json(text, out)
     assert found.to_json() == text
     assert found.count == 20
+
+
+# ---- what should not be taken for something else ------------------------------------------------------------------------------------
+
+
+def test_one_tar_file_has_no_test_split(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "x.tar", {"1.png": png(1), "2.png": png(2)})
+    with pytest.raises(UserError, match="one tar file has no splits"):
+        load(parse(f"{path}:test"))
+
+
+def test_the_same_shards_are_not_held_out(pictures: Path, tmp_path: Path) -> None:
+    from models.training.sources import _made_from
+
+    one, other = (load(parse(str(packed(str(pictures), tmp_path / name)))) for name in ("one", "other"))
+    assert _made_from(one) == _made_from(other)
+    half = load(parse(f"{tmp_path / 'one'}[first=3]+{pictures}"))
+    assert not _made_from(half).isdisjoint(_made_from(one))
+    different = load(parse(str(packed(f"{pictures}[first=1]", tmp_path / "different"))))
+    assert _made_from(different).isdisjoint(_made_from(one))
+
+
+@pytest.mark.parametrize("cut", ["a header", "between", "behind", "within a header"])
+def test_a_damaged_archive_is_not_taken_for_a_short_one(cut: str, tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "x.tar", {f"{n}.png": png(n) for n in range(6)})
+    with tarfile.open(path) as tar:
+        third = tar.getmembers()[3]
+    data = bytearray(path.read_bytes())
+    if cut == "a header":
+        data[third.offset + 150] ^= 1
+    else:
+        del data[{"between": third.offset, "behind": third.offset_data, "within a header": third.offset + 100}[cut] :]
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="no readable tar file"):
+        load(parse(str(path)))
+
+
+def test_members_that_do_not_count(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(7, np.float32))
+    members = {"1.npy": buffer.getvalue(), "1.png": png(1), "1.embedding.npy": buffer.getvalue(), "1.seg.png": b"bad", "1.cls": b"cat"}
+    data = load(parse(str(write_shard(tmp_path / "x.tar", members))))
+    assert dict(data.fields) == {"image": Field("image", (3, 6, 8)), "label": Field("number", names=("cat",), count=1)}
+
+
+def test_a_cut_image_is_found_while_the_index_is_made(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "x.tar", {"1.png": png(1), "2.png": png(2)[:-40], "3.png": png(3)})
+    with pytest.raises(UserError, match=r"x\.tar: 2"):
+        load(parse(str(path)))
+    assert len(load(parse(str(path), skip_bad=True)).all("image")) == 2
+    assert [where for where, _ in check(parse(str(path))).bad] == [f"{path}: 2"]
+
+
+def test_what_is_too_long_for_a_crop_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for n, size in enumerate([(20, 20), (5, 400)]):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "data" / f"{n}.png")
+    out = packed(str(tmp_path / "data"), tmp_path / "packed")
+    with pytest.raises(UserError, match="too long for a crop"):
+        load(parse(str(out)))
+    assert load(parse(str(out), fit="pad")).all("image").shape == (2, 64, 64, 1)
+
+
+HEADERS = [
+    b"{'descr': (",
+    b"-" * 9000,
+    b"{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }",
+    b"{'descr': '|u1', 'fortran_order': False, 'shape': (True,4,3), }",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=range(4))
+def test_hostile_arrays(header: bytes, tmp_path: Path) -> None:
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    path = write_shard(tmp_path / "x.tar", {"1.npy": start + bytes(12)})
+    with pytest.raises(UserError, match="not an array of uint8"):
+        load(parse(str(path)))
+
+
+def test_hostile_archives(tmp_path: Path) -> None:
+    longs = io.BytesIO()
+    for _ in range(3000):  # headers that announce a long name, one behind the other
+        info = tarfile.TarInfo("././@LongLink")
+        info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1
+        longs.write(info.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0"))
+    (tmp_path / "long.tar").write_bytes(longs.getvalue())
+    with pytest.raises(UserError, match=r"no readable tar file|no images"):
+        load(parse(str(tmp_path / "long.tar")))
+
+
+def test_splits_beside_a_readme(pictures: Path, tmp_path: Path) -> None:
+    packed(str(pictures), tmp_path / "big" / "train")
+    (tmp_path / "big" / "README.md").write_text("hello")
+    same(load(parse(str(pictures))), load(parse(str(tmp_path / "big"))))
+
+
+def test_a_folder_with_a_manifest_of_its_own_stays_one(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "set")
+    (tmp_path / "set" / "manifest.json").write_text('{"name": "my page"}')
+    write_shard(tmp_path / "set" / "download.tar", {"1.png": png(1)})
+    assert isinstance(load(parse(str(tmp_path / "set"))), ImageData)
+
+
+def test_shards_with_a_manifest_of_others(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "shards")
+    (folder / "manifest.json").write_text('{"made by": "somebody"}')
+    assert len(load(parse(str(folder)))) == 6
+
+
+def test_it_is_packed_to_where_a_link_leads(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    packed(str(pictures), tmp_path / "link")
+    assert len(load(parse(str(tmp_path / "there")))) == 20
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    packed(str(pictures), Path("."))
+    assert len(load(parse(str(tmp_path / "here")))) == 20
+    with pytest.raises(UserError, match="shards of 0 bytes"):
+        packed(str(pictures), tmp_path / "none", shard=0)

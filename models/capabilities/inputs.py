@@ -18,6 +18,7 @@ from models.data.dataset import DataRequest
 from models.data.images import BadImage
 from models.data.items import Items
 from models.data.load import load, parse, parse_item
+from models.data.packed.place import is_shard
 from models.errors import UserError, printable
 from models.randomness import check_seed
 
@@ -36,7 +37,7 @@ class Gathered(NamedTuple):
 def gather(trained: Trained, sources: Sequence[str], limit: int, data_root: str | None = None, spec: DataSpec | None = None) -> Gathered:
     """Files and items, or the first `limit` images of the one data set or folder that is named; in the shape of the model's leading source,
     or of another one's `spec`."""
-    if len(sources) == 1 and not Path(sources[0]).is_file() and not _is_item(sources[0]):
+    if len(sources) == 1 and (is_shard(sources[0]) or not Path(sources[0]).is_file()) and not _is_item(sources[0]):
         found = data(trained, sources[0], data_root, spec)
         shown = min(limit, len(found))
         names = list(found.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)]

@@ -1,7 +1,8 @@
 """The user's cache folder: what is kept there so that it need not be made or fetched again, and how much of it. No torch here.
 
-`decoded`, `shards` and `indexes` may be deleted at any time: whoever needs an entry makes it again. What has not been used for longest goes
-first where more than LGM_CACHE_LIMIT would be kept. Every entry is one file or folder that appears whole, under its name, or not at all.
+`decoded` and `shards` may be deleted at any time: whoever needs an entry makes it again, and whoever has it open keeps it. What has not
+been used for longest goes first where more than LGM_CACHE_LIMIT would be kept; `indexes` are small, cost much to make, and go by hand
+only. Every entry is one file or folder that appears whole, under its name, or not at all.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def make_room(size: int) -> bool:
     most = limit()
     if size > most:
         return False
-    kept = entries()
+    kept = [entry for entry in entries() if entry.kind != "indexes"]
     total = sum(entry.bytes for entry in kept)
     while kept and total + size > most:
         oldest = kept.pop()
@@ -145,10 +146,11 @@ def locked(path: Path) -> Iterator[None]:
                 with contextlib.ExitStack() as attempt:
                     file = attempt.enter_context(open(lock, "a"))
                     fcntl.flock(file, fcntl.LOCK_EX)
-                    if lock.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):  # not one that was deleted meanwhile
-                        stack.push(attempt.pop_all())
-                        stack.callback(lock.unlink, missing_ok=True)
-                        break
+                    with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
+                        if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                            stack.push(attempt.pop_all())
+                            stack.callback(lock.unlink, missing_ok=True)
+                            break
         yield
 
 

@@ -263,17 +263,25 @@ def make_plan(paths: Sequence[str], request: DataRequest) -> Plan:
             return None  # decoding will meet it again and report it
 
     headers = [h for h in _in_threads(header, paths, request.workers) if h]
-    notes = []
+    notes: list[str] = []
     if channels is None:
         channels = 1 if {h.channels for h in headers} == {1} else 3
     if size is None:
-        sizes = Counter((h.height, h.width) for h in headers)
-        size = next(iter(sizes)) if len(sizes) == 1 and max(next(iter(sizes))) <= NATIVE_LIMIT else DEFAULT_SIZE
-        if sizes and set(sizes) != {size}:
-            (height, width), _ = sizes.most_common(1)[0]
-            found = f"{width}x{height}" if len(sizes) == 1 else f"{len(sizes):,} sizes, most often {width}x{height}"
-            notes.append(f"{found}: brought to {size[1]}x{size[0]} by --fit {request.fit} (choose with --size)")
+        size, notes = usual_size(Counter((h.height, h.width) for h in headers), request.fit)
     return Plan(size, channels, tuple(notes))
+
+
+def usual_size(sizes: Counter[tuple[int, int]], fit: str) -> tuple[tuple[int, int], list[str]]:
+    """What images of these sizes, (height, width), are brought to where nobody says: their own where they agree and are small, else 64x64.
+
+    And a note that says so, where they are changed.
+    """
+    size = next(iter(sizes)) if len(sizes) == 1 and max(next(iter(sizes))) <= NATIVE_LIMIT else DEFAULT_SIZE
+    if not sizes or set(sizes) == {size}:
+        return size, []
+    (height, width), _ = sizes.most_common(1)[0]
+    found = f"{width}x{height}" if len(sizes) == 1 else f"{len(sizes):,} sizes, most often {width}x{height}"
+    return size, [f"{found}: brought to {size[1]}x{size[0]} by --fit {fit} (choose with --size)"]
 
 
 def _replanned(plan: Plan, paths: Sequence[str], outcomes: Sequence[Outcome], request: DataRequest) -> Plan:

@@ -125,7 +125,7 @@ class Chosen(Items):
     def fingerprint(self) -> str:
         """sha256 over which items of which set these are."""
         kept = None if self._kept is None else self._kept.tolist()
-        return _digest("chosen", self.of.fingerprint(), kept, self.index.astype("<i8").tobytes())
+        return _digest("chosen", self.of.fingerprint(), kept, hashlib.sha256(self.index.astype("<i8").data).hexdigest())
 
     def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         found = self.of.rows(key, self.index[index], size)
@@ -216,7 +216,10 @@ class Relabelled(Items):
 
     def fingerprint(self) -> str:
         """sha256 over the set and the labels."""
-        given = [(key, told, values.tobytes()) for key, (told, values) in sorted(self._given.items())]
+        given = [
+            (key, told, hashlib.sha256(np.ascontiguousarray(values).data).hexdigest())
+            for key, (told, values) in sorted(self._given.items())
+        ]
         return _digest("relabelled", self.of.fingerprint(), given)
 
 

@@ -14,11 +14,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 
 from models.data import cache, drawing, folder, images
 from models.data.dataset import DataRequest, ImageData
@@ -60,7 +60,7 @@ def kept(
 
 
 def _key(request: DataRequest, files: Iterable[str], module: Path | None) -> str:
-    digest = hashlib.sha256(repr((__version__, metadata.version("pillow"), np.__version__)).encode())
+    digest = hashlib.sha256(repr((__version__, PIL.__version__, np.__version__)).encode())
     digest.update(repr((request.name, request.split, request.size, request.fit, request.channels, request.background)).encode())
     digest.update(repr(request.skip_bad).encode())
     for file in files:

@@ -152,9 +152,10 @@ def source_to_pack(request: DataRequest, raw: bool) -> Source:
     Raises UserError, also while the source is gone through.
     """
     _checked(request)
-    a_folder = _canonical(request.name) is None and request == request.plain and place_of(request) is None
+    table = request.clauses[0][1] if len(request.clauses) == 1 and request.clauses[0][0] == "labels" and not request.joined else ""
+    a_folder = _canonical(request.name) is None and (table or request == request.plain) and place_of(request) is None
     if a_folder and (raw or (request.size is None and request.channels == "auto")):
-        return of_folder(request, raw)
+        return of_folder(request.plain, raw, table)
     return of_items(load(request), raw)
 
 
@@ -166,7 +167,7 @@ def check(request: DataRequest) -> Report:
     _checked(request)
     if _canonical(request.name) is None and request == request.plain:
         place = place_of(request)
-        return check_folder(request) if place is None else check_packed(packed(place, request))
+        return check_folder(request) if place is None else check_packed(packed(place, replace(request, skip_bad=True), checked=False))
     data = load(request.everywhere(skip_bad=True))
     channels, height, width = data.fields["image"].shape
     count = len(data)

@@ -19,8 +19,8 @@ from models.data.dataset import DataRequest
 from models.data.items import Items
 from models.data.load import load as load_data
 from models.data.load import parse
+from models.data.packed.place import is_shard, place_of
 from models.data.packed.place import load as packed
-from models.data.packed.place import place_of
 from models.data.sources import FolderSource, ItemSource, PackedSource
 from models.errors import UserError, printable
 from models.evaluation.plan import Plan, Work, check_samples
@@ -76,7 +76,7 @@ def named(text: str, work: Work) -> Side:
     how, path = work.how, Path(text).expanduser()
     if path.is_file() and path.suffix == STATISTICS and files.is_statistics(path):
         return files.read(path)
-    if path.is_file() or (path / checkpoint.FOLDER).is_dir():
+    if (path.is_file() and not is_shard(text)) or (path / checkpoint.FOLDER).is_dir():
         return SampledSource(api.load(path, device=how.device, raw=how.raw), how.number, how.seed, api.name_of(path))
     request = parse(text, root=Path(how.data_root) if how.data_root else None, background=how.background, skip_bad=how.skip_bad)
     with work.ranks.first_alone():

@@ -137,7 +137,16 @@ class _Trainer:
     def _stage(self, number: int, stage: Stage, stop: signals.Stop, begin: int, end: int) -> Iterator[events.Event]:
         job, config = self.job, self.config
         yield events.StageStarted(self.images, stage.name, number + 1, len(self.stages), end)
-        self._prepare(stage)
+        lost: UserError | None = None
+        try:
+            self._prepare(stage)
+        except UserError as error:
+            lost = error
+        if asked := job.ranks.any(_LOST if lost else 0):
+            if self.mover is not None:  # what the stage before this one has learned
+                self.stage = self.stages[number - 1]
+                yield from self._save(final=True)
+            raise self._stopped(asked, lost)
         self.batch = stage.batch or config.batch
         mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused, stage.settings)
         if job.tensors and job.start and job.start.stage == stage.name:
@@ -220,7 +229,10 @@ class _Trainer:
             yield from self._log(stage)
         for observer in self.job.observers:
             if self._crossed(observer.every) or ends:
-                yield from observer.look(self._view(stage, (self.images - begin) / (end - begin)))
+                try:
+                    yield from observer.look(self._view(stage, (self.images - begin) / (end - begin)))
+                except UserError as error:  # images to look at that cannot be read, say: no reason to lose a run
+                    yield events.Warned(self.images, f"{error.what}: {error.where}", error.fix)
         if self._crossed(config.save_every):
             self._check(mover, stage)
             yield from self._save()

@@ -12,8 +12,9 @@ from models.config import RunConfig
 from models.data.batches import spec_of
 from models.data.clauses import in_shape
 from models.data.dataset import DataRequest
-from models.data.items import Items
+from models.data.items import Chosen, Items, Joined, Paired, Relabelled
 from models.data.load import load, parse
+from models.data.packed.read import Packed
 from models.errors import UserError, printable
 from models.training.build import source_of
 
@@ -111,7 +112,7 @@ def held_out(config: RunConfig, model: LatentModel, data: Items) -> Items:
     if any(one.split != "train" for one in (request, *request.joined)):
         raise UserError("it trains on the test split itself", config.data)
     found = load(in_shape(request.everywhere(split="test").each(_without_counts), spec.size, spec.channels))
-    if not _on_disk(found.files).isdisjoint(_on_disk(data.files)):
+    if not _made_from(found).isdisjoint(_made_from(data)):
         raise UserError("the test images are among the training images", found.name)
     theirs = spec_of(found)
     own = {key for key in model.needs if "." not in key}
@@ -136,6 +137,17 @@ def other_names(keys: Iterable[str], found: DataSpec, expected: DataSpec) -> lis
 def _without_counts(request: DataRequest) -> DataRequest:
     """One set of a request without its clauses `first` and `last`: how many items to train on says nothing of the others."""
     return dataclasses.replace(request, clauses=tuple(clause for clause in request.clauses if clause[0] not in ("first", "last")))
+
+
+def _made_from(items: Items) -> set[object]:
+    """What tells the images of two sets apart: the files that they are decoded from, or the content of the shards that they lie in."""
+    if isinstance(items, Packed):
+        return {shard.sha256 for shard in items.manifest.shards}
+    if isinstance(items, Joined):
+        return set().union(*map(_made_from, items.sets))
+    if isinstance(items, (Chosen, Paired, Relabelled)) and not items.files:
+        return _made_from(items.of)
+    return set(_on_disk(items.files))
 
 
 def _on_disk(files: Iterable[str]) -> set[tuple[int, int]]:

@@ -23,7 +23,7 @@ from models.data import cache
 from models.data.items import Field
 from models.data.load import check, load, parse, source_to_pack
 from models.data.packed import manifest, stores, write
-from models.data.packed.manifest import Manifest, Pictures, Shard
+from models.data.packed.manifest import Manifest, Shard
 from models.errors import UserError
 
 
@@ -151,7 +151,7 @@ def test_a_changed_index_or_manifest_is_refused(out: Path) -> None:
         data.rows("image", np.array([3]))
     assert check(parse(str(out))).bad == ((f"{out}/shard-000003.tar", "the index is damaged: its sha256 is not the manifest's"),)
     path = out / manifest.NAME
-    for change in ({"digest": "0"}, {"kind": "other"}, {"format": 99}, {"shards": [{}]}, {"fields": {}}, {"pictures": 3}):
+    for change in ({"digest": "0"}, {"format": 99}, {"shards": [{}]}, {"fields": {}}, {"pictures": 3}):
         good = path.read_text()
         path.write_text(json.dumps({**json.loads(good), **change}))
         with pytest.raises(UserError, match=r"manifest|packed in format"):
@@ -164,9 +164,9 @@ def test_a_changed_index_or_manifest_is_refused(out: Path) -> None:
 
 def test_hostile_names_and_places_are_refused(out: Path, tmp_path: Path) -> None:
     good = json.loads((out / manifest.NAME).read_text())
-    for name in ("../secret.tar", "/etc/passwd", "a\\b.tar"):
+    for name in ("../secret.tar", "/etc/passwd.tar", "secret", "a\0.tar", 7):
         shards = [{**good["shards"][0], "name": name}, *good["shards"][1:]]
-        with pytest.raises(UserError, match="the name of a shard"):
+        with pytest.raises(UserError, match=r"the name of a shard|a text was expected"):
             Manifest.from_json(json.dumps({**good, "shards": shards}), "here")
     shard, fields = Shard("a.tar", 2, 100, "", ""), {"image": Field("image"), "label": Field("number", names=("a", "b"), count=2)}
     at, labels = np.array([[0, 50, 0], [50, 50, 0]]), np.array([0, 1])
@@ -179,7 +179,35 @@ def test_hostile_names_and_places_are_refused(out: Path, tmp_path: Path) -> None
             manifest.Index.from_bytes(manifest.Index({"image": places}, {"label": values}).to_bytes(), shard, fields, "here")
     with pytest.raises(UserError, match="damaged"):
         manifest.Index.from_bytes(b"\x80\x04hello", shard, fields, "here")
-    assert Pictures(((1, 1, 1),), 0, 3) == Pictures(((1, 1, 1),), 0, 3)
+
+
+HOSTILE: list[tuple[str, Any]] = [
+    *(("shards", [{"count": count}]) for count in (1.0, -1, 0, True, 2**40)),
+    *(("shards", [{"sha256": text}]) for text in ("/abs/victim", "../../x", "A" * 64, 3)),
+    *(("fields", {"image": {"kind": kind}}) for kind in ("number", "clip", "other")),
+    *(("fields", {"label": {"kind": "vector", "shape": shape}}) for shape in ([], [-1], [0], [2**60], [2, 2])),
+    ("fields", {"label": {"names": ["a"]}}),
+    *(("pictures", {"image": {"sizes": sizes}}) for sizes in ([], [[0, 0, 5]], [[2**30, 2**30, 1]], [[1, 2]], 5)),
+    ("pictures", {"image": {"channels": 2}}),
+    ("pictures", {"other": {"sizes": [[1, 1, 1]], "grey": 0, "channels": 1}}),
+    ("notes", [3]),
+    ("bad", [["one"]]),
+]
+
+
+@pytest.mark.parametrize(("key", "change"), HOSTILE, ids=str)
+def test_hostile_manifests_are_refused(key: str, change: Any, out: Path) -> None:
+    good = json.loads((out / manifest.NAME).read_text())
+    value = good[key]
+    if isinstance(change, list) and value and isinstance(value[0], dict):
+        value = [{**value[0], **change[0]}, *value[1:]]
+    elif isinstance(change, dict):
+        value = {**value, **{name: {**value.get(name, {}), **one} for name, one in change.items()}}
+    else:
+        value = change
+    with pytest.raises(UserError, match="damaged") as error:
+        Manifest.from_json(json.dumps({**good, key: value}), "here")
+    assert "digest" not in error.value.what  # that of a hostile one would be right
 
 
 # ---- while a run reads it ------------------------------------------------------------------------------------------------------------
@@ -241,17 +269,51 @@ def train_and_lose(images: int, data: str, run: str, settings: Any, rank: str) -
         support.cli(support.arguments("vae", Path(data), Path(run), **settings))
 
 
-def test_data_that_vanish_stop_the_run_with_its_state_saved(out: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", [24, 40])  # at 40 the images of a grid are asked for first
+def test_data_that_vanish_stop_the_run_with_its_state_saved(images: int, out: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    code, text = support.run(train_and_lose, 24, str(out), str(run), {"save_every": 1000}, "0")
+    code, text = support.run(train_and_lose, images, str(out), str(run), {"save_every": 1000}, "0")
     assert code == 2, text
     assert "the shard cannot be read (No such file or directory)" in text
-    assert "stopped at 24 of 96 images, saved" in text
+    assert f"stopped at {images} of 96 images, saved" in text
     assert f"lgm train --resume {run}" in text
-    assert list(support.checkpoints(run)) == [24]
+    assert list(support.checkpoints(run)) == [images]
     support.call(support.resume, str(run), {})
     support.call(support.train, "vae", str(out), str(tmp_path / "straight"), support.tiny("vae", save_every=1000))
     support.assert_same_tensors(support.newest(run), support.newest(tmp_path / "straight"))
+
+
+def test_data_that_vanish_behind_the_last_step_cost_nothing(out: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, text = support.run(train_and_lose, 96, str(out), str(run), {"save_every": 1000}, "0")
+    assert code == 0, text
+    assert "the shard cannot be read" in text  # for the last grid
+    assert list(support.checkpoints(run)) == [96]
+
+
+def test_data_that_vanish_between_two_stages(out: Path, tmp_path: Path) -> None:
+    """The codes of all images are taken at the border; what the first stage has learned is kept."""
+    run = tmp_path / "run"
+    code, text = support.run(lose_at_the_border, str(out), str(run))
+    assert code == 2, text
+    assert "stopped at 48 of 96 images, saved" in text
+    assert list(support.checkpoints(run)) == [48]
+    support.call(support.resume, str(run), {})
+    support.call(support.train, "aegan", str(out), str(tmp_path / "straight"), support.tiny("aegan", save_every=1000))
+    support.assert_same_tensors(support.newest(run), support.newest(tmp_path / "straight"))
+
+
+def lose_at_the_border(data: str, run: str) -> None:
+    def lose(trainer: Any) -> None:
+        from models.data.packed import read
+
+        def gone(*rest: Any) -> Any:
+            raise OSError(errno.ENOENT, "No such file or directory")
+
+        read._preadv = gone
+
+    with support.after_step(48, lose):
+        support.cli(support.arguments("aegan", Path(data), Path(run), save_every=1000, sample_every=1000))
 
 
 def test_data_that_vanish_for_one_rank_stop_both(out: Path, tmp_path: Path) -> None:
@@ -305,6 +367,57 @@ def moody(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(stores, "PAUSE", 0.01)
     monkeypatch.setenv("LGM_CACHE", str(tmp_path / "cache"))
     return f"moody://{out}"
+
+
+def test_a_stores_shard_that_was_replaced_is_fetched_anew(moody: str, out: Path, tmp_path: Path) -> None:
+    """By one of the same length, of a set without a manifest."""
+    for path in [*out.glob("*.json"), *out.glob("*.safetensors")]:
+        path.unlink()
+    before = load(parse(moody))
+    first = before.all("image")
+    assert len(shards(tmp_path)) == 20  # each was fetched once, and lies here once
+    one, other = (out / f"shard-{n:06d}.tar" for n in (0, 1))
+    content = other.read_bytes()
+    one.write_bytes(content)
+    now = load(parse(moody)).all("image")
+    np.testing.assert_array_equal(now[0], first[1])
+    np.testing.assert_array_equal(now[1:], first[1:])
+
+
+def test_an_index_is_kept_while_shards_come_and_go(moody: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in [*out.glob("*.json"), *out.glob("*.safetensors")]:
+        path.unlink()
+    monkeypatch.setenv("LGM_CACHE_LIMIT", str(3 * (out / "shard-000000.tar").stat().st_size))
+    data = load(parse(moody))
+    data._index.cache_clear()  # type: ignore[attr-defined]
+    for _ in range(2):
+        assert len(data.all("image")) == 20
+
+
+def test_a_cached_shard_that_was_cut_is_fetched_anew(moody: str, out: Path, tmp_path: Path) -> None:
+    wanted = load(parse(moody)).all("image")
+    for path in shards(tmp_path):
+        path.write_bytes(path.read_bytes()[:-1])
+    np.testing.assert_array_equal(load(parse(moody)).all("image"), wanted)
+
+
+def test_splits_in_a_store(moody: str, pictures: Path, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    shutil.copytree(out, tmp_path / "big" / "train")
+    shutil.copytree(out, tmp_path / "big" / "test")
+    for text in (f"moody://{tmp_path}/big", f"moody://{tmp_path}/big:test"):
+        assert load(parse(text)).fingerprint() == load(parse(moody)).fingerprint()
+
+
+def test_an_index_that_never_comes(moody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LGM_STORE_TIMEOUT", "0.2")
+    data = load(parse(moody))
+    monkeypatch.setattr(Moody, "cat_file", lambda *rest, **more: time.sleep(5), raising=False)
+    with pytest.raises(UserError, match=r"sent nothing for 0\.2 seconds"):
+        data.rows("image", np.array([3]))
+    monkeypatch.setenv("LGM_STORE_TIMEOUT", "soon")
+    with pytest.raises(UserError, match="not a number of seconds"):
+        load(parse(moody))
 
 
 def shards(tmp_path: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from models.errors import UserError
 
 def check(data: Packed) -> Report:
     """Read all shards; what is wrong with one, or with the image of an item, is in the report. Raises nothing for it."""
-    bad: list[tuple[str, str]] = []
+    bad = list(data.bad)
     good = 0
     for number, shard in enumerate(data.manifest.shards):
         where = f"{data.store.name}/{shard.name}"

@@ -5,6 +5,8 @@ number of the class, NUMBER.json with what else is known, and NUMBER.target.png 
 `shard-000000.safetensors` says where each image begins, and repeats all labels: `at/image` (N, 3) int64, offset, bytes and their CRC-32;
 `label` (N,) and so on, as `Items.rows` gives them; `file/text` and `file/ends`, the names that the images had. The manifest lists fields,
 sizes, shards and the sha256 of each file; its own sha256 stands for the content.
+
+Both may come from anybody: what does not fit is refused, with the name of the file.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from models.data.images import MAX_PIXELS
 from models.data.items import Field
 from models.errors import UserError, printable
 
@@ -25,9 +29,11 @@ NAME = "manifest.json"
 KIND = "lgm packed set"
 FORMAT = 1
 IMAGES = ("image", "clip")  # kinds of fields that are members of a shard, one each
-MOST_ITEMS = 2**31  # of a shard
+DTYPES: dict[str, Any] = {"number": np.int64, "tokens": np.int64, "flags": np.uint8, "vector": np.float32}  # of the others' rows
 _AGAIN = "pack the data again (`lgm data pack`)"
-_KINDS = ("image", "clip", "vector", "number", "flags", "tokens")
+_DIMENSIONS = {"image": 0, "clip": 4, "vector": 1, "number": 0, "flags": 1, "tokens": 1}  # of an item; an image's are not told
+_MOST = 2**31  # of anything that is counted
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class Manifest:
     fields: Mapping[str, Field]  # an image's shape depends on how it is asked for, and is not told here
     pictures: Mapping[str, Pictures]  # of each field of images
     shards: tuple[Shard, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    bad: tuple[tuple[str, str], ...] = field(default=())  # (path, reason) of images that were left out
 
     @property
     def count(self) -> int:
@@ -90,11 +97,19 @@ class Manifest:
             raise UserError(what, where, f"upgrade lgm, or {_AGAIN}")
         try:
             found = _from(values)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"the manifest is damaged ({type(error).__name__}: {printable(error, 80)})", where, _AGAIN) from error
         if found.digest() != values.get("digest"):
             raise UserError("the manifest is damaged: its digest is another one", where, _AGAIN)
         return found
+
+
+def of_others(text: bytes) -> bool:
+    """Whether a file called like a manifest is a sound one of another program."""
+    try:
+        return json.loads(text).get("kind") != KIND
+    except (AttributeError, ValueError, RecursionError):
+        return False
 
 
 def index_name(shard: str) -> str:
@@ -102,28 +117,67 @@ def index_name(shard: str) -> str:
 
 
 def _from(values: dict[str, Any]) -> Manifest:
-    fields = {str(key): _field(value) for key, value in values["fields"].items()}
-    pictures = {
-        str(key): Pictures(
-            tuple((int(h), int(w), int(n)) for h, w, n in value["sizes"]), int(value["grey"]), {1: 1, 3: 3}[value["channels"]]
-        )
-        for key, value in values["pictures"].items()
-    }
-    shards = tuple(Shard(**shard) for shard in values["shards"])
-    for shard in shards:
-        if not (isinstance(shard.name, str) and shard.name == shard.name.strip() and "/" not in shard.name and "\\" not in shard.name):
-            raise ValueError("the name of a shard")
-        if not (0 < shard.count < MOST_ITEMS and 0 < shard.bytes < 2**62):
-            raise ValueError("the size of a shard")
-    if "image" not in fields or any(key not in pictures for key, one in fields.items() if one.kind == "image"):
+    fields = {_text(key): _field(value) for key, value in values["fields"].items()}
+    pictures = {_text(key): _pictures(value) for key, value in values["pictures"].items()}
+    shards = tuple(_shard(value) for value in values["shards"])
+    if "image" not in fields or fields["image"].kind != "image" or not shards:
         raise ValueError("no images")
-    return Manifest(str(values["name"]), fields, pictures, shards, tuple(map(str, values["notes"])))
+    if {key for key, one in fields.items() if one.kind == "image"} != set(pictures):
+        raise ValueError("the sizes of images")
+    bad = tuple((_text(path), _text(reason)) for path, reason in values["bad"])
+    return Manifest(_text(values["name"]), fields, pictures, shards, tuple(map(_text, values["notes"])), bad)
+
+
+def _shard(value: dict[str, Any]) -> Shard:
+    found = Shard(
+        _text(value["name"]), _count(value["count"]), _count(value["bytes"], 2**50), _sha256(value["sha256"]), _sha256(value["index"])
+    )
+    if "/" in found.name or not found.name.endswith(".tar"):
+        raise ValueError("the name of a shard")
+    if not 0 < found.count <= found.bytes // 1024:  # a header and a block each
+        raise ValueError("the size of a shard")
+    return found
+
+
+def _pictures(value: dict[str, Any]) -> Pictures:
+    sizes = tuple((_count(height), _count(width), _count(many)) for height, width, many in value["sizes"])
+    if not sizes or not all(0 < height * width <= MAX_PIXELS for height, width, _ in sizes):
+        raise ValueError("the sizes of images")
+    return Pictures(sizes, _count(value["grey"]), {1: 1, 3: 3}[value["channels"]])
 
 
 def _field(value: dict[str, Any]) -> Field:
-    if value["kind"] not in _KINDS:
-        raise ValueError("the kind of a field")
-    return Field(value["kind"], tuple(map(int, value["shape"])), tuple(map(str, value["names"])), int(value["count"]))
+    kind, shape, names = value["kind"], tuple(map(_count, value["shape"])), tuple(map(_text, value["names"]))
+    if _DIMENSIONS[kind] != len(shape) or 0 in shape or np.prod(shape, dtype=object) > 3 * MAX_PIXELS:
+        raise ValueError("the shape of a field")
+    count = _count(value["count"], 2**24)
+    if kind in ("number", "tokens") and not count:
+        raise ValueError("the count of a field")
+    if len(names) not in (
+        0,
+        {"number": count, "tokens": count, "flags": shape[0] if shape else 0, "vector": shape[0] if shape else 0}.get(kind, 0),
+    ):
+        raise ValueError("the names of a field")
+    return Field(kind, shape, names, count)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise TypeError("a text was expected")
+    value.encode()  # a lone surrogate is no text
+    return value
+
+
+def _count(value: Any, most: int = _MOST) -> int:
+    if type(value) is not int or not 0 <= value < most:
+        raise ValueError("a number was expected")
+    return value
+
+
+def _sha256(value: Any) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError("a sha256 was expected")
+    return value
 
 
 # --- the index of a shard ---------------------------------------------------------------------------------------------------------------
@@ -135,16 +189,29 @@ class Index:
 
     at: Mapping[str, np.ndarray]  # field of images -> (N, 3) int64: offset, bytes, their CRC-32
     values: Mapping[str, np.ndarray]  # other field -> its rows
-    files: tuple[str, ...] = ()  # the names that the images had
+    names: tuple[np.ndarray, np.ndarray] | None = None  # the names that the images had, one behind the other, and where each ends
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names that the images had."""
+        if self.names is None:
+            return ()
+        text, ends = self.names[0].tobytes(), [0, *self.names[1].tolist()]
+        return tuple(text[a:b].decode("utf-8", "replace") for a, b in itertools.pairwise(ends))
+
+    @staticmethod
+    def of(at: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], files: tuple[str, ...] = ()) -> Index:
+        if not any(files):
+            return Index(at, values)
+        texts = [file.encode("utf-8", "replace") for file in files]
+        return Index(at, values, (np.frombuffer(b"".join(texts), np.uint8), np.cumsum([len(text) for text in texts], dtype=np.int64)))
 
     def to_bytes(self) -> bytes:
-        arrays = {**{f"at/{key}": value for key, value in self.at.items()}, **self.values}
-        if self.files:
-            texts = [file.encode("utf-8", "surrogateescape") for file in self.files]
-            arrays["file/text"] = np.frombuffer(b"".join(texts) or b"\0", np.uint8)
-            arrays["file/ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
         from safetensors.numpy import save
 
+        arrays = {**{f"at/{key}": value for key, value in self.at.items()}, **self.values}
+        if self.names is not None:
+            arrays["file/text"], arrays["file/ends"] = self.names
         return bytes(save({key: np.ascontiguousarray(value) for key, value in arrays.items()}))
 
     @staticmethod
@@ -157,26 +224,30 @@ class Index:
             arrays = load(data)
             at = {key: arrays[f"at/{key}"] for key, one in fields.items() if one.kind in IMAGES}
             values = {key: arrays[key] for key, one in fields.items() if one.kind not in IMAGES}
-            files = _files(arrays) if "file/ends" in arrays else ()
-        except (SafetensorError, KeyError, ValueError, IndexError) as error:
+            names = (arrays["file/text"], arrays["file/ends"]) if "file/ends" in arrays else None
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"the index is damaged ({type(error).__name__}: {printable(error, 80)})", where, _AGAIN) from error
-        places_fit = all(
-            a.dtype == np.int64 and a.shape == (shard.count, 3) and (a >= 0).all() and (a[:, 0] <= shard.bytes - a[:, 1]).all()
-            for a in at.values()
-        )
-        if not places_fit or not all(_fits(value, fields[key], shard.count) for key, value in values.items()):
+        fits = all(_in_shard(places, shard) for places in at.values())
+        fits = fits and all(_fits(rows, fields[key], shard.count) for key, rows in values.items())
+        if not fits or (names is not None and not _name(*names, shard.count)):
             raise UserError("the index does not fit the shard", where, _AGAIN)
-        return Index(at, values, files)
+        return Index(at, values, names)
 
 
-def _files(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    text, ends = arrays["file/text"].tobytes(), [0, *arrays["file/ends"].tolist()]
-    return tuple(text[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise(ends))
+def _in_shard(at: np.ndarray, shard: Shard) -> bool:
+    if at.dtype != np.int64 or at.shape != (shard.count, 3):
+        return False
+    return bool((at >= 0).all() and (at[:, 1] <= shard.bytes).all() and (at[:, 0] <= shard.bytes - at[:, 1]).all())
 
 
 def _fits(values: np.ndarray, told: Field, count: int) -> bool:
-    dtype = {"number": np.int64, "tokens": np.int64, "flags": np.uint8, "vector": np.float32}[told.kind]
-    if values.dtype != dtype or values.shape != (count, *told.shape):
+    if values.dtype != DTYPES[told.kind] or values.shape != (count, *told.shape):
         return False
     most = {"number": told.count, "tokens": told.count, "flags": 2}.get(told.kind)
     return most is None or bool((values >= 0).all() and (values < most).all())
+
+
+def _name(text: np.ndarray, ends: np.ndarray, count: int) -> bool:
+    if text.dtype != np.uint8 or text.ndim != 1 or ends.dtype != np.int64 or ends.shape != (count,):
+        return False
+    return bool((np.diff(ends, prepend=0) >= 0).all() and ends[-1] <= len(text))

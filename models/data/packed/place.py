@@ -31,6 +31,8 @@ def place_of(request: DataRequest) -> str | None:
     if is_url(request.name):
         return request.name if request.split == "train" else f"{request.name.rstrip('/')}/{request.split}"
     if is_shard(request.name):
+        if request.split != "train":
+            raise UserError("one tar file has no splits", str(request), "put shards into DIR/train and DIR/test, and name DIR")
         return os.path.expanduser(request.name)
     root = Path(request.name).expanduser()
     if request.split == "train" and _holds_shards(root):
@@ -43,18 +45,21 @@ def place_of(request: DataRequest) -> str | None:
     return None
 
 
-def load(place: str, request: DataRequest) -> Packed:
-    """The packed set at a place. Raises UserError where it is damaged, or holds nothing that can be used."""
+def load(place: str, request: DataRequest, checked: bool = True) -> Packed:
+    """The packed set at a place. Raises UserError where it is damaged (also in its shards' lengths, if `checked`), or holds no images."""
     if is_shard(place):
-        store: stores.Store = stores.store_of(os.path.dirname(place) or ".")
-        return Packed(*foreign.indexed(store, [os.path.basename(place)], request.skip_bad), request)
+        folder = stores.store_of(os.path.dirname(place) or ".")
+        return Packed(*foreign.indexed(folder, [os.path.basename(place)], request.skip_bad), request, checked)
+    inside = [f"{place.rstrip('/')}/train"] if is_url(place) and request.split == "train" else []
+    for where in (place, *inside):  # many stores do not list what they have: ask for the manifest by its name
+        store = stores.store_of(where)
+        if (told := store.read_if_there(m.NAME)) is not None and not m.of_others(told):
+            return Packed(m.Manifest.from_json(told, f"{store.name}/{m.NAME}"), store, request, checked)
     store = stores.store_of(place)
-    if (told := store.read_if_there(m.NAME)) is not None:  # many stores do not list what they have
-        return Packed(m.Manifest.from_json(told, f"{store.name}/{m.NAME}"), store, request)
     shards = [name for name in store.names() if name.endswith(".tar")]
     if not shards:
         raise UserError("no shards here", place, "name the folder that holds manifest.json, or tar files")
-    return Packed(*foreign.indexed(store, shards, request.skip_bad), request)
+    return Packed(*foreign.indexed(store, shards, request.skip_bad), request, checked)
 
 
 def _holds_shards(folder: Path) -> bool:
@@ -65,11 +70,25 @@ def _holds_shards(folder: Path) -> bool:
     except OSError:
         return False
     names = {entry.name for entry in entries}
-    if m.NAME in names and any(name.endswith(".tar") for name in names):
+    if m.NAME in names and any(name.endswith(".tar") for name in names) and _is_manifest(folder / m.NAME):
         return True
     beside = all(entry.name.lower() in _SPLITS if entry.is_dir() else entry.name.lower().endswith(_BESIDE) for entry in entries)
     return beside and any(name.endswith(".tar") for name in names)
 
 
+def _is_manifest(path: Path) -> bool:
+    """Whether a file begins as a manifest of ours does; others have files of that name, too."""
+    try:
+        with open(path, "rb") as file:
+            return m.KIND.encode() in file.read(100)
+    except OSError:
+        return False
+
+
 def _only_splits(root: Path) -> bool:
-    return all(entry.name.startswith(".") or entry.name.lower() in _SPLITS for entry in os.scandir(root))
+    """Whether all sub-folders are splits; files beside them (a README) do not count."""
+    try:
+        with os.scandir(root) as found:
+            return all(entry.name.startswith(".") or entry.name.lower() in _SPLITS for entry in found if entry.is_dir())
+    except OSError:
+        return False

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import zlib
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO
@@ -13,16 +16,20 @@ from typing import IO
 import numpy as np
 
 from models.data.dataset import DataRequest
-from models.data.folder import DEFAULT_SIZE, NATIVE_LIMIT
-from models.data.images import MAX_PIXELS, BadImage, decode, fit, resized, to_channels
+from models.data.folder import usual_size
+from models.data.images import MAX_CUT, MAX_PIXELS, BadImage, decode, fit, resized, to_channels
 from models.data.items import Field, Items
-from models.data.packed.manifest import IMAGES, Index, Manifest, Pictures, Shard
+from models.data.packed.manifest import DTYPES, IMAGES, Index, Manifest, Pictures, Shard
 from models.data.packed.stores import Store
 from models.errors import UserError, printable
 
-_OPEN = 64  # files that are held open
-_INDEXES = 256  # indexes of shards that are held in memory
+_OPEN = 32  # files that are held open: those of two windows (`models.data.order`)
+_INDEXES = 64  # indexes of shards that are held in memory
 _NPY = b"\x93NUMPY"
+# How numpy writes an array of bytes; nothing else is read, so that nothing of a header has to be evaluated.
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '[|<>]?u1', 'fortran_order': False, 'shape': \(([0-9]{1,9}(?:, ?[0-9]{1,9}){1,3}),?\), ?\} *\n", re.S
+)
 
 
 @dataclass(frozen=True)
@@ -40,23 +47,25 @@ class Packed(Items):
     Args:
         manifest: what it says of itself. store: where its shards lie.
         request: how its images are to be fitted.
+        checked: look first whether every shard of a folder is there.
 
     Raises UserError where a shard is missing or has another length, and where images cannot be brought to what is asked for.
     """
 
-    def __init__(self, manifest: Manifest, store: Store, request: DataRequest) -> None:
+    def __init__(self, manifest: Manifest, store: Store, request: DataRequest, checked: bool = True) -> None:
         self.name, self.manifest, self.store, self.request = str(request), manifest, store, request
         self._shards = manifest.shards
         self._starts = np.cumsum([0, *(shard.count for shard in manifest.shards)])
         self.pieces = self._starts[:-1]
-        self._check_lengths()
+        if checked:
+            self._check_lengths()
         notes: list[str] = []
         self._shapes = {key: self._shape(key, notes) for key, one in manifest.fields.items() if one.kind == "image"}
         self.fields = {
             key: Field("image", (self._shapes[key].channels, *self._shapes[key].size)) if one.kind == "image" else one
             for key, one in manifest.fields.items()
         }
-        self.notes = (*manifest.notes, *notes)
+        self.notes, self.bad = (*manifest.notes, *notes), manifest.bad
         self._file = lru_cache(maxsize=_OPEN)(self._opened)
         self._index = lru_cache(maxsize=_INDEXES)(self._read_index)
 
@@ -74,11 +83,8 @@ class Packed(Items):
             frames, channels, *sides = told.shape
             out = np.empty((len(index), frames, *sides, channels), np.uint8)
         else:
-            dtype = {"flags": np.uint8, "vector": np.float32}.get(told.kind, np.int64)
-            out = np.empty((len(index), *told.shape), dtype)
-        whose = np.searchsorted(self._starts, index, side="right") - 1
-        for number in np.unique(whose).tolist():
-            here = np.flatnonzero(whose == number)
+            out = np.empty((len(index), *told.shape), DTYPES[told.kind])
+        for number, here in self._by_shard(index):
             items = index[here] - self._starts[number]
             if told.kind in IMAGES:
                 self._pixels(number, key, items, out, here)
@@ -144,6 +150,13 @@ class Packed(Items):
         """Those of all images."""
         return [name for shard in range(len(self._shards)) for name in self.names_of(shard)]
 
+    def _by_shard(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The shards that items at `index` (B,) lie in, and where in `index` those of each stand."""
+        whose = np.searchsorted(self._starts, index, side="right") - 1
+        order = np.argsort(whose, kind="stable")
+        numbers, first = np.unique(whose[order], return_index=True)
+        yield from zip(numbers.tolist(), np.split(order, first[1:]))
+
     # --- shapes ---
 
     def _shape(self, key: str, notes: list[str]) -> Shape:
@@ -157,17 +170,25 @@ class Packed(Items):
             raise UserError(
                 f"{key} has another size than the images, and pairs are not resized", "--size", "pack them at the size you want"
             )
-        if size is None:
-            size = _usual_size(own) if follows else own.sizes[0][:2]
-            if {s[:2] for s in own.sizes} != {size} and key == "image":
-                height, width, _ = own.sizes[0]
-                found = f"{width}x{height}" if len(own.sizes) == 1 else f"{len(own.sizes):,} sizes, most often {width}x{height}"
-                notes.append(f"{found}: brought to {size[1]}x{size[0]} by --fit {self.request.fit} (choose with --size)")
+        if size is None and not follows:
+            size = own.sizes[0][:2]
+        elif size is None:
+            size, said = usual_size(Counter({s[:2]: s[2] for s in own.sizes}), self.request.fit)
+            notes += said if key == "image" else []
+        self._check_cuts(own, size)
         total = sum(n for _, _, n in own.sizes)
         channels = 1 if own.channels == 1 or own.grey == total else 3
         if self.request.channels != "auto" and (key == "image" or own.channels == leading.channels):
             channels = int(self.request.channels)
         return Shape(size, channels, _npy_header((*size, channels)))
+
+    def _check_cuts(self, own: Pictures, size: tuple[int, int]) -> None:
+        """Raises UserError where an image is too long for a crop: better now than when its turn comes."""
+        for height, width, _ in own.sizes:
+            cut = (height / width) / (size[0] / size[1])
+            if self.request.fit == "crop" and max(cut, 1 / cut) > MAX_CUT:
+                what = f"{width}x{height} is too long for a crop to {size[1]}x{size[0]}: it would show less than 1/{MAX_CUT:g}"
+                raise UserError(what, self.name, "give --fit pad, or pack the data again without this image")
 
     # --- shards ---
 
@@ -180,10 +201,13 @@ class Packed(Items):
 
     def _opened(self, number: int) -> IO[bytes]:
         shard = self._shards[number]
-        try:
-            return open(self.store.path(shard.name, shard.bytes, shard.sha256), "rb", buffering=0)
-        except OSError as error:
-            raise self._cannot(shard, error.strerror or str(error)) from error
+        for attempt in (1, 2):
+            try:
+                return open(self.store.path(shard.name, shard.bytes, shard.sha256), "rb", buffering=0)
+            except OSError as error:
+                if attempt == 2 or not (self.store.remote and isinstance(error, FileNotFoundError)):  # another process made room there
+                    raise self._cannot(shard, error.strerror or str(error)) from error
+        raise AssertionError("the second attempt returns or raises")
 
     def _read_index(self, number: int) -> Index:
         shard = self._shards[number]
@@ -248,19 +272,14 @@ class Packed(Items):
 
 def raw_image(data: bytes) -> np.ndarray:
     """The array of a .npy member: uint8 (H, W, 1 or 3), or (T, H, W, C). Raises BadImage; nothing is unpickled."""
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-    except (ValueError, OSError, TypeError) as error:
-        raise BadImage(f"damaged: {printable(error, 80)}") from error
-    if dtype != np.uint8 or fortran or len(shape) not in (2, 3, 4) or (len(shape) > 2 and shape[-1] not in (1, 3)):
-        raise BadImage(f"an array of {dtype} {shape}, not uint8 (height, width, 1 or 3)")
+    found = _NPY_HEADER.match(data)
+    shape = tuple(int(number) for number in found[1].split(b",")) if found else ()
+    if found is None or (len(shape) > 2 and shape[-1] not in (1, 3)):
+        raise BadImage("not an array of uint8 (height, width, 1 or 3)")
     count = int(np.prod(shape, dtype=object))
-    if not 0 < count <= 3 * MAX_PIXELS or len(data) - file.tell() != count:
+    if not 0 < count <= 3 * MAX_PIXELS or len(data) - found.end() != count:
         raise BadImage("its shape does not fit its length")
-    array = np.frombuffer(data, np.uint8, offset=file.tell()).reshape(shape)
+    array = np.frombuffer(data, np.uint8, offset=found.end()).reshape(shape)
     return array[..., None] if array.ndim == 2 else array
 
 
@@ -269,13 +288,6 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)})
     return buffer.getvalue()
-
-
-def _usual_size(pictures: Pictures) -> tuple[int, int]:
-    """The size of all images where they agree and are small, else 64x64."""
-    sizes = {(height, width) for height, width, _ in pictures.sizes}
-    only = next(iter(sizes))
-    return only if len(sizes) == 1 and max(only) <= NATIVE_LIMIT else DEFAULT_SIZE
 
 
 def _preadv(file: IO[bytes], into: list[bytearray | memoryview], offset: int) -> int:

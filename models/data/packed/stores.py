@@ -7,10 +7,12 @@ A fetch that fails is tried again, after 0.5, 1, 2 and 4 seconds, and one that s
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import importlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +29,10 @@ _BLOCK = 2**20  # bytes that are asked for at a time
 _TIMEOUT = "LGM_STORE_TIMEOUT"
 _WEB = "requests aiohttp"
 _PACKAGES = {"s3": "s3fs", "hf": "huggingface_hub", "gs": "gcsfs", "http": _WEB, "https": _WEB, "az": "adlfs"}  # of each kind of store
-_STAMPS = ("size", "ETag", "etag", "LastModified", "mtime", "created", "sha256")  # what stores tell of a file's version
+_STAMPS = ("size", "ETag", "etag", "LastModified", "mtime", "created", "sha256", "blob_id", "lfs")  # what stores tell of a file's version
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_RUNNING: set[_Fetch] = set()
 
 T = TypeVar("T")
 
@@ -58,8 +63,15 @@ class Store(Protocol):
         """The same, or None where there is no such file."""
         ...
 
-    def path(self, name: str, size: int, sha256: str = "") -> Path:
-        """A shard as a file of this machine. Raises UserError where it cannot be had, or is another one (remote ones)."""
+    def path(self, name: str, size: int, known: str) -> Path:
+        """A shard as a file of this machine. `known` is its sha256, which it must have, or its `stamp` as long as nobody knows that.
+
+        Raises UserError where it cannot be had, or is another one (remote ones).
+        """
+        ...
+
+    def now_known(self, name: str, size: int, before: str, sha256: str) -> None:
+        """Be told the sha256 of a shard that was asked for by its version."""
         ...
 
     def expect(self, shards: Sequence[tuple[str, int, str]]) -> None:
@@ -108,8 +120,11 @@ class Folder:
     def read_if_there(self, name: str) -> bytes | None:
         return self.read(name) if (self._folder / name).exists() else None
 
-    def path(self, name: str, size: int, sha256: str = "") -> Path:
+    def path(self, name: str, size: int, known: str) -> Path:
         return self._folder / name
+
+    def now_known(self, name: str, size: int, before: str, sha256: str) -> None:
+        pass
 
     def expect(self, shards: Sequence[tuple[str, int, str]]) -> None:
         pass
@@ -144,7 +159,12 @@ class RemoteStore:
         return sorted(str(one["name"]).rpartition("/")[2] for one in found if one["type"] == "file")
 
     def size(self, name: str) -> int:
-        return int(self._patiently(name, lambda: self._fs.info(self._at(name)))["size"])
+        found = self._patiently(name, lambda: self._fs.info(self._at(name))).get("size")
+        if not isinstance(found, int):
+            raise UserError(
+                "the store does not say how long it is", f"{self.name}/{name}", "pack the data (`lgm data pack`), or name a folder"
+            )
+        return found
 
     def stamp(self, name: str) -> str:
         found = self._patiently(name, lambda: self._fs.info(self._at(name)))
@@ -162,21 +182,25 @@ class RemoteStore:
 
         return self._patiently(name, ask)
 
-    def path(self, name: str, size: int, sha256: str = "") -> Path:
-        place = self._place(name, size, sha256)
-        if not place.exists():
-            self._wait(name, self._fetch(name, size, sha256))
+    def path(self, name: str, size: int, known: str) -> Path:
+        place = self._place(name, size, known)
+        if not _whole(place, size):
+            self._wait(name, self._fetch(name, size, known))
         cache.used(place)
         return place
 
+    def now_known(self, name: str, size: int, before: str, sha256: str) -> None:
+        with contextlib.suppress(OSError):  # it went meanwhile, and will be fetched again
+            os.replace(self._place(name, size, before), self._place(name, size, sha256))
+
     def expect(self, shards: Sequence[tuple[str, int, str]]) -> None:
-        room = cache.limit()
+        room = cache.limit() // max(int(os.environ.get("LOCAL_WORLD_SIZE") or 1), 1)  # the ranks of a machine share it
         for name, size, sha256 in shards:
             room -= size
             if room < 0:  # what is fetched would push out what is still needed
                 return
             place = self._place(name, size, sha256)
-            if place.exists():
+            if _whole(place, size):
                 cache.used(place)
             else:
                 self._fetch(name, size, sha256)
@@ -184,46 +208,57 @@ class RemoteStore:
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
-    def _place(self, name: str, size: int, sha256: str) -> Path:
-        known = sha256 or hashlib.sha256(repr((self.name, name, size)).encode()).hexdigest()
-        return cache.cache_folder() / "shards" / f"{known}.tar"
+    def _place(self, name: str, size: int, known: str) -> Path:
+        content = known if _SHA256.fullmatch(known) else hashlib.sha256(repr((self.name, name, size, known)).encode()).hexdigest()
+        return cache.cache_folder() / "shards" / f"{content}.tar"
 
-    def _fetch(self, name: str, size: int, sha256: str) -> _Fetch:
+    def _fetch(self, name: str, size: int, known: str) -> _Fetch:
         """Begin to fetch a shard, unless somebody of this process does so already."""
         with self._lock:
             running = self._fetches.get(name)
             if running is None or running.over.is_set():
                 running = self._fetches[name] = _Fetch()
                 # A daemon: a store that never answers must not keep the process alive.
-                threading.Thread(target=self._run, args=(running, name, size, sha256), name="lgm-fetch", daemon=True).start()
+                threading.Thread(target=self._run, args=(running, name, size, known), name="lgm-fetch", daemon=True).start()
+                _RUNNING.add(running)
             return running
 
     def _wait(self, name: str, fetch: _Fetch) -> None:
-        patience = float(os.environ.get(_TIMEOUT) or 60)
+        patience = _patience()
         begun = time.monotonic()
         while not fetch.over.wait(min(patience, 0.5)):
+            if fetch.behind_others:  # another process fetches it
+                begun = time.monotonic()
             if time.monotonic() - max(begun, self._moved) > patience:
                 fetch.given_up = True
-                what = f"the store has sent nothing for {patience:g} seconds"
-                raise UserError(what, f"{self.name}/{name}", f"run the same command again later; {_TIMEOUT} says how long to wait")
+                raise self._silent(name, patience)
         if fetch.error is not None:
             raise fetch.error
 
-    def _run(self, fetch: _Fetch, name: str, size: int, sha256: str) -> None:
-        place = self._place(name, size, sha256)
+    def _silent(self, name: str, patience: float) -> UserError:
+        what = f"the store has sent nothing for {patience:g} seconds"
+        return UserError(what, f"{self.name}/{name}", f"run the same command again later; {_TIMEOUT} says how long to wait")
+
+    def _run(self, fetch: _Fetch, name: str, size: int, known: str) -> None:
+        place = self._place(name, size, known)
         try:
-            if not cache.make_room(size):
-                what = f"a shard of {size:,} bytes is more than the cache may keep"
-                raise UserError(what, f"{self.name}/{name}", f"set {cache.VARIABLE} to more")
-            with self._gate, cache.locked(place):
-                if not place.exists():
-                    self._patiently(name, lambda: self._download(name, place, size, sha256, fetch), fetch)
+            with self._gate:
+                fetch.behind_others = True
+                with cache.locked(place):
+                    fetch.behind_others = False
+                    if _whole(place, size):
+                        return
+                    if not cache.make_room(size):
+                        what = f"a shard of {size:,} bytes is more than the cache may keep"
+                        raise UserError(what, f"{self.name}/{name}", f"set {cache.VARIABLE} to more")
+                    self._again(name, lambda: self._download(name, place, size, known, fetch), lambda: fetch.given_up)
         except BaseException as error:  # raised again where the shard is waited for
             fetch.error = error
         finally:
             fetch.over.set()
+            _RUNNING.discard(fetch)
 
-    def _download(self, name: str, place: Path, size: int, sha256: str, fetch: _Fetch) -> None:
+    def _download(self, name: str, place: Path, size: int, known: str, fetch: _Fetch) -> None:
         digest = hashlib.sha256()
         with contextlib.ExitStack() as stack:
             with _of_this_machine(place):
@@ -239,10 +274,31 @@ class RemoteStore:
                     raise OSError("given up")
             if file.tell() != size:
                 raise OSError(f"{file.tell():,} bytes came, {size:,} were announced")
-            if sha256 and digest.hexdigest() != sha256:
+            if _SHA256.fullmatch(known) and digest.hexdigest() != known:
                 raise OSError("its sha256 is not the manifest's")
 
-    def _patiently(self, name: str, ask: Callable[[], T], fetch: _Fetch | None = None) -> T:
+    def _patiently(self, name: str, ask: Callable[[], T]) -> T:
+        """What `ask` gives, asked again where it fails, and given up where it gives nothing. Raises UserError."""
+        found: list[T] = []
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                found.append(self._again(name, ask))
+            except BaseException as error:  # raised again by who waits
+                failed.append(error)
+
+        thread = threading.Thread(target=run, name="lgm-ask", daemon=True)
+        thread.start()
+        patience = _patience()
+        thread.join(patience + sum(PAUSE * 2**n for n in range(ATTEMPTS - 1)))
+        if thread.is_alive():
+            raise self._silent(name, patience)
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    def _again(self, name: str, ask: Callable[[], T], over: Callable[[], bool] = lambda: False) -> T:
         """What `ask` gives, asked again where it fails. Raises UserError."""
         pause = PAUSE
         for attempt in range(1, ATTEMPTS + 1):
@@ -251,7 +307,7 @@ class RemoteStore:
             except (UserError, FileNotFoundError, PermissionError) as error:
                 raise error if isinstance(error, UserError) else self._cannot(error, name) from error
             except Exception as error:  # a store may raise anything
-                if attempt == ATTEMPTS or (fetch is not None and fetch.given_up):
+                if attempt == ATTEMPTS or over():
                     raise self._cannot(error, name) from error
             time.sleep(pause)
             pause *= 2
@@ -260,9 +316,8 @@ class RemoteStore:
     def _cannot(self, error: BaseException, name: str) -> UserError:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {printable(error, 160)}"
         where = f"{self.name}/{name}" if name else self.name
-        return UserError(
-            f"the store does not give it ({reason})", where, "check the address and the connection, then run the same command again"
-        )
+        fix = "check the address and the connection, then run the same command again"
+        return UserError(f"the store does not give it ({reason})", where, fix)
 
 
 class _Fetch:
@@ -272,6 +327,40 @@ class _Fetch:
         self.over = threading.Event()
         self.error: BaseException | None = None
         self.given_up = False
+        self.behind_others = False  # another process has the lock of this shard
+
+
+def _patience() -> float:
+    """Seconds without a byte after which a store is given up."""
+    text = os.environ.get(_TIMEOUT) or "60"
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 < found < 1e6:
+        raise UserError(f"{text!r} is not a number of seconds", _TIMEOUT, "write one, such as 60")
+    return found
+
+
+def _whole(place: Path, size: int) -> bool:
+    """Whether a shard lies in the cache in its length. One that was cut off (the machine lost its power) is removed."""
+    try:
+        found = place.stat().st_size
+    except OSError:
+        return False
+    if found != size:
+        cache.remove(place)
+    return found == size
+
+
+@atexit.register
+def _stop_fetching() -> None:
+    """What is still on its way when the process ends leaves nothing behind, if the store answers within two seconds."""
+    end = time.monotonic() + 2
+    for fetch in list(_RUNNING):
+        fetch.given_up = True
+    for fetch in list(_RUNNING):
+        fetch.over.wait(max(end - time.monotonic(), 0))
 
 
 @contextlib.contextmanager

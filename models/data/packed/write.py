@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import os
 import shutil
 import tarfile
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -29,6 +28,7 @@ from models.data.dataset import DataRequest
 from models.data.folder import LISTED, Plan, cores, list_folder, make_plan
 from models.data.images import BadImage, decode_with_info, fit, is_grey, to_channels
 from models.data.items import Field, Items
+from models.data.labels import table_of
 from models.data.packed import manifest as m
 from models.errors import UserError, printable
 
@@ -69,28 +69,39 @@ class Source:
     count: int
     items: Iterable[Packable]
     notes: list[str] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # (path, reason) of images that were left out, once the items were gone through
 
 
-def of_folder(request: DataRequest, raw: bool) -> Source:
-    """The images of a folder, as their files are, or `raw`: decoded and brought to one shape. Raises UserError, also while it is read."""
+def of_folder(request: DataRequest, raw: bool, table: str = "") -> Source:
+    """The images of a folder, as their files are, or `raw`: decoded and brought to one shape; with labels of a table, if any.
+
+    Raises UserError, also while it is read.
+    """
     listing = list_folder(request)
     paths = listing.paths()
     plan = make_plan(paths, request) if raw else None
     fields: dict[str, Field] = {"image": Field("image")}
-    if listing.labels is not None:
-        fields["label"] = Field("number", names=listing.classes, count=len(listing.classes))
+    rows: dict[str, np.ndarray] = {}
+    if table:
+        names = [(name, f"{request.split}/{name}") for name in (file.replace(os.sep, "/") for file in listing.files)]
+        for key, (told, values) in table_of(names, table).items():
+            fields[key], rows[key] = told, values
+    elif listing.labels is not None:
+        fields["label"], rows["label"] = Field("number", names=listing.classes, count=len(listing.classes)), listing.labels
     notes = [*listing.notes, *(plan.notes if plan else ())]
     source = Source(str(request), fields, len(paths), (), notes)
 
     def one(place: int) -> Packable | BadImage:
-        values = {} if listing.labels is None else {"label": int(listing.labels[place])}
         try:
+            values = {key: found[place] for key, found in rows.items()}
             return Packable({"image": _file(paths[place], plan, request)}, values, listing.files[place])
         except BadImage as error:
             return error
 
     def items() -> Iterator[Packable]:
-        bad: list[tuple[str, str]] = []
+        bad = source.bad
         for place, made in enumerate(_in_threads(one, range(len(paths)), request.workers)):
             if isinstance(made, Packable):
                 yield made
@@ -131,6 +142,8 @@ def of_items(data: Items, raw: bool) -> Source:
     images = [key for key, one in data.fields.items() if one.kind in m.IMAGES]
     others = [key for key in data.fields if key not in images]
     fields = {key: Field("image") if one.kind == "image" else one for key, one in data.fields.items()}
+    root = getattr(data, "root", "")
+    names = [os.path.relpath(file, root) for file in data.files] if root else [""] * len(data)
 
     def items() -> Iterator[Packable]:
         for start in range(0, len(data), _BLOCK):
@@ -139,7 +152,7 @@ def of_items(data: Items, raw: bool) -> Source:
             how = {key: _raw if data.fields[key].kind == "clip" else encode for key in images}
             members = {key: list(_in_threads(how[key], rows[key])) for key in images}
             for n in range(len(index)):
-                yield Packable({key: members[key][n] for key in images}, {key: rows[key][n] for key in others})
+                yield Packable({key: members[key][n] for key in images}, {key: rows[key][n] for key in others}, names[start + n])
 
     return Source(data.name, fields, len(data), items(), list(data.notes))
 
@@ -157,11 +170,16 @@ def _png(array: np.ndarray) -> Member:
 
 
 def _in_threads(function: Callable[[T], U], items: Iterable[T], workers: int = 0) -> Iterator[U]:
-    """function(item) for each item, in order, in threads, a few blocks ahead and no further."""
-    with ThreadPoolExecutor(workers or cores()) as pool:
-        rest = iter(items)
-        while block := list(itertools.islice(rest, _BLOCK)):
-            yield from pool.map(function, block, chunksize=1)
+    """function(item) for each item, in order, in threads, a few items ahead and no further."""
+    threads = workers or cores()
+    ahead: deque[Future[U]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > 4 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------------------------
@@ -172,6 +190,9 @@ def pack(source: Source, out: Path, shard: int = SHARD, progress: Callable[[int,
 
     Raises UserError where something lies there, where another process packs to it, and where the disk refuses; then nothing is left.
     """
+    if shard < 1:
+        raise UserError(f"shards of {shard} bytes", "--shard", "give a size such as 64M")
+    out = Path(os.path.realpath(out))  # of a link, or of ".", what it leads to
     with _claimed(out) as folder:
         try:
             writer = _Writer(folder, source.fields, shard)
@@ -179,14 +200,12 @@ def pack(source: Source, out: Path, shard: int = SHARD, progress: Callable[[int,
                 writer.add(item)
                 if done % _BLOCK == 0:
                     progress(done, source.count)
-            found = writer.finish(source.name, source.notes)
+            found = writer.finish(source)
             (folder / m.NAME).write_text(found.to_json(), encoding="utf-8")
             for path in folder.iterdir():  # on the disk before the name is
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
-            if out.is_dir():
-                out.rmdir()  # empty
-            os.rename(folder, out)
+            os.rename(folder, out)  # also over an empty folder
         except OSError as error:
             raise UserError(
                 f"the set cannot be written ({error.strerror or error})", out, "free some space, or choose another place"
@@ -199,10 +218,10 @@ def _claimed(out: Path) -> Iterator[Path]:
     """An empty folder beside `out` that this process alone works in; it is gone in the end, unless it was renamed."""
     import fcntl
 
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError("something lies there already", out, "choose another place")
     folder = out.with_name(f".{out.name}.packing")
     try:
+        if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+            raise UserError("something lies there already", out, "choose another place")
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
     except OSError as error:
@@ -217,7 +236,7 @@ def _claimed(out: Path) -> Iterator[Path]:
             raise UserError("another process packs to this place", out, "wait for it, or choose another place")
         try:
             for path in folder.iterdir():  # of a process that was killed
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             yield folder
         finally:
             if folder.exists() and os.fstat(lock).st_ino == os.stat(folder).st_ino:
@@ -249,17 +268,18 @@ class _Writer:
         if shard.length >= self.most:
             self._close()
 
-    def finish(self, name: str, notes: Iterable[str]) -> m.Manifest:
+    def finish(self, source: Source) -> m.Manifest:
         self._close()
         if not self.shards:
-            raise UserError("no image to pack", name, "name other data")
+            raise UserError("no image to pack", source.name, "name other data")
         pictures = {
             key: m.Pictures(tuple((*size, n) for size, n in sizes.most_common()), self.grey[key], self.channels[key])
             for key, sizes in self.sizes.items()
             if self.fields[key].kind == "image"
         }
         fields = dict(self.fields)
-        return m.Manifest(name, fields, pictures, tuple(self.shards), tuple(notes))
+        notes, bad = tuple(map(printable, source.notes)), tuple((printable(path), printable(reason)) for path, reason in source.bad)
+        return m.Manifest(printable(source.name), fields, pictures, tuple(self.shards), notes, bad)
 
     def _close(self) -> None:
         if self.now is not None:
@@ -316,13 +336,10 @@ class _Shard:
         size = self.file.tell()
         sha256 = self.file.close()
         at = {key: np.array(places, np.int64).reshape(-1, 3) for key, places in self.at.items()}
-        values = {key: np.array(rows, _DTYPES[self.fields[key].kind]) for key, rows in self.values.items()}
-        index = m.Index(at, values, tuple(self.files) if any(self.files) else ()).to_bytes()
+        values = {key: np.array(rows, m.DTYPES[self.fields[key].kind]) for key, rows in self.values.items()}
+        index = m.Index.of(at, values, tuple(self.files)).to_bytes()
         (self.folder / m.index_name(self.name)).write_bytes(index)
         return m.Shard(self.name, len(self.files), size, sha256, hashlib.sha256(index).hexdigest())
-
-
-_DTYPES: dict[str, Any] = {"number": np.int64, "tokens": np.int64, "flags": np.uint8, "vector": np.float32}
 
 
 class _Hashed:
