@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -37,8 +38,24 @@ def training(happening: Iterator[events.Event], json: bool) -> None:
                 os.kill(os.getpid(), signal.SIGHUP)
     from models.training.events import Finished
 
-    if speaks() and not json and isinstance(event, Finished):
-        print(event.run)
+    if speaks() and isinstance(event, Finished):
+        if not event.already:
+            _draw_curves(event.run)
+        if not json:
+            print(event.run)
+
+
+def _draw_curves(run: str) -> None:
+    """curves.png in the run's folder, where matplotlib is at hand."""
+    from models.errors import LgmError
+    from models.runs import curves
+
+    if not curves.available():
+        return
+    try:
+        curves.write(Path(run) / curves.NAME, {Path(run).name: Path(run)})
+    except LgmError as error:  # a log with one line, a full disk: no reason to say that a finished run has failed
+        print(f"note: no curves were drawn ({error.what})", file=sys.stderr)
 
 
 class _Silent:

@@ -137,6 +137,19 @@ def digits(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.4g}"
 
 
+def short(number: int) -> str:
+    """A count as people say it: 950, 1.2k, 3.5M."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def width() -> int:
+    """Characters in a line of the terminal; 80 where there is none."""
+    return _out().width
+
+
 def time_left() -> TimeRemainingColumn:
     return TimeRemainingColumn(table_column=_whole())
 

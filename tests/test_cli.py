@@ -39,7 +39,7 @@ Runs = Callable[[str], Path]
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy")
 COMMANDS = {
     *(path.stem.replace("_", "-") for path in (REPOSITORY / "lgcli" / "commands").glob("*.py") if path.stem[0] != "_"),
-    *("data", "data info", "data check"),
+    *("data", "data info", "data check", "data pack", "data cache"),
 }
 
 

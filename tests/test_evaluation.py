@@ -1095,6 +1095,8 @@ def one_after_the_other(cache_folder: str, *commands: tuple[int, list[str]]) -> 
 @pytest.mark.parametrize("caches", [("cache", "cache"), ("cache", "of another machine")])
 def test_two_ranks_find_the_numbers_of_one(caches: tuple[str, str], vae: Path, other: Path, features: str, tmp_path: Path) -> None:
     one = write(tmp_path / "one", pixels_of(other)[:1])
+    for name in set(caches):  # with the folder that the locks of each machine lie in
+        (tmp_path / name / "decoded").mkdir(parents=True)
     (other / "cross" / "zzz.png").write_bytes(b"")  # the second rank's share: the first must not keep what it does not know of
     fid = f"fid {vae} {other} --features {features} -n 33 --skip-bad --json".split()
     lonely = f"fid {one} {one} --features {features} --json".split()

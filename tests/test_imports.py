@@ -43,6 +43,9 @@ ALLOWED: list[tuple[str, set[str]]] = [
     ("models.evaluation.collect", BELOW_EVALUATION | {"models.evaluation.plan", "models.evaluation.sides"}),
     ("models.evaluation.report", BELOW_EVALUATION | {"models.evaluation.plan", "models.evaluation.sides", "models.evaluation.collect"}),
     ("models.evaluation", BELOW_EVALUATION),
+    ("models.runs.history", {"models.errors"}),
+    ("models.runs.shelf", {"models.errors", "models.runs.history"}),
+    ("models.runs", BELOW_EVALUATION | {"models.evaluation"}),
     ("models", {"models.version", "models.api"}),  # the package itself; api inside a function only
     ("lgcli", {"lgcli", "models"}),
 ]

@@ -37,13 +37,18 @@ class Gathered(NamedTuple):
 def gather(trained: Trained, sources: Sequence[str], limit: int, data_root: str | None = None, spec: DataSpec | None = None) -> Gathered:
     """Files and items, or the first `limit` images of the one data set or folder that is named; in the shape of the model's leading source,
     or of another one's `spec`."""
-    if len(sources) == 1 and (is_shard(sources[0]) or not Path(sources[0]).is_file()) and not _is_item(sources[0]):
+    if one_set(sources):
         found = data(trained, sources[0], data_root, spec)
         shown = min(limit, len(found))
         names = list(found.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)]
         return Gathered(names, found.rows("image", np.arange(shown)), told.truth(trained.model, found, range(shown)))
     images, truths = zip(*read(trained, sources, data_root, spec), strict=True)
     return Gathered(list(sources), np.stack(images), None if None in truths else list(truths))
+
+
+def one_set(sources: Sequence[str]) -> bool:
+    """Whether what is named is one data set or folder, and not files or items."""
+    return len(sources) == 1 and (is_shard(sources[0]) or not Path(sources[0]).is_file()) and not _is_item(sources[0])
 
 
 def data(trained: Trained, text: str, data_root: str | None = None, spec: DataSpec | None = None) -> Items:

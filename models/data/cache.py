@@ -91,7 +91,9 @@ def make_room(size: int) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete an entry. Whoever has it open keeps what he has."""
+    """Delete an entry, if it is there. Whoever has it open keeps what he has."""
+    if not os.path.lexists(path):
+        return
     if path.is_dir() and not path.is_symlink():
         gone = path.with_name(f"{_MAKING}{secrets.token_hex(8)}")
         with contextlib.suppress(OSError):  # at once for all who look, then its files
@@ -141,7 +143,8 @@ def locked(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError, ImportError):
             import fcntl
 
-            lock.parent.mkdir(parents=True, exist_ok=True)
+            if not lock.parent.is_dir():
+                lock.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 with contextlib.ExitStack() as attempt:
                     file = attempt.enter_context(open(lock, "a"))

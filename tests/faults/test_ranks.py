@@ -36,12 +36,14 @@ def free_port() -> int:
 
 
 def as_rank(rank: int, port: int, temporary: str, watch: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """In a child: what torchrun does, then `function(*args)`. Rank 1 fails where it changes a file under `watch`."""
+    """In a child: what torchrun does, then `function(*args)`. Rank 1 fails where it changes a file under `watch`, but for locks."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
     os.environ.update({name: str(value) for name, value in names.items()})
     tempfile.tempdir = temporary  # where the command line leaves tracebacks
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if arguments and os.path.basename(str(arguments[0])).startswith(".lock-"):
+            return
         if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             assert not str(arguments[0]).startswith(watch), f"rank 1 writes {arguments[0]}"
         if event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):

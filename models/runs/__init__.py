@@ -1,0 +1,3 @@
+"""Looking at runs: which lie in a folder (`shelf`), what their logs say (`history`), how several differ (`compare`), their curves
+(`curves`), and a page to open and a model card (`report`). A run's folder is only read, also while somebody trains in it.
+"""
