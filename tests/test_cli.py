@@ -852,7 +852,7 @@ def test_train_with_plain_lines(pictures: Path) -> None:
     assert "saved: run/checkpoints/images-000000024.safetensors" in lines
     assert "sample grid: run/samples/sample-000000040.png" in lines
     assert re.fullmatch(r"finished: 96 images in 0:00:\d\d: run", lines[-1])
-    assert sorted(p.name for p in Path("run").iterdir()) == ["checkpoints", "config.json", "log.jsonl", "run.lock", "samples"]
+    assert sorted(p.name for p in Path("run").iterdir()) == ["checkpoints", "config.json", "curves.png", "log.jsonl", "run.lock", "samples"]
 
 
 @pytest.fixture
