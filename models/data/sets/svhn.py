@@ -18,12 +18,22 @@ from models.errors import UserError, printable
 CLASSES = tuple("0123456789")
 
 
+def made_from(request: DataRequest) -> list[str]:
+    """The file that decides what `load` gives."""
+    return [str(_file(request))]
+
+
 def load(request: DataRequest) -> ImageData:
     """uint8 (N, 32, 32, 3) with the centre digit as label. Raises UserError where the file is absent or damaged, or scipy is missing."""
+    images, labels = _read(_file(request))
+    return ImageData(name=str(request), images=images, labels=labels, classes=CLASSES)
+
+
+def _file(request: DataRequest) -> Path:
+    """The split's file, after fetching it where it is absent."""
     name = f"{request.split}_32x32.mat"
     [path] = find_or_fetch(request, [name], (".", "svhn", "SVHN"), lambda root: torchvision_set("SVHN", root, split=request.split))
-    images, labels = _read(path)
-    return ImageData(name=str(request), images=images, labels=labels, classes=CLASSES)
+    return path
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,37 @@
+"""lgm explore"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lgcli import options as o
+
+PANEL = "Use a trained model"
+
+
+def explore(
+    run: o.Run,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, metavar="N", help="Of the page.", show_default="a free one")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
+    data_root: o.DataRoot = None,
+    device: o.Device = None,
+    raw: o.Raw = False,
+) -> None:
+    """Open a page to play with a run: sliders, samples, two images, holes to paint. It is served on this machine alone, until Ctrl-C."""
+    import sys
+    import threading
+
+    from lgcli import explore as pages
+    from models import api
+
+    pages.load_gradio()
+    asked = pages.Asked(api.load(run, device=device, raw=raw), run, o.root(data_root))
+    with pages.serving(asked, port, browser) as address:
+        print(address, flush=True)
+        print("Ctrl-C ends it", file=sys.stderr, flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,261 @@
+"""The page of `lgm explore`: what each panel answers, and the page itself in a real browser, where there is one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from painter import lgm
+from PIL import Image
+
+import models
+from lgcli import explore
+from models.capabilities import pictures as layouts
+from models.errors import UserError
+
+pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'lgm[explore]'")
+Straight = Callable[[str], Path]
+
+
+@pytest.fixture
+def ask(straight: Straight) -> Callable[[str], explore.Asked]:
+    return lambda model: explore.Asked(models.load(straight(model), device="cpu"), str(straight(model)))
+
+
+def panel(cls: type[explore.Panel], asked: explore.Asked) -> explore.Panel:
+    assert cls.fits(asked)
+    return cls(asked)
+
+
+# ---- what panels answer --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "titles"),
+    [
+        ("vae", ["Sample", "Directions", "Between two", "Reconstruct", "Paint a hole"]),
+        ("dcgan", ["Sample"]),
+        ("cvae-gan", ["Sample", "Reconstruct", "Paint a hole", "Edit"]),
+        ("ip-gan", ["Sample", "Directions", "Between two", "Reconstruct", "Paint a hole", "Mix"]),
+        ("cgml", ["Paint a hole"]),
+        ("classifier", []),
+    ],
+)
+def test_a_run_has_the_panels_of_its_capabilities(model: str, titles: list[str], ask: Callable[[str], explore.Asked]) -> None:
+    assert [cls.title for cls in explore.PANELS if cls.fits(ask(model))] == titles
+
+
+def test_samples_and_their_command(ask: Callable[[str], explore.Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ask("vae")
+    shown, command = panel(explore.Sample, asked).answer(4, 7, 0, None)
+    np.testing.assert_array_equal(shown, layouts.grid(asked.trained.sample(4, 7)))
+    monkeypatch.chdir(tmp_path)
+    assert lgm(*shlex.split(command)[1:], "-o", "again.png").exit_code == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("again.png")), shown[..., 0])
+
+
+def test_samples_show_what_was_chosen(ask: Callable[[str], explore.Asked]) -> None:
+    asked = ask("cvae-gan")
+    shown, command = panel(explore.Sample, asked).answer(3, 1, 0.5, "disc")
+    np.testing.assert_array_equal(shown, layouts.grid(asked.trained.sample(3, 1, told="disc", truncation=0.5)))
+    assert command.endswith("sample " + asked.run + " -n 3 --seed 1 --label disc --truncation 0.5")
+    turn, _ = panel(explore.Sample, asked).answer(3, 1, 0, "in turn")
+    np.testing.assert_array_equal(turn, layouts.grid(asked.trained.sample(3, 1)))
+
+
+def test_directions_are_principal_ones(ask: Callable[[str], explore.Asked]) -> None:
+    asked = ask("vae")
+    found = panel(explore.Directions, asked)
+    assert isinstance(found, explore.Directions)
+    assert asked.data is not None
+    codes = asked.trained.encode(asked.data.all("image")).numpy().astype(np.float64)
+    variance = np.linalg.eigvalsh(np.cov(codes.T))[::-1]
+    steps = found.steps.numpy()
+    np.testing.assert_allclose((steps**2).sum(1), variance[: len(steps)], rtol=1e-3)  # of one deviation each
+    start, _ = found.answer(3, *[0.0] * len(steps))
+    np.testing.assert_array_equal(start, asked.trained.reconstruct(asked.item(3))[0][0])
+    moved, _ = found.answer(3, 3, *[0] * (len(steps) - 1))  # whole numbers come as such
+    assert not np.array_equal(start, moved)
+
+
+def test_two_images(ask: Callable[[str], explore.Asked], pictures: Path) -> None:
+    asked = ask("ip-gan")
+    path = str(sorted(pictures.rglob("*.png"))[4])
+    shown, command = panel(explore.Between, asked).answer(path, 0, None, 2, 5, "identity")
+    one, other = asked.trained.images([path])[0], asked.item(2)[0]
+    np.testing.assert_array_equal(shown, layouts.grid(asked.trained.interpolate(one, other, number=5, layers="identity"), 5))
+    assert shlex.split(command)[3:] == [Path(path).name, f"{pictures}:2", "-n", "5", "--layers", "identity"]
+    mixed, _ = panel(explore.Mix, asked).answer(path, 0, None, 2, "attributes")
+    np.testing.assert_array_equal(mixed, layouts.grid(np.stack([one, other, asked.trained.mix([one], [other], "attributes")[0, 0]]), 3))
+
+
+def painted(image: np.ndarray, hole: np.ndarray) -> dict[str, Any]:
+    """What the editor hands over."""
+    colours = image.repeat(3 // image.shape[2], 2)
+    layer = np.zeros((*image.shape[:2], 4), np.uint8)
+    layer[hole] = (255, 0, 255, 255)
+    return {"background": np.concatenate([colours, np.full((*image.shape[:2], 1), 255, np.uint8)], 2), "layers": [layer], "composite": None}
+
+
+@pytest.mark.parametrize("model", ["vae", "cgml"])
+def test_a_painted_hole_is_filled(model: str, ask: Callable[[str], explore.Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ask(model)
+    found = panel(explore.Fill, asked)
+    assert isinstance(found, explore.Fill)
+    hole = np.zeros((16, 16), bool)
+    hole[4:12, 4:12] = True
+    image = asked.item(1)[0]
+    values = (painted(image, hole), 2, 3)
+    shown, command = found.answer(*values)
+    if model == "cgml":
+        filled = asked.trained.complete(image[None], hole, 2, 3)[0]
+    else:
+        filled = asked.trained.inpaint(image[None], hole[None]).images[-1]
+    masked = np.where(hole[..., None], np.uint8(255), image)
+    np.testing.assert_array_equal(shown, layouts.grid(np.concatenate([image[None], masked[None], filled]), 2 + len(filled)))
+    monkeypatch.chdir(tmp_path)
+    for name, picture in found.files(*values).items():
+        layouts.write(picture, Path(name))
+    assert lgm(*shlex.split(command)[1:], "-o", "filled.png").exit_code == 0
+    large = painted(image.repeat(20, 0).repeat(20, 1), hole.repeat(20, 0).repeat(20, 1))
+    np.testing.assert_array_equal(found.painted(large)[1], hole)
+    for drawn, what in ((None, "no image"), (painted(image, np.zeros((16, 16), bool)), "nothing is painted over")):
+        with pytest.raises(UserError, match=what):
+            found.answer(drawn, 2, 3)
+
+
+def test_uploads_are_decoded_by_the_one_policy(ask: Callable[[str], explore.Asked], tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + b"\0\0\xff\xff\0\0\xff\xff\x08\x02\0\0\0" + bytes(40))
+    with pytest.raises(UserError, match="no readable image"):
+        panel(explore.Again, ask("vae")).answer(str(tmp_path / "bomb.png"), 0)
+
+
+def test_without_its_data_a_run_takes_uploads(straight: Straight, pictures: Path, tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(pictures, data)
+    import support
+
+    support.call(support.train, "vae", str(data), str(run), support.tiny("vae", images=16))
+    shutil.rmtree(data)
+    asked = explore.Asked(models.load(run, device="cpu"), str(run))
+    assert not explore.Directions.fits(asked)
+    with pytest.raises(UserError, match="data are not at hand"):
+        panel(explore.Again, asked).answer(None, 0)
+    panel(explore.Again, asked).answer(str(sorted(pictures.rglob("*.png"))[0]), 0)
+
+
+def test_the_command_says_what_is_missing(straight: Straight, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = lgm("explore", straight("vae"), "--no-browser", "--port", port)
+        assert result.exit_code == 2
+        assert f"--port {port}" in result.stderr
+    result = lgm("explore", straight("classifier"), "--no-browser")
+    assert (result.exit_code, "nothing that a page shows" in result.stderr) == (2, True)
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    result = lgm("explore", straight("vae"), "--no-browser")
+    assert (result.exit_code, "pip install 'lgm[explore]'" in result.stderr) == (2, True)
+
+
+# ---- in a browser --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], Any]]:
+    """Opens the page of a model's run in a headless Chromium; what it asked for is seen by `hosts`."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    driver_path, browser = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
+    if not driver_path or not browser:
+        pytest.skip("no chromium with chromedriver here")
+    from selenium.webdriver.chrome.service import Service
+
+    explore.load_gradio()
+    opened: list[Any] = []
+
+    def start(model: str, width: int = 1400) -> Any:
+        if not opened or opened[0][0] != model:
+            serving = explore.serving(ask(model), None)
+            opened.insert(0, (model, serving, serving.__enter__()))
+        options = webdriver.ChromeOptions()
+        options.binary_location = browser
+        for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={width},1100"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        driver = webdriver.Chrome(options=options, service=Service(driver_path))
+        opened.append(("", driver, ""))
+        driver.get(opened[0][2])
+        return driver
+
+    yield start
+    for _, one, address in reversed(opened):
+        one.__exit__(None, None, None) if address else one.quit()
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if found := condition():
+                return found
+        except Exception:  # the page is still being built
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"waited {seconds} s")
+
+
+def shown(driver: Any) -> str:
+    """The address of the picture in the open tab."""
+    images = [image for image in driver.find_elements("css selector", "img") if image.is_displayed()]
+    return next((image.get_attribute("src") for image in images if "/file=" in (image.get_attribute("src") or "")), "")
+
+
+def press(driver: Any, text: str) -> None:
+    until(lambda: [b for b in driver.find_elements("tag name", "button") if b.is_displayed() and b.text == text])[0].click()
+
+
+def test_the_page_in_a_browser(open_page: Callable[..., Any]) -> None:
+    driver = open_page("vae")
+    first = until(lambda: shown(driver))  # samples are there at once
+    seed = until(lambda: driver.find_element("css selector", "input[type=number][aria-label='seed'], label input[type=number]"))
+    assert seed.is_displayed()
+    hosts = {
+        message["params"]["request"]["url"].split("/")[2]
+        for message in (json.loads(line["message"])["message"] for line in driver.get_log("performance"))
+        if message["method"] == "Network.requestWillBeSent" and message["params"]["request"]["url"].startswith("http")
+    }
+    assert {host.partition(":")[0] for host in hosts} == {"127.0.0.1"}  # nothing is asked of anybody else
+    other = open_page("vae")  # two pages on one run
+    assert until(lambda: shown(other))
+    press(driver, "Reconstruct")
+    press(driver, "Show again")
+    assert until(lambda: shown(driver) not in ("", first) and shown(driver))
+    values = [box.get_attribute("value") for box in driver.find_elements("tag name", "textarea") if box.is_displayed()]
+    assert any("lgm reconstruct" in value for value in values)
+
+
+def test_painting_in_a_browser(open_page: Callable[..., Any]) -> None:
+    from selenium.webdriver import ActionChains
+
+    driver = open_page("vae")
+    press(driver, "Paint a hole")
+    canvas = until(lambda: [c for c in driver.find_elements("tag name", "canvas") if c.is_displayed() and c.size["height"] > 50])[0]
+    time.sleep(1)
+    actions = ActionChains(driver).move_to_element(canvas).click_and_hold()
+    for step in range(8):
+        actions = actions.move_by_offset(6, 5 if step % 2 else -5)
+    actions.release().perform()
+    time.sleep(1)
+    press(driver, "Fill")
+    assert until(lambda: shown(driver))
+    values = [box.get_attribute("value") for box in driver.find_elements("tag name", "textarea") if box.is_displayed()]
+    assert any("--mask mask.png" in value for value in values)
