@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -162,7 +163,9 @@ class Directions(Panel):
         trained = asked.trained
         assert asked.data is not None
         some = np.linspace(0, len(asked.data) - 1, min(EXAMPLES, len(asked.data))).astype(np.int64)
-        codes = trained.encode(asked.data.rows("image", some)).flatten(1)
+        found = trained.encode(asked.data.rows("image", some))
+        codes, self.shape = found.flatten(1), found.shape[1:]
+        self.start = lru_cache(maxsize=8)(lambda number: trained.encode(asked.item(number)).flatten(1)[0])
         self.mean = codes.mean(0)
         _, lengths, directions = torch.linalg.svd(codes - self.mean, full_matrices=False)
         count = min(DIRECTIONS, len(lengths))
@@ -180,10 +183,9 @@ class Directions(Panel):
 
     def answer(self, *values: Any) -> tuple[np.ndarray, str]:
         start, *sliders = values
-        begin = self.mean if start < 0 else self.asked.trained.encode(self.asked.item(int(start))).flatten(1)[0]
+        begin = self.mean if start < 0 else self.start(int(start))
         code = begin + torch.tensor(sliders, dtype=torch.float32) @ self.steps
-        shape = self.asked.trained.encode(self.asked.item(0)).shape[1:]
-        image = images_from(self.asked.trained.model, code.reshape(1, *shape), "code", None)
+        image = images_from(self.asked.trained.model, code.reshape(1, *self.shape), "code", None)
         return np.asarray(image[0]), "the sliders have no command; `trained.encode` and the model's `decode` do this in Python"
 
 
