@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 _PLAIN_SECONDS = 10.0  # between two plain lines of losses when nobody watches a terminal
 
 
-def training(happening: Iterator[events.Event], json: bool) -> None:
-    """Show a run as it happens: JSON lines, a live display on a terminal, or plain lines. Rank 0 speaks for all."""
+def training(happening: Iterator[events.Event], json: bool, logs: Sequence[Callable[[events.Event], None]] = ()) -> None:
+    """Show a run as it happens: JSON lines, a live display on a terminal, or plain lines. Rank 0 speaks for all, also to `logs`."""
     view = _Silent() if not speaks() else _JsonLines() if json else _Display() if Console(stderr=True).is_terminal else _Lines()
     with view:
         for event in happening:
+            for log in logs if speaks() else ():
+                log(event)
             try:
                 view.show(event)
             except BrokenPipeError:  # nobody listens any more: save, and end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lgcli import options as o
+from lgcli.logs import Log
 from models.config import RunConfig, parse_assignments
 from models.errors import UserError
 
@@ -58,6 +59,9 @@ Pairs = Annotated[
 ]
 Epochs = Annotated[float | None, typer.Option(metavar="N", help="Passes over the data, instead of --images.", show_default=False)]
 AcceptData = Annotated[bool, typer.Option("--accept-data", help="Resume although the data have changed.")]
+Logs = Annotated[
+    list[str] | None, typer.Option("--log", metavar="csv|tensorboard|wandb", help="Hand the numbers on; repeatable.", show_default=False)
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")]
 
@@ -78,12 +82,16 @@ def train(
     task: Task = None,
     epochs: Epochs = None,
     *,
+    log: Logs = None,
     accept_data: AcceptData = False,
     dry_run: DryRun = False,
     json: JsonLines = False,
     **settings: Any,
 ) -> None:
     """Train a model, or go on with a run."""
+    from lgcli import logs
+
+    listeners = logs.opened(log or [])
     runs = _named_runs([*(parts or []), *([f"base={base}"] if base else [])])
     sources = _named_data(data or [], labels)
     options = partial(_options, assignments=assignments or [], flags={"augment": augment, "map": map_, "pairs": pairs, "task": task})
@@ -91,11 +99,11 @@ def train(
         if accept_data:
             raise UserError("--accept-data goes with --resume", "--accept-data", "leave it out")
         settings |= {"parts": runs} if runs else {}
-        _begin(model, sources, options, settings, epochs, out, dry_run, json)
+        _begin(model, sources, options, settings, epochs, out, dry_run, json, listeners)
     else:
         if model or out or epochs is not None or runs:
             raise UserError("--resume goes on with a run as it is", f"--resume {resume}", "leave MODEL, --out, --epochs and --part out")
-        _go_on(resume, sources, options, settings, accept_data, dry_run, json)
+        _go_on(resume, sources, options, settings, accept_data, dry_run, json, listeners)
 
 
 def _begin(
@@ -107,6 +115,7 @@ def _begin(
     out: Path | None,
     dry_run: bool,
     json: bool,
+    logs: Sequence[Log],
 ) -> None:
     """A new run, or what it would be. `options` takes a model's Config."""
     if epochs is not None and "images" in settings:
@@ -126,7 +135,7 @@ def _begin(
     if dry_run:
         render.mapping(api.describe_plan(model, sources, **settings), json)
     else:
-        display.training(api.stream(model, sources, **settings), json)
+        display.training(api.stream(model, sources, **settings), json, logs)
 
 
 def _go_on(
@@ -137,6 +146,7 @@ def _go_on(
     accept_data: bool,
     dry_run: bool,
     json: bool,
+    logs: Sequence[Log],
 ) -> None:
     """A run that has begun. What it trains is not known yet, so `options` goes along as it is."""
     if dry_run:
@@ -148,7 +158,7 @@ def _go_on(
     from models import api
 
     settings |= {"data": sources} if sources else {}
-    display.training(api.resume(run, accept_data=accept_data, options=options, **settings), json)
+    display.training(api.resume(run, accept_data=accept_data, options=options, **settings), json, logs)
 
 
 def _named_data(words: list[str], labels: Path | None) -> dict[str, str]:
