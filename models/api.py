@@ -25,7 +25,7 @@ import torch
 
 from models.capabilities.trained import Trained
 from models.device import pick
-from models.training import checkpoint, events
+from models.training import checkpoint, events, hub
 from models.training.build import build
 from models.training.checkpoint import Header
 from models.training.describe import describe_plan as describe_plan
@@ -119,11 +119,12 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
     """The model of a run folder (its newest checkpoint) or of a checkpoint file, ready to generate.
 
     Args:
+        run: a run's folder, a checkpoint file, or a run on the Hugging Face hub, hf://USER/NAME.
         raw: use the weights as trained instead of their moving average.
 
     Raises UserError where the file is damaged, foreign or does not fit its model.
     """
-    where = pick(device)
+    where, run = pick(device), hub.local(run)
     header, tensors = checkpoint.of_newest(run, partial(_read, Path(run)))
     config = dataclasses.replace(header.config, model=header.model, compile=False)
     model = build(config, header.spec, where, header.parts, header)
@@ -136,6 +137,8 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
 
 def name_of(run: str | os.PathLike[str]) -> str:
     """A short name for files made from a run: the folder's, or the checkpoint file's."""
+    if hub.is_remote(run):
+        return hub.parse(str(run))[0].rpartition("/")[2]
     path = Path(run).resolve()
     return path.stem if path.is_file() else path.name
 

@@ -13,7 +13,7 @@ import torch
 
 from models.data.load import describe
 from models.device import pick
-from models.training import checkpoint
+from models.training import checkpoint, hub
 from models.training.build import build
 from models.training.places import new_run
 from models.training.plan import ask, complete
@@ -48,6 +48,7 @@ def describe_run(run: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises UserError where the file is damaged or foreign.
     """
+    run = hub.local(run)
     return checkpoint.of_newest(run, partial(_describe_checkpoint, Path(run)))
 
 
