@@ -1,7 +1,7 @@
 """Runs on the Hugging Face hub: `hf://USER/NAME`, or `hf://USER/NAME@REVISION`, where a command takes a run.
 
-huggingface_hub is the extra `hub`. Only a checkpoint and the records beside it are fetched; the checkpoint's own digest is verified when it is
-read, and nothing is executed.
+huggingface_hub is the extra `hub`. Only a checkpoint and the records beside it are fetched; the checkpoint's own digest is verified when
+it is read, and nothing is executed.
 """
 
 from __future__ import annotations
