@@ -17,9 +17,9 @@ from painter import lgm
 from PIL import Image
 
 import models
-from lgcli import explore
 from models.capabilities import pictures as layouts
 from models.errors import UserError
+from models.runs import explore
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'lgm[explore]'")
 Straight = Callable[[str], Path]

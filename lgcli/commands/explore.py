@@ -23,8 +23,8 @@ def explore(
     import sys
     import threading
 
-    from lgcli import explore as pages
     from models import api
+    from models.runs import explore as pages
 
     pages.load_gradio()
     asked = pages.Asked(api.load(run, device=device, raw=raw), run, o.root(data_root))
