@@ -85,6 +85,12 @@ def read_seed(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 21 and int(text) < 2**64 else text
 
 
+def read_share(text: str) -> float | str:
+    """`10%` or `0.1` as 0.1."""
+    found = re.fullmatch(r"([0-9]{0,3}(?:\.[0-9]{1,6})?)(%?)", text.strip())
+    return float(found[1]) / (100 if found[2] else 1) if found and found[1] not in ("", ".") else text
+
+
 def read_size(text: str) -> tuple[int, int] | str:
     """`64` or `64x48` (width x height) as (height, width)."""
     found = re.fullmatch(r"([0-9]{1,4})(?:x([0-9]{1,4}))?", text.lower())
@@ -127,6 +133,12 @@ class RunConfig:
     channels: Annotated[Literal["auto", "1", "3"], Help("Grey images (1) or coloured ones (3); auto: as the data are.")] = "auto"
     background: Annotated[Colour, Help("What transparent pixels lie on.", metavar="COLOUR", default="white")] = (255, 255, 255)
     skip_bad: SkipBad = False
+    held_out: Annotated[
+        float,
+        Range(0, 0.9),
+        Text(read_share, "a share, such as 10% or 0.1"),
+        Help("Share of the data that is kept back, and measured on.", metavar="SHARE", default="none; the test split is measured on"),
+    ] = 0.0
     average_images: Annotated[int, Range(0, 10**12), Help("Half-life of the moving average in images; 0: none.", flags=("--average",))] = (
         50_000
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -213,6 +215,64 @@ def test_held_out_images_take_the_model_s_shape(tmp_path: Path) -> None:
     happened = list(models.stream("classifier", str(tmp_path / "data"), out=tmp_path / "run", **support.tiny("classifier", images=16)))
     assert [e.held_out for e in validated(happened)] == [12]
     assert checkpoint.read_header(support.newest(tmp_path / "run")).spec.shape == (1, 16, 16)
+
+
+def test_a_share_is_kept_back(pictures: Path, tmp_path: Path) -> None:
+    """Of a folder without test images: a quarter is measured on and never trained on, and which one depends on the seed."""
+    from models.data.load import load, parse
+    from models.training.sources import Learned, held_out
+
+    settings = support.tiny("classifier", held_out=0.25, save_every=48)
+    happened = support.call(support.train, "classifier", str(pictures), str(tmp_path / "run"), settings)
+    assert {event.held_out for event in validated(happened)} == {5}
+    assert not any("no held-out images" in message for message in warned(happened))
+    trained = models.load(tmp_path / "run", device="cpu")
+    whole = load(parse(str(pictures)))
+    learned = Learned(whole, trained.header.config)
+    rest = held_out(trained.header.config, trained.model, whole)
+    assert sorted([*learned.index, *rest.index]) == list(range(20))  # type: ignore[attr-defined]
+    other = Learned(whole, dataclasses.replace(trained.header.config, seed=1))
+    assert set(other.index) != set(learned.index)
+    last = validated(happened)[-1].measures["accuracy"]
+    assert last == pytest.approx(trained.judge(rest).accuracy)
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "run", again)
+    newest = support.newest(again)
+    newest.unlink()
+    support.call(support.resume, str(again), {})
+    support.assert_same_run(tmp_path / "run", again)
+
+
+def test_a_second_draw_does_not_see_what_is_kept_back(pictures: Path) -> None:
+    from models.config import RunConfig
+    from models.registry import model_class
+    from models.training import sources
+
+    config = RunConfig("ip-gan", data=str(pictures), sources={"other": str(pictures), "unlabelled": str(pictures)}, held_out=0.2)
+    data, others = sources.load_all(config, model_class("ip-gan"), {})
+    assert isinstance(data, sources.Learned)
+    kept = set(data.index)
+    assert len(kept) == 16
+    for other in others.values():
+        assert isinstance(other, sources.Learned)
+        assert set(other.index) == kept
+
+
+@pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("0.25", 0.25), ("5.5%", 0.055)])
+def test_shares(text: str, share: float) -> None:
+    from models.config import RunConfig, parse_flags
+
+    assert parse_flags(RunConfig, {"held_out": text}) == {"held_out": pytest.approx(share)}
+    for wrong in ("95%", "-1", "much", "%", ""):
+        with pytest.raises(UserError):
+            parse_flags(RunConfig, {"held_out": wrong})
+
+
+def test_nothing_is_left(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="kept back"):
+        support.call(
+            support.train, "classifier", f"{pictures}[first=1]", str(tmp_path / "run"), support.tiny("classifier", held_out=0.9, batch=1)
+        )
 
 
 def test_models_that_do_not_validate_load_no_test_images(split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,10 +182,9 @@ def _held_out(config: RunConfig, trained: api.Trained, real: Items, named: str |
 def _training(trained: api.Trained, real: Items, work: Work) -> Items:
     """What the run was trained on, or, where that is not at hand, what it is compared with."""
     config = _config(trained, None, work.how)
-    if real.name == config.data:
-        return real
     try:
-        return load_data(_request(trained, config, download=False))
+        found = real if real.name == config.data else load_data(_request(trained, config, download=False))
+        return sources.Learned(found, config) if config.held_out else found
     except UserError as error:
         what = "the run's training images are not at hand, so principal components are fitted to the images that they reconstruct"
         work.warn(f"{what} ({error.what}: {error.where})")

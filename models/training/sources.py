@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from models.base import DataSpec, LatentModel
 from models.config import RunConfig
 from models.data.batches import spec_of
@@ -16,6 +18,7 @@ from models.data.items import Chosen, Items, Joined, Paired, Relabelled
 from models.data.load import load, parse
 from models.data.packed.read import Packed
 from models.errors import UserError, printable
+from models.randomness import numpy_generator
 from models.training.build import source_of
 
 
@@ -99,15 +102,31 @@ def load_all(
         request = request_of(config, text, download)
         if name in shapes and name != cls.sources[0]:
             request = in_shape(request, shapes[name].size, shapes[name].channels)
-        found[name] = loaded[request] = loaded.get(request) or load(request)
+        whole = loaded[request] = loaded.get(request) or load(request)
+        learned = config.held_out and text == config.data  # a second draw of the same data must not see what is kept back
+        found[name] = Learned(whole, config) if learned else whole
     return found.pop(cls.sources[0]), found
 
 
+class Learned(Chosen):
+    """What a run learns from, where it keeps a share of its data back (`rest`): which items these are depends on its seed."""
+
+    def __init__(self, of: Items, config: RunConfig) -> None:
+        order = numpy_generator(config.seed, "held out").permutation(len(of))
+        kept = max(round(len(of) * config.held_out), 1)
+        if kept >= len(of):
+            raise UserError(f"{len(of)} images, {config.held_out:.0%} kept back", config.data, "keep fewer back (--held-out)")
+        super().__init__(of, np.sort(order[kept:]), of.name)
+        self.rest = Chosen(of, np.sort(order[:kept]), f"{of.name}, {config.held_out:.0%} kept back")
+
+
 def held_out(config: RunConfig, model: LatentModel, data: Items) -> Items:
-    """The test split that belongs to `data`, which the run trained on, in the model's shape.
+    """What a run that trains on `data` is measured on, in the model's shape: the share that it keeps back, else the test split of its data.
 
     Raises UserError where there is none, where it overlaps with `data`, and where its labels are not those that the model needs.
     """
+    if config.held_out:
+        return (data if isinstance(data, Learned) else Learned(data, config)).rest
     request, spec = request_of(config), model.spec
     if any(one.split != "train" for one in (request, *request.joined)):
         raise UserError("it trains on the test split itself", config.data)
