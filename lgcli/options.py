@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -34,6 +34,20 @@ def options_of(config: type, *names: str) -> Callable[[Callable[..., None]], Cal
         made = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_typed(config, name)) for name in chosen]
         run.__signature__ = inspect.Signature([*before, *made, *after])  # type: ignore[attr-defined]
         return run
+
+    return decorate
+
+
+def in_groups(groups: Mapping[str, Sequence[str]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Shows a command's options under titles in its help: title -> parameters. What is not named stands under "Options"."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = inspect.signature(command, eval_str=True).parameters
+        for title, names in groups.items():
+            for name in names:
+                for told in get_args(parameters[name].annotation)[1:]:
+                    told.rich_help_panel = title
+        return command
 
     return decorate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import re
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import support
 import torch
 from forgery import blobs, contents, write_images
+from PIL import Image
 from support import newest, tiny
 
 import models
@@ -581,3 +583,22 @@ def test_half_precision_without_instructions_for_it_is_advised_against(
         happened = models.stream("vae", str(pictures), out=run, precision=precision, **tiny("vae", images=8, device="cpu"))
         warnings = [event.message for event in happened if isinstance(event, events.Warned)]
         assert sum("--precision fp32" in message for message in warnings) == said
+
+
+def test_a_notebook_shows_images(straight: Callable[[str], Path], pictures: Path) -> None:
+    from models.capabilities.pictures import Pictures, grid
+
+    trained = models.load(straight("vae"), device="cpu")
+    images = trained.sample(5, seed=2)
+    again, errors = trained.reconstruct(images)
+    for found in (images, again):
+        assert isinstance(found, Pictures)
+        with Image.open(io.BytesIO(found._repr_png_() or b"")) as shown:
+            picture = grid(np.asarray(found))[..., 0]
+            times = shown.width // picture.shape[1]
+            assert times > 1
+            np.testing.assert_array_equal(np.asarray(shown)[::times, ::times], picture)
+    assert not isinstance(errors, Pictures)
+    assert (images.astype(np.float32) / 255)._repr_png_() is None  # type: ignore[attr-defined]
+    assert images[0]._repr_png_() is None  # type: ignore[attr-defined]
+    assert trained.sample.__doc__

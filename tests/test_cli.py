@@ -192,6 +192,20 @@ def test_the_help_of_a_field_is_the_help_of_its_option(command: str, config: typ
             assert f"[default: ({told.default})]" in shown or not told.default, name
 
 
+def test_the_options_of_training_stand_in_groups() -> None:
+    from lgcli.commands.train import GROUPS
+
+    shown = done("train", "--help")
+    titles = [title for title in re.findall(r"╭─ ([A-Z][\w ]+?) ─", shown) if title != "Arguments"]
+    assert titles == ["Options", *GROUPS] or titles == [*GROUPS, "Options"] or set(titles) == {"Options", *GROUPS}
+    listed = {title: shown.split(f"╭─ {title} ─")[1].split("╰")[0] for title in GROUPS}
+    assert "--size" in listed["Data"] and "--held-out" in listed["Data"]
+    assert "--set" in listed["The model"]
+    assert "--precision" in listed["The machine"]
+    rest = shown.split("╭─ Options ─")[1].split("╰")[0]
+    assert re.findall(r"(--[a-z-]+)", rest) == ["--help"]  # every option has a group
+
+
 def test_H1_listing_models_and_data_imports_nothing_heavy() -> None:
     made = python(f"""
         import contextlib, sys

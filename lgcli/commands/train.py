@@ -66,6 +66,16 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be trai
 JsonLines = Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")]
 
 
+GROUPS = {
+    "Data": ("data", "labels", "size", "fit", "channels", "background", "skip_bad", "held_out", "data_root"),
+    "The model": ("parts", "base", "assignments", "augment", "map_", "pairs", "task"),
+    "Training": ("preset", "images", "epochs", "batch", "seed", "average_images", "out", "resume", "accept_data"),
+    "The machine": ("device", "precision", "compile", "workers"),
+    "Watching": ("log", "log_every", "sample_every", "save_every", "keep", "json", "dry_run"),
+}
+
+
+@o.in_groups(GROUPS)
 @o.options_of(RunConfig)
 def train(
     model: Model = None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +16,29 @@ from models.errors import UserError
 
 GAP = 2  # pixels between the images of a grid, and around them
 PAIRS = 8  # columns of a picture of pairs
+_SHOWN = 512  # pixels that a notebook's small grid is enlarged to, about
 _SINGLE = re.compile(r"(\d+(-[^/]+)?-)?\d{6}\.png")  # the names that `write_singles` gives
+
+
+class Pictures(np.ndarray):
+    """Images uint8 (N, H, W, C) as a verb returns them: an array like any other, which a notebook shows as a grid."""
+
+    def _repr_png_(self) -> bytes | None:
+        if self.dtype != np.uint8 or self.ndim != 4 or self.shape[3] not in (1, 3) or not len(self):
+            return None  # what was computed from images need not be images
+        out = io.BytesIO()
+        picture = grid(np.asarray(self))
+        times = max(1, _SHOWN // max(picture.shape[:2]))
+        large = picture.repeat(times, 0).repeat(times, 1)
+        Image.fromarray(large[:, :, 0] if large.shape[2] == 1 else large).save(out, "PNG")
+        return out.getvalue()
+
+
+def shown(result: Any) -> Any:
+    """What a verb returns; images as `Pictures`, also as the first of several things."""
+    if isinstance(result, tuple) and type(result) is tuple and result:
+        return (shown(result[0]), *result[1:])
+    return result.view(Pictures) if type(result) is np.ndarray and result.dtype == np.uint8 and result.ndim == 4 else result
 
 
 # --- layouts --------------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from models.base import DataSpec, LatentModel, Samples
 from models.capabilities import ask, inputs, told, verbs
 from models.capabilities.inputs import Gathered
+from models.capabilities.pictures import shown
 from models.capabilities.told import Told, Words
 from models.data.batches import to_float
 from models.data.items import Items
@@ -45,7 +47,12 @@ class Trained:
         if name.startswith("_") or name not in verbs():
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
         method: Callable[..., Any] = verbs()[name].__get__(self)
-        return method
+
+        @functools.wraps(method)
+        def asked(*arguments: Any, **options: Any) -> Any:
+            return shown(method(*arguments, **options))
+
+        return asked
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *verbs()})

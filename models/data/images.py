@@ -2,7 +2,8 @@
 
 The policy, in the order of `decode`:
 
-* only regular files are opened, and only PNG, JPEG, WebP, GIF, BMP, TIFF and PPM/PGM/PBM content is tried, whatever the suffix says;
+* only regular files are opened, and only PNG, JPEG, WebP, GIF, BMP, TIFF, PPM/PGM/PBM and, where Pillow can, AVIF content is tried,
+  whatever the suffix says;
 * the size in the header is checked before pixels are allocated; compressed text chunks are limited by Pillow to 1 MB each;
 * all pixels are decoded: a truncated file is an error (Pillow's `verify` accepts cut JPEGs);
 * the first frame of an animation is taken, EXIF orientation is applied, an invalid orientation is ignored;
@@ -28,12 +29,14 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from models.errors import UserError, printable
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+_AVIF = features.check("avif")  # in Pillow from 11.3 on, where it was built so
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(["AVIF"] if _AVIF else []))
+_USUAL = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = (*_USUAL, *([".avif"] if _AVIF else []))
 FITS = ("crop", "pad", "stretch")
 WHITE = (255, 255, 255)
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a suspicious image; 256 MiB as RGB

@@ -18,7 +18,7 @@ import badfiles
 import numpy as np
 import pytest
 from badfiles import encoded, picture
-from PIL import EpsImagePlugin, Image, ImageFile
+from PIL import EpsImagePlugin, Image, ImageFile, features
 
 from models.data import images
 from models.data.dataset import DataRequest
@@ -92,6 +92,18 @@ def test_E1_only_bad_files_cannot_be_skipped(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 of 1") as error:
         load_folder(request(tmp_path, skip_bad=True))
     assert "x.png" in str(error.value)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:
+    smooth = Image.fromarray(np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8))
+    content = encoded(smooth, "AVIF", quality=100)
+    assert np.abs(decode(content).astype(int) - np.asarray(smooth)).mean() < 3
+    (tmp_path / "a.avif").write_bytes(content)
+    (tmp_path / "b.png").write_bytes(encoded(smooth, "PNG"))
+    assert len(load_folder(request(tmp_path))) == 2
+    with pytest.raises(BadImage):
+        decode(content[: len(content) // 2])
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])

@@ -34,7 +34,7 @@ from models.errors import UserError, printable
 
 SHARD = 64 * 10**6  # bytes
 _BLOCK = 256  # items that are prepared at a time
-_SUFFIX = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "PPM": "ppm"}
+_SUFFIX = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}  # of formats that are not called like it
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -131,7 +131,7 @@ def _file(path: str, plan: Plan | None, request: DataRequest) -> Member:
     decoded = decode_with_info(data, background=request.background)
     if plan is None:
         array = decoded.array
-        return Member(_SUFFIX[decoded.format], data, array.shape[:2], array.shape[2], is_grey(array))
+        return Member(_SUFFIX.get(decoded.format, decoded.format.lower()), data, array.shape[:2], array.shape[2], is_grey(array))
     array = to_channels(fit(decoded.array, plan.size, request.fit, background=request.background), plan.channels)
     return replace(_raw(array), grey=is_grey(array))
 
