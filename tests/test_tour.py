@@ -33,8 +33,8 @@ def test_every_line_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     done = []
     for words in commands():
         if words[0] == "train":
-            place = words.index("--images") + 1
-            words = [*words[:place], "256", *words[place + 1 :], "--set", SMALL[words[1]], "--batch", "32"]
+            words = [word for n, word in enumerate(words) if "--images" not in words[max(n - 1, 0) : n + 1]]
+            words = [*words, "--images", "256", "--set", SMALL[words[1]], "--batch", "32"]
         if words[0] == "evaluate":
             words = [*words[: words.index("-n")], "-n", "40"]
         if words[0] == "explore":
