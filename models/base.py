@@ -289,6 +289,7 @@ class LatentModel(nn.Module):
     sources: ClassVar[tuple[str, ...]] = ("data",)  # the run's data sets by name; the first one leads, its images are counted
     before: ClassVar[Mapping[str, Any]] = {}  # options that older checkpoints do not name, and what they were then
     draws: ClassVar[Mapping[str, str]] = {}  # source -> the one whose second, independent draw it is
+    unlabelled: ClassVar[tuple[str, ...]] = ()  # sources of which, if data are named for them, the images alone count
     takes: ClassVar[Mapping[str, Part]] = {}  # parts from other runs, by name; they are the argument `parts` of `__init__`
     # Batch keys, those of another source as `to.image`; `__init__` sets them where they depend on the config or on the data.
     needs: frozenset[str] = frozenset({"image"})

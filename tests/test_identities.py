@@ -61,9 +61,12 @@ def test_a_run_draws_from_its_data_a_second_time_and_from_strangers(
     strangers.mkdir()
     for number, path in enumerate(sorted(pictures.rglob("*.png"))):
         shutil.copy(path, strangers / f"{number}.png")
-    data = {"": str(pictures), "unlabelled": str(strangers)}
-    support.call(support.train, "ip-gan", data, str(tmp_path / "run"), support.tiny("ip-gan", images=32))
-    assert models.load(tmp_path / "run").model.needs == {"image", "label", "other.image", "unlabelled.image"}
+    for name, place in (("run", strangers), ("labelled", shutil.copytree(pictures, tmp_path / "pictures"))):
+        data = {"": str(pictures), "unlabelled": str(place)}  # of which nobody has to say anything, and what somebody says does not count
+        support.call(support.train, "ip-gan", data, str(tmp_path / name), support.tiny("ip-gan", images=32))
+        model = models.load(tmp_path / name).model
+        assert model.needs == {"image", "label", "other.image", "unlabelled.image"}
+        assert set(model.spec["unlabelled"].fields) == {"image"}
 
 
 def test_mix_takes_the_attributes_of_the_columns(lively: Path, pictures: Path, here: Path) -> None:

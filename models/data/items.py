@@ -223,6 +223,30 @@ class Relabelled(Items):
         return _digest("relabelled", self.of.fingerprint(), given)
 
 
+class Unlabelled(Items):
+    """The images of a set, of which nobody says anything else."""
+
+    def __init__(self, of: Items) -> None:
+        self.of, self.name = of, of.name
+        self.fields = {"image": of.fields["image"]}
+        self.files, self.notes, self.bad, self.pieces = of.files, of.notes, of.bad, of.pieces
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        if key not in self.fields:
+            raise self.lacks(key)
+        return self.of.rows(key, index, size)
+
+    def expect(self, index: np.ndarray) -> None:
+        self.of.expect(index)
+
+    def fingerprint(self) -> str:
+        """sha256 over which set it is."""
+        return _digest("unlabelled", self.of.fingerprint())
+
+
 @dataclass(frozen=True)
 class Side:
     """One of a pair's images: its field, and its rows at an index (B,), uint8 (B, H, W, C)."""

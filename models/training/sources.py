@@ -14,7 +14,7 @@ from models.config import RunConfig
 from models.data.batches import spec_of
 from models.data.clauses import in_shape
 from models.data.dataset import DataRequest
-from models.data.items import Chosen, Items, Joined, Paired, Relabelled
+from models.data.items import Chosen, Items, Joined, Paired, Relabelled, Unlabelled
 from models.data.load import load, parse
 from models.data.packed.read import Packed
 from models.errors import UserError, printable
@@ -104,6 +104,8 @@ def load_all(
             request = in_shape(request, shapes[name].size, shapes[name].channels)
         whole = loaded[request] = loaded.get(request) or load(request)
         learned = config.held_out and text == config.data  # a second draw of the same data must not see what is kept back
+        if name in cls.unlabelled and text != config.data:  # whoever names further images means that nothing is said of them
+            whole = Unlabelled(whole)
         found[name] = Learned(whole, config) if learned else whole
     return found.pop(cls.sources[0]), found
 
@@ -164,7 +166,7 @@ def _made_from(items: Items) -> set[object]:
         return {shard.sha256 for shard in items.manifest.shards}
     if isinstance(items, Joined):
         return set().union(*map(_made_from, items.sets))
-    if isinstance(items, (Chosen, Paired, Relabelled)) and not items.files:
+    if isinstance(items, (Chosen, Paired, Relabelled, Unlabelled)) and not items.files:
         return _made_from(items.of)
     return set(_on_disk(items.files))
 

@@ -60,6 +60,7 @@ class IPGAN(LatentModel):
     config: Config
     sources = ("data", "other", "unlabelled")
     draws = {"other": "data", "unlabelled": "data"}
+    unlabelled = ("unlabelled",)
     takes = {
         "identity": Part((Classifies,), "a classifier of people, whose features say who it is", optional=True, decides=("identity",)),
     }
