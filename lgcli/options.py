@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from lgcli import complete
 from models.config import EvaluationConfig, Help, RunConfig, extra, fields_of, flags_of, parse_count, parse_flags, present, read_seed
 from models.errors import UserError
 
@@ -96,7 +97,10 @@ def seed(text: str | int) -> int:
     return number
 
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or one checkpoint file.")]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run's folder, one checkpoint file, or hf://USER/NAME.", autocompletion=complete.runs),
+]
 Images = Annotated[
     list[str], typer.Argument(metavar="IMAGES...|DATA", help="Image files, items (mnist:test:17), or one data set or folder.")
 ]

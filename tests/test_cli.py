@@ -192,6 +192,39 @@ def test_the_help_of_a_field_is_the_help_of_its_option(command: str, config: typ
             assert f"[default: ({told.default})]" in shown or not told.default, name
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("lgm train ae", ["aegan"]),
+        ("lgm train vae --data gl", ["glyphs"]),
+        ("lgm train vae --data pho", ["photos/"]),
+        ("lgm sample ru", ["runs/aegan", "runs/vae-glyphs"]),
+        ("lgm sample runs/v", ["runs/vae-glyphs/"]),
+        ("lgm compare runs/vae-glyphs runs/a", ["runs/aegan/"]),
+        ("lgm data info mni", ["mnist"]),
+    ],
+)
+def test_the_shell_completes_names(line: str, offered: list[str], tmp_path: Path) -> None:
+    for name in ("vae-glyphs", "aegan"):
+        (tmp_path / "runs" / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    code = f"""
+        import os, sys
+        os.environ |= {{"_LGM_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": {line!r}}}
+        sys.argv = ["lgm"]
+        from lgcli.app import main
+
+        try:
+            main()
+        finally:
+            print("heavy:", sorted(set({HEAVY[:2]}) & set(sys.modules)))
+    """
+    made = python(code, tmp_path)
+    assert made.stdout.endswith("heavy: []\n")
+    assert all(f'"{name}"' in made.stdout for name in offered), made.stdout + made.stderr
+    assert made.stdout.count('"') == 2 * len(offered)
+
+
 def test_the_options_of_training_stand_in_groups() -> None:
     from lgcli.commands.train import GROUPS
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lgcli import complete
 from lgcli import options as o
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ PANEL = "Look"
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two runs or more.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two runs or more.", autocompletion=complete.runs)],
     number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="Samples of each.")] = 10,
     seed: o.Seed = 0,
     output: Annotated[

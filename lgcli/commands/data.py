@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lgcli import complete
 from lgcli import options as o
 from lgcli.guard import guarded
 from models.config import RunConfig
@@ -20,7 +21,10 @@ PANEL = "Look"
 
 data = typer.Typer(help="List the data sets, describe one, check its files, or pack it.", invoke_without_command=True)
 
-Data = Annotated[str, typer.Argument(metavar="DATA", help="A data set, NAME:test, a folder of images, or a packed set.")]
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="A data set, NAME:test, a folder of images, or a packed set.", autocompletion=complete.data),
+]
 
 
 @data.callback()

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from lgcli import complete
 from lgcli import options as o
 
 PANEL = "Look"
 
 
 def push(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=complete.runs)],
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hugging Face hub; made where it is missing.")],
     private: Annotated[bool, typer.Option("--private", help="Nobody else may see it, if it is made.")] = False,
     message: Annotated[str, typer.Option(metavar="TEXT", help="Of the commit.", show_default=False)] = "",

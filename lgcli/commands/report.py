@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from lgcli import complete
 from lgcli import options as o
 
 PANEL = "Look"
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=complete.runs)],
     output: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="The page, .html.", show_default="RUN/report.html")] = None,
     card: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a model card there instead, .md.", show_default=False)] = None,
     data_root: o.DataRoot = None,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lgcli import complete
 from lgcli import options as o
 from lgcli.logs import Log
 from models.config import RunConfig, parse_assignments
@@ -18,12 +19,16 @@ from models.errors import UserError
 
 PANEL = "Train"
 
-Model = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model's name; `lgm models` lists them.", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="A model's name; `lgm models` lists them.", show_default=False, autocompletion=complete.models),
+]
 Data = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[SOURCE=]DATA",
         help="A data set (`lgm data`), NAME:test, or a folder of images; once for each source of a model that has several.",
+        autocompletion=complete.data,
         show_default=False,
     ),
 ]
@@ -36,7 +41,10 @@ Parts = Annotated[
     typer.Option("--part", metavar="NAME=RUN", help="A trained run that the model is built around; repeatable.", show_default=False),
 ]
 Base = Annotated[Path | None, typer.Option(metavar="RUN", help="The same as --part base=RUN.", show_default=False)]
-Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run where it stopped.", show_default=False)]
+Resume = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Go on with a run where it stopped.", show_default=False, autocompletion=complete.runs),
+]
 Out = Annotated[Path | None, typer.Option(metavar="RUN", help="The run's folder; by default runs/MODEL-DATA.", show_default=False)]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the model (`lgm models MODEL`); repeatable.")
