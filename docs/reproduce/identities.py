@@ -104,7 +104,7 @@ def _reader(real: Items) -> Any:
         return [float(np.corrcoef(one[:, n], told[:, n])[0, 1]) for n in (0, 1) for one in seen]
 
     def turn(trained: Trained, data: Items) -> list[list[float]]:
-        """Frontalisation: images turned aside by up to a third, two thirds, all: mean |pose| before, mixed with frontal ones, and of these."""
+        """Frontalisation of images turned aside by up to a third, two thirds, all: mean |pose| before, after, and of the frontal ones."""
         dice, pose = np.random.default_rng(0), data.rows("factors", np.arange(len(data)))[:, 0]
         frontal, rows = np.flatnonzero(abs(pose) < 0.12), []
         for low in (0.0, 1 / 3, 2 / 3):
