@@ -127,7 +127,14 @@ class Folder:
         pass
 
     def expect(self, shards: Sequence[tuple[str, int, str]]) -> None:
-        pass
+        """Have the system read them ahead, from front to back: items are asked for in a mixed order, which a disk is slow at."""
+        if hasattr(os, "posix_fadvise"):
+            threading.Thread(target=self._advise, args=([name for name, _, _ in shards],), name="lgm-ahead", daemon=True).start()
+
+    def _advise(self, names: Sequence[str]) -> None:
+        for name in names:
+            with contextlib.suppress(OSError), open(self._folder / name, "rb") as file:  # whoever reads it will say what is wrong
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def _cannot(self, error: OSError, name: str) -> UserError:
         return UserError(f"cannot be read ({error.strerror or error})", self._folder / name, "bring it back, or name another folder")
