@@ -129,3 +129,21 @@ def test_the_picture_of_mistakes() -> None:
         assert corner[row] == [round(255 - 215 * share**0.5) for share in shares]
     with pytest.raises(UserError, match="too many to draw"):
         picture(Judged(tuple(map(str, range(50))), np.zeros((1, 50)), np.zeros(1), 0.0, np.zeros((50, 50)), np.zeros(50)))
+
+
+def test_evaluate_measures_a_classifier(straight: Straight, pictures: Path, faces: Path, here: Path) -> None:
+    run = straight("classifier")
+    trained = models.load(run, device="cpu")
+    judged = trained.judge(trained.data(str(pictures)))
+    shown, _ = done("evaluate", run, "--data", pictures, "-o", "r.json")
+    assert set(shown["metrics"]) == {"classification"}
+    assert shown["metrics"]["classification"] == {
+        "accuracy": pytest.approx(judged.accuracy),
+        "mean": pytest.approx(judged.each.mean()),
+        "worst": pytest.approx(judged.each.min()),
+        "commonest": 0.5,
+    }
+    asked, _ = done("evaluate", faces, "--data", "faces:test[first=40]", "--metrics", "classification", "-o", "f.json")
+    data = models.load(faces, device="cpu").data("faces:test[first=40]")
+    share = data.all("attributes").mean(0)
+    assert asked["metrics"]["classification"]["commonest"] == pytest.approx(np.maximum(share, 1 - share).mean())

@@ -290,7 +290,7 @@ def test_I3_batch_and_workers_change_no_number(vae: Path, pictures: Path, featur
     )
     options = {"kid": {"subset": 10}, "path-length": {"pairs": 10}}
     one, other = (evaluation.evaluate(vae, options=options, **settings, **more)["metrics"] for more in ({}, how))
-    assert set(one) == set(other) == set(METRICS.entries()) - {"accuracy", "class-diversity", "answers", "swap"}
+    assert set(one) == set(other) == set(METRICS.entries()) - {"accuracy", "class-diversity", "answers", "swap", "classification"}
     for name in one:
         assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-7), name
 
@@ -542,12 +542,13 @@ def test_H12_evaluate_prints_one_document_and_writes_the_same(vae: Path, feature
     before = support.contents(vae)
     words = ["evaluate", vae, "--features", features, "-n", 20, "--set", "kid.subset=10", "--set", "path-length.pairs=20", "--seed", 3]
     found = document(*words)
-    assert set(found["metrics"]) == set(METRICS.entries()) - {"accuracy", "class-diversity", "answers", "swap"}
+    assert set(found["metrics"]) == set(METRICS.entries()) - {"accuracy", "class-diversity", "answers", "swap", "classification"}
     assert found["not_for_this_model"] == {
         "accuracy": "its samples cannot be asked to show something",
         "answers": "it answers no questions",
         "class-diversity": "its samples cannot be asked to show a class",
         "swap": "it does not mix who with how",
+        "classification": "it does not classify",
     }
     assert found["not_measured"] == {}
     assert (found["images_seen"], found["checkpoint"]) == (96, str(support.newest(vae)))
@@ -623,8 +624,10 @@ def test_metrics_that_a_run_lacks(vae: Path, aegan: Path, classifier: Path, feat
     assert "not for this model: its samples cannot be asked to show something: --metrics accuracy" in refused(
         "evaluate", vae, "--metrics", "accuracy"
     )
-    message = refused("evaluate", classifier)
-    assert "not for this model: " in message
+    found = document("evaluate", classifier)
+    assert list(found["metrics"]) == ["classification"]
+    assert found["not_for_this_model"]["fid"] == "it cannot sample"
+    assert "not for this model: it cannot sample" in refused("evaluate", classifier, "--metrics", "fid")
     found = document("evaluate", vae, "--metrics", "accuracy,sharpness", "-n", 10)
     assert list(found["metrics"]) == ["sharpness"]
     assert list(found["not_for_this_model"]) == ["accuracy"]
