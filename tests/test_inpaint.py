@@ -83,6 +83,26 @@ def test_drawn_masks_have_their_shapes() -> None:
     assert 0.05 < lines.mean((1, 2)).min() < lines.mean((1, 2)).max() < 0.5
 
 
+@pytest.mark.parametrize("how", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(40, 64), (70, 30), (33, 50)])
+def test_a_mask_drawn_on_the_photo_is_fitted_like_it(size: tuple[int, int], how: str, tmp_path: Path) -> None:
+    """The hole lies where the photo is white: both come to the model's size in the same way."""
+    from models.data.images import decode, fit
+
+    hole = np.zeros(size, np.uint8)
+    hole[size[0] // 4 : size[0] // 2, size[1] // 3 : size[1] // 2] = 255
+    for name in ("photo", "mask"):
+        Image.fromarray(hole).save(tmp_path / f"{name}.png")
+    found = masks.gather(str(tmp_path / "mask.png"), [str(tmp_path / "photo.png")], 0, (16, 16), how)
+    shown = fit(decode(tmp_path / "photo.png"), (16, 16), how, background=(0, 0, 0))[..., 0] > 127
+    np.testing.assert_array_equal(found[0], shown)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "mask.png").rename(tmp_path / "masks" / "photo.png")
+    np.testing.assert_array_equal(masks.gather(str(tmp_path / "masks"), [str(tmp_path / "photo.png")], 0, (16, 16), how), found)
+    with pytest.raises(UserError, match=f"give a mask of 16x16 pixels, or {size[1]}x{size[0]}, as the photo has"):
+        masks.read(tmp_path / "photo.png", (16, 16), (size[0], size[1]), "")  # of a set that crops in its own way
+
+
 def test_mask_files_are_white_in_the_hole(tmp_path: Path) -> None:
     pixels = np.zeros((4, 6, 4), np.uint8)
     pixels[..., 3] = 255

@@ -73,8 +73,11 @@ def inpaint(
     from models.capabilities import masks, pictures
     from models.capabilities.ask import TRACE
     from models.capabilities.inpaint import picture
+    from models.capabilities.inputs import one_set
     from models.capabilities.told import of_command
+    from models.data.load import parse
     from models.errors import UserError
+    from models.registry import SETS
 
     o.check_single_output(output, out)
     if gif and not trace:
@@ -93,7 +96,8 @@ def inpaint(
     if out is None:
         columns = 2 + (len(TRACE) if trace else answers or len(shown))
         pictures.check_grid(columns, trained.model.spec.size, columns, lists=len(originals) * (answers if trace else 1), singles=not trace)
-    holes = masks.gather(mask, names, seed, trained.model.spec.size)
+    own_way = one_set(images) and parse(images[0]).name in SETS.entries()  # a named set's files are cropped as that set's usually are
+    holes = masks.gather(mask, names, seed, trained.model.spec.size, "" if own_way else trained.header.config.fit)
     told = of_command(trained.model, label, attributes, truth, trusting=False)
     path = o.picture_path(output, f"{api.name_of(run)}-inpainted", force) if out is None else o.free_path(out, force, "--out")
     made: dict[str, Any] = {"mask": mask, "seed": seed, "files": [str(path)]}

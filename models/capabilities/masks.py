@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.data.images import SUFFIXES, BadImage, decode, to_channels
+from models.data.images import SUFFIXES, BadImage, decode, fit, read_header, to_channels
 from models.errors import UserError, nearest, printable
 from models.randomness import check_seed, numpy_generator
 
@@ -101,25 +101,34 @@ def of_images(holes: np.ndarray | str, count: int, size: Size, seed: int) -> np.
 # ---- from files --------------------------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, size: Size) -> np.ndarray:
+def read(path: Path, size: Size, photo: Size | None = None, how: str = "crop") -> np.ndarray:
     """The mask in an image file: white (brighter than middle grey) is the hole; what is transparent counts as black.
 
-    Raises UserError where it is no image, or not of that size: a mask that was resized would lie beside what it should cover.
+    Args:
+        size: of the model's images, (height, width).
+        photo: of the file of the image that it belongs to, which was brought to that size (`how`: crop, pad or stretch; "": in a way of
+            its own). A mask that was drawn on it is brought there in the same way.
+
+    Raises UserError where it is no image, or of neither size: a mask that was resized would lie beside what it should cover.
     """
     try:
         grey = to_channels(decode(path, background=_BLACK), 1)[..., 0]
     except BadImage as error:
         raise UserError(f"no readable mask ({error})", path, f"give an image file, white in the hole, or {', '.join(KINDS)}") from error
+    if how and grey.shape == photo and photo != size:
+        grey = fit(np.ascontiguousarray(grey[..., None]), size, how, background=_BLACK)[..., 0]
     if grey.shape != size:
-        found, wanted = (f"{width}x{height}" for height, width in (grey.shape, size))
-        raise UserError(f"the mask is {found}, the model's images are {wanted}", path, f"give a mask of {wanted} pixels")
+        found, wanted, own = (f"{side[1]}x{side[0]}" for side in (grey.shape, size, photo or size))
+        also = "" if own == wanted else f", or {own}, as the photo has"
+        raise UserError(f"the mask is {found}, the model's images are {wanted}", path, f"give a mask of {wanted} pixels{also}")
     return np.asarray(grey > 127)
 
 
-def gather(what: str, names: Sequence[str], seed: int, size: Size) -> np.ndarray:
+def gather(what: str, names: Sequence[str], seed: int, size: Size, how: str = "crop") -> np.ndarray:
     """The masks of named images, (N, H, W) bool: a kind to draw, a file for all, or a folder that has one of each image's name.
 
-    In a folder, `photos/a.jpg` has the mask `a.png` (or any other suffix), and the item `mnist:test:17` has `17.png`.
+    In a folder, `photos/a.jpg` has the mask `a.png` (or any other suffix), and the item `mnist:test:17` has `17.png`. A mask has the size
+    of the model's images, or that of the photo, and is then fitted as that is (`how`).
     Raises UserError where there is none, or where `check` refuses one.
     """
     if what in KINDS:
@@ -128,11 +137,10 @@ def gather(what: str, names: Sequence[str], seed: int, size: Size) -> np.ndarray
     path = Path(what).expanduser()
     if path.is_dir():
         files = [_mask_of(name, path) for name in names]
-        return check(np.stack([read(file, size) for file in files]), files)
+        return check(np.stack([read(file, size, _size_of(name), how) for file, name in zip(files, names)]), files)
     if not path.exists():
         raise UserError(f"neither a kind of mask nor a file {printable(what)!r}", "--mask", nearest(what, KINDS))
-    hole = check(read(path, size)[None], [path])
-    return np.broadcast_to(hole, (len(names), *size))
+    return check(np.stack([read(path, size, _size_of(name), how) for name in names]), [path] * len(names))
 
 
 def check(holes: np.ndarray, places: Sequence[object] = ()) -> np.ndarray:
@@ -142,6 +150,17 @@ def check(holes: np.ndarray, places: Sequence[object] = ()) -> np.ndarray:
             what = "the mask is white all over: nothing of the image is known" if hole.any() else "the mask has no hole"
             raise UserError(what, places[number] if places else f"mask {number}", "a mask is white in the hole and black elsewhere")
     return holes
+
+
+def _size_of(name: str) -> Size | None:
+    """(height, width) of a photo, from its header; None for what is no file."""
+    if not Path(name).is_file():
+        return None
+    try:
+        header = read_header(name)
+    except BadImage:  # whoever reads the photo says so
+        return None
+    return header.height, header.width
 
 
 def _mask_of(name: str, folder: Path) -> Path:
