@@ -177,6 +177,7 @@ def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], A
     driver_path, browser = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
     if not driver_path or not browser:
         pytest.skip("no chromium with chromedriver here")
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.chrome.service import Service
 
     explore.load_gradio()
@@ -191,7 +192,10 @@ def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], A
         for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={width},1100"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-        driver = webdriver.Chrome(options=options, service=Service(driver_path))
+        try:
+            driver = webdriver.Chrome(options=options, service=Service(driver_path))
+        except WebDriverException as error:  # a container that lets no browser start
+            pytest.skip(f"chromium does not start here: {str(error).splitlines()[0]}")
         opened.append(("", driver, ""))
         driver.get(opened[0][2])
         return driver
