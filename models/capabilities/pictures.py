@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from models.data.images import MAX_PIXELS, atomic_file, save_png
+from models.data.images import MAX_PIXELS, atomic_file, png_bytes, save_png
 from models.errors import UserError
 
 GAP = 2  # pixels between the images of a grid, and around them
@@ -26,12 +25,9 @@ class Pictures(np.ndarray):
     def _repr_png_(self) -> bytes | None:
         if self.dtype != np.uint8 or self.ndim != 4 or self.shape[3] not in (1, 3) or not len(self):
             return None  # what was computed from images need not be images
-        out = io.BytesIO()
         picture = grid(np.asarray(self))
         times = max(1, _SHOWN // max(picture.shape[:2]))
-        large = picture.repeat(times, 0).repeat(times, 1)
-        Image.fromarray(large[:, :, 0] if large.shape[2] == 1 else large).save(out, "PNG")
-        return out.getvalue()
+        return png_bytes(picture.repeat(times, 0).repeat(times, 1))
 
 
 def shown(result: Any) -> Any:

@@ -417,8 +417,15 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         ) from error
 
 
+def png_bytes(array: np.ndarray) -> bytes:
+    """uint8 (H, W), (H, W, 1) or (H, W, 3) as the content of a PNG file."""
+    pixels, out = _as_array(array), io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(out, format="PNG")
+    return out.getvalue()
+
+
 def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write uint8 (H, W), (H, W, 1) or (H, W, 3) as a PNG file, atomically. Raises UserError where it cannot be written."""
-    pixels = _as_array(array)
+    data = png_bytes(array)
     with atomic_file(path) as file:
-        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
+        file.write(data)

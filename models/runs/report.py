@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import datetime
 import html
-import io
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -18,12 +17,11 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from models import api
 from models.capabilities import pictures
 from models.config import RunConfig, as_assignments, fields_of, flags_of, to_json
-from models.data.images import atomic_file
+from models.data.images import atomic_file, png_bytes
 from models.errors import LgmError, UserError, printable
 from models.registry import MODELS, model_class
 from models.runs import curves, history
@@ -153,7 +151,7 @@ def page(facts: Facts) -> str:
     )
     if facts.examples is not None:
         picture = pictures.grid(facts.examples, 12)
-        parts.append(_section("The data", _image(_png(picture), f"{len(facts.examples)} images that it is trained on")))
+        parts.append(_section("The data", _image(png_bytes(picture), f"{len(facts.examples)} images that it is trained on")))
     for number, (kind, found) in enumerate(history.grids(facts.run).items()):
         parts.append(_slider(kind, _some(found), number))
     parts.append(_section("Curves", _curves(facts)))
@@ -187,12 +185,6 @@ def _said(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_said(one)}" for key, one in value.items()) or "-"
     return ",".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
-
-
-def _png(picture: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(out, "PNG")
-    return out.getvalue()
 
 
 def _image(data: bytes, about: str) -> str:

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from models.data.dataset import DataRequest
 from models.data.folder import LISTED, Plan, cores, list_folder, make_plan
-from models.data.images import BadImage, decode_with_info, fit, is_grey, to_channels
+from models.data.images import BadImage, decode_with_info, fit, is_grey, png_bytes, to_channels
 from models.data.items import Field, Items
 from models.data.labels import table_of
 from models.data.packed import manifest as m
@@ -164,9 +163,7 @@ def _raw(array: np.ndarray) -> Member:
 
 
 def _png(array: np.ndarray) -> Member:
-    buffer = io.BytesIO()
-    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
-    return Member("png", buffer.getvalue(), array.shape[:2], array.shape[2])
+    return Member("png", png_bytes(array), array.shape[:2], array.shape[2])
 
 
 def _in_threads(function: Callable[[T], U], items: Iterable[T], workers: int = 0) -> Iterator[U]:
