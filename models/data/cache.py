@@ -8,6 +8,7 @@ only. Every entry is one file or folder that appears whole, under its name, or n
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -155,6 +156,15 @@ def locked(path: Path) -> Iterator[None]:
                             stack.callback(lock.unlink, missing_ok=True)
                             break
         yield
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Of a file's content, read a block at a time. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from models.data.cache import sha256_of
 from models.data.folder import Report, cores
 from models.data.packed.read import Packed
 from models.errors import UserError
@@ -19,7 +19,7 @@ def check(data: Packed) -> Report:
     for number, shard in enumerate(data.manifest.shards):
         where = f"{data.store.name}/{shard.name}"
         try:
-            whole = _sha256(data, number) == shard.sha256
+            whole = sha256_of(data.store.path(shard.name, shard.bytes, shard.sha256)) == shard.sha256
             names, first = data.names_of(number), data.first_of(number)
         except (OSError, UserError) as error:
             bad.append((where, error.what if isinstance(error, UserError) else f"cannot be read ({error.strerror})"))
@@ -45,11 +45,3 @@ def check(data: Packed) -> Report:
         modes={"L" if channels == 1 else "RGB": good},
         sizes=dict(sizes.most_common()),
     )
-
-
-def _sha256(data: Packed, number: int) -> str:
-    shard, digest = data.manifest.shards[number], hashlib.sha256()
-    with open(data.store.path(shard.name, shard.bytes, shard.sha256), "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -156,7 +156,7 @@ class _Maker:
                 while block := list(itertools.islice(items, _BLOCK)):
                     for item, seen in zip(block, pool.map(lambda item: _seen(file, item), block)):
                         self._add(item, seen, where, at, keys)
-            sha256 = _sha256(path)
+            sha256 = cache.sha256_of(path)
         except OSError as error:
             raise UserError(f"the shard cannot be read ({error.strerror or error})", where, "bring it back, or name others") from error
         store.now_known(name, size, stamp, sha256)
@@ -245,11 +245,3 @@ def _seen(file: IO[bytes], item: _Item) -> dict[str, _Seen] | BadImage:
     except BadImage as error:
         return error
     return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.data.cache import cache_folder
+from models.data.cache import cache_folder, sha256_of
 from models.device import full_precision
 from models.errors import UserError, nearest, printable
 
@@ -292,11 +292,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _sha256(path: Path) -> str:
     """Of a file's content. Raises UserError where it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise UserError(f"the Inception weights cannot be read ({error.strerror or error})", path, "check its permissions") from error
-    return digest.hexdigest()
