@@ -103,9 +103,7 @@ class Packed(Items):
         found = []
         for number, item in zip(whose.tolist(), index.tolist()):
             offset, length, _ = self._index(number).at["image"][item - int(self._starts[number])].tolist()
-            data = bytearray(length)
-            self._read(self._file(number), self._shards[number], offset, [data])
-            found.append(self._decoded(bytes(data), self._shards[number], "image", offset))
+            found.append(self._decoded(self._member(number, offset, length), self._shards[number], "image", offset))
         return found
 
     def expect(self, index: np.ndarray) -> None:
@@ -133,15 +131,14 @@ class Packed(Items):
 
     def damaged(self, shard: int, place: int) -> str:
         """What is wrong with an item of a shard; "" where it is as it was packed, and can be used."""
-        told, file = self._shards[shard], self._file(shard)
+        told = self._shards[shard]
         try:
             for key in self.images:
                 offset, length, crc = self._index(shard).at[key][place].tolist()
-                data = bytearray(length)
-                self._read(file, told, offset, [data])
+                data = self._member(shard, offset, length)
                 if zlib.crc32(data) != crc:
                     return "its bytes have changed"
-                self._made(bytes(data), self._shapes.get(key), told, key, offset, None)
+                self._made(data, self._shapes.get(key), told, key, offset, None)
         except UserError as error:
             return error.what
         return ""
@@ -226,13 +223,18 @@ class Packed(Items):
         for place, (offset, length) in zip(places.tolist(), self._index(number).at[key][items, :2].tolist()):
             if length == len(header) + pixels:  # perhaps raw, and in shape: read it where it belongs
                 start = bytearray(len(header))
-                if self._read(file, shard, offset, [start, memoryview(out[place]).cast("B")]) and start == header:
+                self._read(file, shard, offset, [start, memoryview(out[place]).cast("B")])
+                if start == header:
                     continue
-            data = bytearray(length)
-            self._read(file, shard, offset, [data])
-            out[place] = self._made(bytes(data), shape, shard, key, offset, out.shape[1:])
+            out[place] = self._made(self._member(number, offset, length), shape, shard, key, offset, out.shape[1:])
 
-    def _read(self, file: IO[bytes], shard: Shard, offset: int, into: list[bytearray | memoryview]) -> bool:
+    def _member(self, number: int, offset: int, length: int) -> bytes:
+        """One member of a shard, whole."""
+        data = bytearray(length)
+        self._read(self._file(number), self._shards[number], offset, [data])
+        return bytes(data)
+
+    def _read(self, file: IO[bytes], shard: Shard, offset: int, into: list[bytearray | memoryview]) -> None:
         wanted = sum(len(part) for part in into)
         try:
             found = _preadv(file, into, offset)
@@ -240,7 +242,6 @@ class Packed(Items):
             raise self._cannot(shard, error.strerror or str(error)) from error
         if found != wanted:
             raise self._cannot(shard, "it ends too early")
-        return True
 
     def _made(self, data: bytes, shape: Shape | None, shard: Shard, key: str, offset: int, wanted: tuple[int, ...] | None) -> np.ndarray:
         """An encoded or raw image in shape, or a clip."""
