@@ -136,11 +136,11 @@ def _numbers(values: Any) -> dict[str, float]:
     return {str(k): float(v) for k, v in pairs if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)}
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, float]:
+def _flat(values: Mapping[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= {(before + name if key == name else f"{before}{name}.{key}"): v for key, v in _numbers(value).items()}
+            found |= {(name if key == name else f"{name}.{key}"): v for key, v in _numbers(value).items()}
         else:
-            found |= {before + key: v for key, v in _numbers({name: value}).items()}
+            found |= _numbers({name: value})
     return found
