@@ -147,6 +147,9 @@ class RunConfig:
     data_root: DataRoot | None = None
     device: Device = "auto"
     compile: Annotated[bool, Help("Compile the networks first.", flags=("--compile/--no-compile",), default="no-compile")] = False
+    sync_batch_norm: Annotated[
+        bool, Help("Of several processes: batch norm over all images of a batch, not over each one's share.", flags=("--sync-batch-norm",))
+    ] = False
     workers: Annotated[int, Range(0, 256), Help("Threads that prepare batches ahead.")] = 0
     save_every: Annotated[int, Range(1, 10**12), Help("Images between saves.", default="a 10th")] = 100_000
     sample_every: Annotated[int, Range(1, 10**12), Help("Images between grids.", default="a 20th")] = 50_000

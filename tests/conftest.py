@@ -21,7 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-pytest.register_assert_rewrite("support", "painter", "formulas")
+pytest.register_assert_rewrite("ranks", "support", "painter", "formulas")
 
 import support  # noqa: E402
 

@@ -18,9 +18,9 @@ import pytest
 import support
 import torch
 from faults import badfiles
-from faults.test_ranks import free_port, two
 from inception_weights import write_weights
 from PIL import Image
+from ranks import free_port, two
 from torch import nn
 from typer.testing import CliRunner, Result
 

@@ -1,20 +1,19 @@
 """Several processes on one model: `torchrun --nproc-per-node N --no-python lgm train ...`.
 
-Every rank works on its share of each batch; gradients and floating-point buffers are averaged, so that the ranks stay identical. Rank 0
-writes and speaks.
+Every rank works on its share of each batch; gradients and floating-point buffers are averaged (`models.training.exchange`), so that the
+ranks stay identical. Rank 0 writes and speaks.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import Tensor
 from torch import distributed as dist
 
 from models.errors import RunFailed, UserError
@@ -38,25 +37,22 @@ class Ranks:
             raise UserError(f"a batch of {batch} cannot be divided among {self.world} ranks", "--batch", f"use a multiple of {self.world}")
         return batch // self.world
 
-    @torch.no_grad()
-    def average_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace the tensors by their mean over the ranks: one exchange for all of them."""
-        tensors = [t for t in tensors if t.is_floating_point()]
-        if self.world == 1 or not tensors:
-            return
-        flat = torch.cat([t.float().reshape(-1) for t in tensors])
-        dist.all_reduce(flat)
-        flat /= self.world
-        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-            tensor.copy_(part.view(tensor.shape))
-
     def any(self, flag: int) -> int:
         """The largest `flag` of all ranks: what one rank was told (a signal), all ranks know at the same step."""
+        return self.ask(flag)()
+
+    def ask(self, flag: int) -> Callable[[], int]:
+        """The same, while the caller goes on: what it calls later, to know. Every rank must call both."""
         if self.world == 1:
-            return flag
+            return lambda: flag
         box = torch.tensor([flag])
-        dist.all_reduce(box, op=dist.ReduceOp.MAX)
-        return int(box)
+        asked = dist.all_reduce(box, op=dist.ReduceOp.MAX, async_op=True)
+
+        def answer() -> int:
+            asked.wait()
+            return int(box)
+
+        return answer
 
     def same(self, text: str) -> bool:
         """Whether all ranks have the same text of the same length (a data fingerprint, say)."""

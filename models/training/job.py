@@ -15,6 +15,7 @@ from models.data.items import Items
 from models.errors import UserError
 from models.training import loop
 from models.training.distributed import Ranks
+from models.training.exchange import join_batch_norms
 from models.training.observers import usual
 from models.training.sources import held_out
 
@@ -33,6 +34,8 @@ def make_job(
     """What the loop takes; `more` are further fields of `loop.Job`."""
     for batch in {config.batch, *(stage.batch for stage in model.stages() if stage.batch)}:
         ranks.share_of(batch)
+    if config.sync_batch_norm and ranks.world > 1:
+        join_batch_norms(model)
     batches = Batches(data, device, others)
     fingerprint = batches.fingerprint()
     if not ranks.same(fingerprint):

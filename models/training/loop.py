@@ -28,6 +28,7 @@ from models.training import checkpoint, claim, events, record, signals
 from models.training.averaging import Averages
 from models.training.checkpoint import Header, PartHeader
 from models.training.distributed import Ranks
+from models.training.exchange import Buffers
 from models.training.journal import Journal, Window
 from models.training.observers import Observer, View
 from models.training.speed import Speed
@@ -88,6 +89,7 @@ class _Trainer:
         self.window = Window(job.start.scalars.get("window") if job.start else None, job.device)
         self.journal = Journal(job.run / "log.jsonl", self.images) if job.ranks.writes else None
         self.mover: Mover | None = None
+        self.buffers = Buffers(self.model, job.ranks)
         self.stage = self.stages[0]
         self.batch = self.config.batch  # of the stage
         self.speed = Speed()
@@ -165,11 +167,13 @@ class _Trainer:
             asked = job.ranks.any(_LOST if lost else 0)
             while not asked:
                 assert batch is not None
+                ends = self.images + self.batch >= end
+                following, lost = (None, None) if ends else _next(stream)
+                answer = job.ranks.ask(_LOST if lost else stop.signal)  # it travels while the step computes
                 self._step(stage, mover, batch, begin, end)
                 yield from self._after_step(stage, mover, begin, end)
-                ends = self.images >= end
-                batch, lost = (None, None) if ends else _next(stream)
-                asked = job.ranks.any(_LOST if lost else stop.signal)
+                asked = answer() or (stop.signal if job.ranks.world == 1 else 0)
+                batch = following
                 if ends and not asked:
                     return
         if self.images:
@@ -215,7 +219,7 @@ class _Trainer:
             scalars.update(turn.logs)
         if not moved:
             raise ContractError(f"the stage {stage.name!r} moved nobody in a step", type(self.model).__module__, "yield a Turn")
-        mover.average_buffers()
+        self.buffers.average()
         self.window.add(self.images, scalars)
         self.images += self.batch
         self.averages.update(self.images - begin, self.batch, moved)

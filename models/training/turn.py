@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.base import Clock, LatentModel, Player, Turn
 from models.errors import ContractError
 from models.training.distributed import Ranks
+from models.training.exchange import gradients_averaged
 from models.training.schedules import factor
 
 _STALE = "modified by an inplace operation"
@@ -51,10 +52,6 @@ class Mover:
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._check_players({name: player.parameters() for name, player in everyone.items()})
         self._optimizers = {name: _optimizer(player, self.parameters[name], fused) for name, player in self.players.items()}
-        playing = {id(b) for player in self.players.values() for m in player.modules for b in m.buffers()}
-        self._model = model
-        self._statistics = {name for name, b in model.named_buffers() if id(b) in playing}
-        self._seen = {name: (id(b), b._version) for name, b in model.named_buffers()}
 
     def schedule(self, clock: Clock) -> None:
         """Set every player's learning rate for a step of the stage."""
@@ -74,42 +71,30 @@ class Mover:
         movers: dict[int, list[str]] = {}  # a loss that moves several players is differentiated once
         for name, loss in turn.losses.items():
             movers.setdefault(id(loss), []).append(name)
-        for names in movers.values():
-            inputs = [p for name in names for p in self.parameters[name]]
-            try:
-                turn.losses[names[0]].backward(inputs=inputs, retain_graph=names != list(movers.values())[-1])
-            except RuntimeError as error:
-                if _STALE in str(error):
-                    who = " and ".join(map(repr, names))
-                    message = f"turn {number}: the loss of {who} was computed before a player that it depends on moved"
-                    raise ContractError(message, self.where, "recompute it after the yield") from error
-                raise
+        with gradients_averaged(self.ranks, [p for names in reversed(movers.values()) for name in names for p in self.parameters[name]]):
+            for names in movers.values():
+                inputs = [p for name in names for p in self.parameters[name]]
+                try:
+                    turn.losses[names[0]].backward(inputs=inputs, retain_graph=names != list(movers.values())[-1])
+                except RuntimeError as error:
+                    if _STALE in str(error):
+                        who = " and ".join(map(repr, names))
+                        message = f"turn {number}: the loss of {who} was computed before a player that it depends on moved"
+                        raise ContractError(message, self.where, "recompute it after the yield") from error
+                    raise
         moved: set[int] = set()
-        gradients = [p.grad for name in turn.losses for p in self.parameters[name] if p.grad is not None]
-        self.ranks.average_(gradients)
         for name in turn.losses:
             player, parameters = self.players[name], self.parameters[name]
             if player.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, player.clip)
             self._optimizers[name].step()
             if player.weight_clip is not None:
-                for parameter in parameters:
-                    parameter.detach().clamp_(-player.weight_clip, player.weight_clip)
+                torch._foreach_clamp_min_([p.detach() for p in parameters], -player.weight_clip)
+                torch._foreach_clamp_max_([p.detach() for p in parameters], player.weight_clip)
             moved.update(id(p) for p in parameters if p.grad is not None)
             for parameter in parameters:
                 parameter.grad = None
         return moved
-
-    def average_buffers(self) -> None:
-        """Buffers that follow the batches differ between ranks, because the batches do: average them.
-
-        These are the players' own (batch norm changes its statistics behind the version counter's back) and all others that have changed.
-        """
-        if self.ranks.world == 1:
-            return
-        found = dict(self._model.named_buffers())
-        self.ranks.average_(b for n, b in found.items() if n in self._statistics or self._seen.get(n) != (id(b), b._version))
-        self._seen = {name: (id(b), b._version) for name, b in found.items()}
 
     def not_finite(self) -> list[str]:
         """The players with a weight that is not finite, each with the name of its first one: ``critic (critic.0.weight)``."""

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import support
 from fsspec.implementations.local import LocalFileSystem
-from test_ranks import assert_identical, finished, train, two
+from ranks import finished, two
+from test_ranks import assert_identical, train
 
 from models.data import cache
 from models.data.items import Field

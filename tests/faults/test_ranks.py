@@ -5,10 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import support
 import torch
 import toy
 import toys
+from ranks import finished, free_port, two
 from safetensors.torch import load_file, save_file
 
 from models.data.batches import Batches
@@ -25,54 +24,6 @@ from models.device import pick
 from models.registry import MODELS
 from models.training import checkpoint, events, loop
 from models.training.distributed import process_group
-
-Result = tuple[int, str]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def as_rank(rank: int, port: int, temporary: str, watch: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """In a child: what torchrun does, then `function(*args)`. Rank 1 fails where it changes a file under `watch`, but for locks."""
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-    os.environ.update({name: str(value) for name, value in names.items()})
-    tempfile.tempdir = temporary  # where the command line leaves tracebacks
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if arguments and os.path.basename(str(arguments[0])).startswith(".lock-"):
-            return
-        if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            assert not str(arguments[0]).startswith(watch), f"rank 1 writes {arguments[0]}"
-        if event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
-            assert not str(arguments[0]).startswith(watch), f"rank 1: {event} {arguments[0]}"
-
-    if rank == 1 and watch:
-        sys.addaudithook(hook)
-    function(*args)
-
-
-def two(tmp_path: Path, watch: Path | None, function: Callable[..., Any], *each: tuple[Any, ...], timeout: float = 60) -> list[Result]:
-    """Exit code and output of both ranks; `each` are their arguments."""
-    port = free_port()
-    outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
-    children = [
-        support.start(as_rank, rank, port, str(tmp_path), str(watch or ""), function, each[min(rank, len(each) - 1)], output=outputs[rank])
-        for rank in range(2)
-    ]
-    try:
-        codes = [support.exit_code(child, timeout) for child in children]
-    finally:
-        for child in children:
-            child.kill()
-    return [(code, output.read_text()) for code, output in zip(codes, outputs, strict=True)]
-
-
-def finished(results: list[Result]) -> None:
-    for code, text in results:
-        assert code == 0, text
 
 
 def keep_last_state(path: Path) -> Callable[[Any], None]:
@@ -173,7 +124,7 @@ def test_J3_signal_to_one_rank_stops_both(pictures: Path, tmp_path: Path) -> Non
     run = tmp_path / "run"
     results = two(tmp_path, run, signal_on_one, (int(signal.SIGTERM), support.arguments("aegan", pictures, run, save_every=10**6)))
     assert [code for code, _ in results] == [143, 143], results
-    assert list(support.checkpoints(run)) == [56]
+    assert list(support.checkpoints(run)) == [64]  # the other rank hears of it while it computes the next step
     # Going on with two ranks gives what two ranks give without the pause.
     finished(two(tmp_path, run, support.cli, (["train", "--resume", str(run)],)))
     finished(two(tmp_path, None, support.cli, (support.arguments("aegan", pictures, tmp_path / "straight"),)))
@@ -204,7 +155,7 @@ def test_J6_going_on_with_one_rank(pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     two(tmp_path, run, signal_on_one, (int(signal.SIGTERM), support.arguments("vae", pictures, run)))
     happened = support.call(support.resume, str(run), {})
-    assert happened[0].images == 56
+    assert happened[0].images == 64
     assert any("not bit-exact" in e.message and "world 2 -> 1" in e.message for e in happened if isinstance(e, events.Warned))
     assert checkpoint.newest_valid(run)[0].images == 96
 
