@@ -99,8 +99,12 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
     # destroyed, and its threads, still running while Python ends, now and then abort a run that has succeeded. Here is none yet to take.
     importlib.import_module("torch.distributed.nn.functional")
 
+    # Of processes that have died and were started again (`models.training.elastic`), the addresses may still lie in the store.
+    store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    store = dist.PrefixStore(f"lgm {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     # gloo beside NCCL, because flags and texts travel on the CPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     except (RuntimeError, dist.DistError) as error:

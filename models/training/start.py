@@ -10,7 +10,7 @@ from typing import Any
 from models.base import LatentModel
 from models.device import ill_advised, pick, settle
 from models.errors import UserError
-from models.training import checkpoint, claim, loop
+from models.training import checkpoint, claim, elastic, loop
 from models.training.build import build
 from models.training.distributed import Ranks, process_group
 from models.training.events import Event
@@ -18,6 +18,7 @@ from models.training.job import make_job
 from models.training.parts import Taken
 from models.training.places import first_run, new_run
 from models.training.plan import ask, complete
+from models.training.resume import go_on
 from models.training.stages import short
 
 
@@ -27,8 +28,12 @@ def begin(
     """Train a new run to its end; see `models.api.stream`."""
     device = pick(settings.get("device"))
     settle(device)
+    elastic.check_can_be_found(out)
+    asked = ask(model, data, **settings)
+    if begun := elastic.to_go_on_with(out, asked.values):
+        yield from go_on(begun, accept_data=False, fused=fused)
+        return
     with process_group(device) as ranks:
-        asked = ask(model, data, **settings)
         data_of_all = (asked.values["data"], *asked.values["sources"].values())
         first = first_run(model, *data_of_all)
         run = _place(out or new_run(model, *data_of_all), ranks)

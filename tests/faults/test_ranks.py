@@ -21,9 +21,11 @@ from safetensors.torch import load_file, save_file
 
 from models.data.batches import Batches
 from models.device import pick
+from models.errors import UserError
 from models.registry import MODELS
-from models.training import checkpoint, events, loop
+from models.training import checkpoint, elastic, events, loop
 from models.training.distributed import process_group
+from models.training.plan import ask
 
 
 def keep_last_state(path: Path) -> Callable[[Any], None]:
@@ -182,6 +184,18 @@ def test_J9_folder_in_which_another_process_trains(pictures: Path, tmp_path: Pat
     assert [p.name for p in run.iterdir()] == ["run.lock"]
 
 
+def torchrun(arguments: list[str], words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """`torchrun` with two processes of this machine."""
+    around = {
+        **os.environ,
+        "PYTHONPATH": f"{support.REPOSITORY}:{Path(__file__).parents[1]}",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), *arguments]
+    return subprocess.run([*launcher, *words], env={**around, **environment}, capture_output=True, text=True, timeout=240)
+
+
 LISTED = """
 import atexit, os, pathlib, runpy
 
@@ -197,13 +211,53 @@ runpy.run_module("lgcli", run_name="__main__")
 def test_torchrun_for_real(pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (tmp_path / "listed.py").write_text(LISTED)
-    environment = {**os.environ, "PYTHONPATH": str(support.REPOSITORY), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    words = [str(tmp_path / "listed.py"), *support.arguments("vae", pictures, run)]
-    done = subprocess.run([*launcher, *words], env={**environment, "THREADS": str(tmp_path)}, capture_output=True, text=True, timeout=240)
+    done = torchrun([], [str(tmp_path / "listed.py"), *support.arguments("vae", pictures, run)], THREADS=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(run)]  # one rank speaks for both
     assert checkpoint.newest_valid(run)[0].environment["world"] == 2
     # A thread of gloo's that outlives its group and runs on while Python ends aborts the process now and then.
     threads = [(tmp_path / rank).read_text() for rank in "01"]
     assert not any("gloo" in names for names in threads), threads
+
+
+KILLED_ONCE = """
+import os, runpy, signal, support
+
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+    with support.after_step(56, lambda trainer: os.kill(os.getpid(), signal.SIGKILL)):
+        runpy.run_module("lgcli", run_name="__main__")
+runpy.run_module("lgcli", run_name="__main__")
+"""
+
+
+def test_torchrun_starts_again_and_the_run_goes_on(pictures: Path, tmp_path: Path) -> None:
+    """After a rank was killed: from the newest checkpoint, to the same weights as without that."""
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    (tmp_path / "killed.py").write_text(KILLED_ONCE)
+    done = torchrun(["--max-restarts", "1"], [str(tmp_path / "killed.py"), *support.arguments("vae", pictures, run)])
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.read_header(support.newest(run)).environment["world"] == 2
+    finished(two(tmp_path, None, support.cli, (support.arguments("vae", pictures, straight),)))
+    support.assert_same_run(straight, run)
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"seed": 5}, {"precision": "bf16"}, {"options": {"widths": (4, 8), "latent": 5}}, {"held_out": 0.2}]
+)
+def test_only_the_same_run_is_gone_on_with(
+    changed: dict[str, Any], pictures: Path, straight: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first try that was refused, because another run lies there, must not be answered by going on with that."""
+    run, asked = straight("vae"), ask("vae", str(pictures), **{**support.tiny("vae"), **changed}).values
+    assert elastic.to_go_on_with(run, asked) is None  # it is the first try
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert elastic.to_go_on_with(run, asked) == (None if changed else run)
+    assert elastic.to_go_on_with(run / "elsewhere", asked) is None
+
+
+def test_a_run_that_may_start_again_is_to_have_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    elastic.check_can_be_found(None)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    elastic.check_can_be_found("run")
+    with pytest.raises(UserError, match="--out RUN"):
+        elastic.check_can_be_found(None)
