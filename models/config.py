@@ -146,6 +146,9 @@ class RunConfig:
     parts: Mapping[str, str] = field(default_factory=dict)  # the runs that frozen parts were taken from, by the parts' names
     data_root: DataRoot | None = None
     device: Device = "auto"
+    fast: Annotated[
+        bool, Help("On a GPU: TF32 and the quickest kernels, or the same bits when resumed.", flags=("--fast/--exact",), default="exact")
+    ] = False
     compile: Annotated[bool, Help("Compile the networks first.", flags=("--compile/--no-compile",), default="no-compile")] = False
     sync_batch_norm: Annotated[
         bool, Help("Of several processes: batch norm over all images of a batch, not over each one's share.", flags=("--sync-batch-norm",))
@@ -157,7 +160,7 @@ class RunConfig:
     keep: Annotated[int, Range(2, 1_000_000), Help("Checkpoints kept, at least 2.")] = 2
 
     # What may differ when a run is resumed: it changes neither the game nor (the fingerprint sees to that) its data.
-    FREE = ("images", "data", "sources", "data_root", "device", "compile", "workers", "save_every", "sample_every", "keep", "batch")
+    FREE = ("images", "data", "sources", "data_root", "device", "fast", "compile", "workers", "save_every", "sample_every", "keep", "batch")
 
 
 @dataclass(frozen=True)

@@ -56,13 +56,15 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def ill_advised(device: torch.device, precision: str) -> tuple[str, ...]:
-    """A warning where half precision costs time: processors without instructions for it took ten times as long (a VAE at 28x28, AVX2)."""
-    if precision != "bf16" or device.type != "cpu" or not torch.backends.mkldnn.is_available():
+def ill_advised(device: torch.device, precision: str, fast: bool = False) -> tuple[str, ...]:
+    """A warning where half precision costs time: processors without instructions for it took ten times as long (a VAE at 28x28, AVX2).
+    And where there is no faster arithmetic."""
+    if device.type != "cpu":
         return ()
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return ()
-    return ("this processor has no instructions for bf16, which will be many times slower here than --precision fp32",)
+    found = ("--fast changes nothing on a CPU",) if fast else ()
+    if precision != "bf16" or not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return found
+    return (*found, "this processor has no instructions for bf16, which will be many times slower here than --precision fp32")
 
 
 @contextmanager
@@ -82,28 +84,26 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def block_of(device: torch.device) -> int:
+    """How many images are made together on `device`. Results depend on it by rounding, so it stands in the recipe of what is measured.
+
+    Small on a CPU, where a block of large images should stay in the cache; a GPU wants more to do at a time.
+    """
+    return 64 if device.type == "cuda" else 16
+
+
 def room_for_data(device: torch.device) -> int:
     """How many bytes a field of a data set may take on `device` to be kept there while a run lasts: a quarter of what a GPU has free."""
     return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
 
 
-def settle(device: torch.device) -> None:
-    """Prepare this process for training on `device`.
-
-    On a GPU: deterministic algorithms, without which a resumed run would not end with the same bits; and gradients are taken in this
-    thread. In one of the device's, as torch does it by itself, second derivatives (of a penalty) are numbered apart from the rest of the
-    graph, and the order in which a weight's gradients are added up then depends on how long the process has been running.
+def settle(device: torch.device, fast: bool = False) -> None:
+    """Prepare this process for training on `device`: its arithmetic (`choose_arithmetic`), and its memory.
 
     On a CPU, Linux with glibc: temporaries of many megabytes are mapped and unmapped at every step, and the kernel clears each page anew;
     asking the allocator to keep them saved about a fifth of a 64x64 auto-encoder's step. The process then holds on to its largest memory.
     """
-    if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads what was not written
-        torch.autograd.set_multithreading_enabled(False)
+    choose_arithmetic(device, fast)
     if device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     try:
@@ -116,12 +116,33 @@ def settle(device: torch.device) -> None:
     allocator(top_pad, 64 * 2**20)
 
 
-def environment(device: torch.device, world: int) -> dict[str, Any]:
+def choose_arithmetic(device: torch.device, fast: bool = False) -> None:
+    """How a GPU computes in this process from now on; a CPU has one way only.
+
+    Exact: deterministic algorithms, without which a resumed run would not end with the same bits; float32 products in float32; and
+    gradients are taken in this thread. In one of the device's, as torch does it by itself, second derivatives (of a penalty) are numbered
+    apart from the rest of the graph, and the order in which a weight's gradients are added up then depends on how long the process has
+    been running. Fast: TF32, which keeps three digits of a product, and the kernels that cuDNN finds to be the quickest.
+    """
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = fast
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = fast
+    torch.use_deterministic_algorithms(not fast, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads what was not written
+    torch.autograd.set_multithreading_enabled(fast)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device.index or 0)
+
+
+def environment(device: torch.device, world: int, fast: bool = False) -> dict[str, Any]:
     """What bit-exact resume depends on beside the checkpoint; `world` is the number of processes that train together."""
     return {
         "torch": torch.__version__,
         "device": device.type,
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
+        "arithmetic": "fast" if fast and device.type == "cuda" else "exact",
         "machine": platform.machine(),
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
         "world": world,

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from models.base import DataSpec, LatentModel
 from models.capabilities import pictures
-from models.capabilities.ask import BLOCK, evaluating, images_from, in_blocks
+from models.capabilities.ask import FETCHED, evaluating, images_from, in_blocks
 from models.capabilities.interpolate import blend
 from models.capabilities.pictures import columns_for, grid, pairs
 from models.capabilities.project import search
 from models.capabilities.reconstruct import reconstructions
 from models.capabilities.sample import draw
+from models.device import block_of
 from models.errors import UserError
 from models.randomness import image_noise
 
@@ -77,10 +78,13 @@ def test_slerp_of_parallel_opposite_and_zero_ends_is_finite(b: list[float]) -> N
     assert way.norm(dim=1).max() <= 2
 
 
+BLOCK = block_of(CPU)
+
+
 # ---- blocks --------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
+@pytest.mark.parametrize("count", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, FETCHED * BLOCK, FETCHED * BLOCK + 1])
 def test_in_blocks_shows_the_function_full_blocks_only(count: int) -> None:
     shapes: list[tuple[int, ...]] = []
 

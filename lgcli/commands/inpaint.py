@@ -143,9 +143,10 @@ def _completions(trained: Trained, originals: np.ndarray, holes: np.ndarray, cou
     """(N, count, H, W, C), block by block."""
     import numpy as np
 
-    from models.capabilities.ask import BLOCK
+    from models.device import block_of
 
-    blocks = [slice(n, n + BLOCK) for n in range(0, len(originals), BLOCK)]
+    size = block_of(trained.device)
+    blocks = [slice(n, n + size) for n in range(0, len(originals), size)]
     return np.concatenate([trained.complete(originals[b], holes[b], count, seed, iterations=iterations) for b in blocks])
 
 

@@ -78,7 +78,7 @@ GROUPS = {
     "Data": ("data", "labels", "size", "fit", "channels", "background", "skip_bad", "held_out", "data_root"),
     "The model": ("parts", "base", "assignments", "augment", "map_", "pairs", "task"),
     "Training": ("preset", "images", "epochs", "batch", "seed", "average_images", "out", "resume", "accept_data"),
-    "The machine": ("device", "precision", "compile", "workers", "sync_batch_norm"),
+    "The machine": ("device", "precision", "fast", "compile", "workers", "sync_batch_norm"),
     "Watching": ("log", "log_every", "sample_every", "save_every", "keep", "json", "dry_run"),
 }
 

@@ -47,8 +47,9 @@ def translate(
     from lgcli import render
     from models import api
     from models.capabilities import pictures
-    from models.capabilities.ask import BLOCK, TRACE, size_of, stepwise
+    from models.capabilities.ask import TRACE, size_of, stepwise
     from models.capabilities.translate import noises, picture, source_of
+    from models.device import block_of
     from models.errors import UserError
 
     o.check_single_output(output, out)
@@ -68,12 +69,13 @@ def translate(
             o.free_path(path.with_suffix(".gif"), force, "-o")
     else:
         path = o.free_path(out, force, "--out")
+    block = block_of(trained.device)
     with render.progress() as advance:
         blocks = (
-            trained.translate(originals[n : n + BLOCK], variants, seed, back=back, iterations=iterations)
-            for n in range(0, len(originals) if not trace else 0, BLOCK)
+            trained.translate(originals[n : n + block], variants, seed, back=back, iterations=iterations)
+            for n in range(0, len(originals) if not trace else 0, block)
         )
-        made = [its for block in pictures.counted(blocks, lambda done: advance("translating", done, len(originals))) for its in block]
+        made = [its for some in pictures.counted(blocks, lambda done: advance("translating", done, len(originals))) for its in some]
     found: dict[str, Any] = {"images": names, "variants": variants, "seed": seed, "back": back}
     if out is not None:
         found["files"] = pictures.write_singles(made, out, pictures.numbered(len(names)), variants)

@@ -1,7 +1,8 @@
 """How a trained model is asked: in eval mode, in blocks of one size, with what it has to be told.
 
-Images are made in blocks of `BLOCK` items, the last one filled up, whatever number is asked for: matrix products of another shape round
-differently, so only a fixed shape makes image i depend on its noise alone, to the last bit. (A projection searches a block at once.)
+Images are made in blocks of one size (`models.device.block_of`), the last one filled up, whatever number is asked for: matrix products of
+another shape round differently, so only a fixed shape makes image i depend on its noise alone, to the last bit. (A projection searches a
+block at once.)
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from models.base import Classifies, Field, LatentModel, Maps
 from models.capabilities.told import Told, arguments, condition_of
-from models.data.batches import to_uint8
+from models.data.batches import quantised
+from models.device import block_of, sent
 from models.errors import UserError
 from models.registry import MODELS
 
-BLOCK = 16
+FETCHED = 64  # blocks whose results are fetched from the device together
 TRACE = (0, 1, 2, 5, 20)  # steps after which the way to an answer is shown
 Capability = Literal["sample", "encode", "decode"]
 
@@ -44,13 +46,19 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def in_blocks(function: Callable[..., Tensor], device: torch.device, *inputs: Tensor) -> Tensor:
-    """Apply `function` to blocks of exactly `BLOCK` rows of the inputs on `device`; the result lies on the CPU."""
-    made = []
-    for parts in zip(*(rows.split(BLOCK) for rows in inputs), strict=True):
+    """Apply `function` to blocks of exactly `block_of(device)` rows of the inputs on `device`; the result is on the CPU, float or uint8."""
+    block = block_of(device)
+    made: list[Tensor] = []
+    fetched: list[Tensor] = []
+    for parts in zip(*(rows.split(block) for rows in inputs), strict=True):
         count = len(parts[0])
-        full = [torch.cat([part, part[-1:].expand(BLOCK - count, *part.shape[1:])]) if count < BLOCK else part for part in parts]
-        made.append(function(*(part.to(device) for part in full))[:count].float().cpu())
-    return torch.cat(made)
+        full = [torch.cat([part, part[-1:].expand(block - count, *part.shape[1:])]) if count < block else part for part in parts]
+        result = function(*(sent(part, device) for part in full))[:count]
+        made.append(result if result.dtype == torch.uint8 else result.float())
+        if len(made) == FETCHED:
+            fetched.append(torch.cat(made).cpu())
+            made.clear()
+    return torch.cat([*fetched, *([torch.cat(made).cpu()] if made else [])])
 
 
 def ask(model: LatentModel, capability: Capability, given: Tensor, shown: Tensor | None = None) -> Tensor:
@@ -64,7 +72,12 @@ def ask(model: LatentModel, capability: Capability, given: Tensor, shown: Tensor
 def ask_in_blocks(model: LatentModel, capability: Capability, given: Tensor, told: Told | None = None) -> Tensor:
     """`ask` in blocks: (N, ...) and what is shown, a row for each, if anything -> (N, ...), on the CPU."""
     rows = [given] if told is None else [given, told.values]
-    return in_blocks(lambda *parts: ask(model, capability, *parts), device_of(model), *rows)
+    return in_blocks(partial(ask, model, capability), device_of(model), *rows)
+
+
+def pictures_in_blocks(function: Callable[..., Tensor], device: torch.device, *inputs: Tensor) -> np.ndarray:
+    """The same for a function that makes images: uint8 (N, H, W, C)."""
+    return in_blocks(lambda *parts: quantised(function(*parts)), device, *inputs).numpy()
 
 
 def mapped(model: Maps, noise: Tensor) -> Tensor:
@@ -76,8 +89,9 @@ def mapped(model: Maps, noise: Tensor) -> Tensor:
 
 def images_from(model: LatentModel, points: Tensor, space: Literal["code", "noise"], told: Told | None = None) -> np.ndarray:
     """Codes or noise (N, ...), and what is asked for, if anything -> uint8 (N, H, W, C)."""
+    rows = [points] if told is None else [points, told.values]
     with evaluating(model):
-        return to_uint8(ask_in_blocks(model, "sample" if space == "noise" else "decode", points, told)).numpy()
+        return pictures_in_blocks(partial(ask, model, "sample" if space == "noise" else "decode"), device_of(model), *rows)
 
 
 def stepwise(model: LatentModel, method: str, iterations: int | None) -> Callable[..., Tensor]:

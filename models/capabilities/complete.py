@@ -11,9 +11,9 @@ from torch import Tensor
 
 from models.base import Completes, LatentModel
 from models.capabilities import masks, verb
-from models.capabilities.ask import device_of, evaluating, in_blocks, models_with, stepwise
+from models.capabilities.ask import device_of, evaluating, models_with, pictures_in_blocks, stepwise
 from models.capabilities.inputs import checked
-from models.data.batches import to_float, to_uint8
+from models.data.batches import to_float
 from models.errors import UserError
 from models.randomness import check_seed, image_noise
 
@@ -57,7 +57,7 @@ def through(model: LatentModel, images: np.ndarray, holes: np.ndarray, noise: Te
     real, hole = to_float(torch.from_numpy(images)), torch.from_numpy(holes.copy()).unsqueeze(1).float()
     with evaluating(model):
         rows = (real.repeat_interleave(count, 0), hole.repeat_interleave(count, 0), noise.repeat(len(real), 1))
-        made = to_uint8(in_blocks(way, device_of(model), *rows)).numpy()
+        made = pictures_in_blocks(way, device_of(model), *rows)
     return np.where(holes[:, None, ..., None], made.reshape(len(images), count, *made.shape[1:]), images[:, None])
 
 

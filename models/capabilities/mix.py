@@ -11,9 +11,8 @@ from torch import Tensor
 
 from models.base import LatentModel, Maps, Mixes
 from models.capabilities import inputs, verb
-from models.capabilities.ask import device_of, evaluating, in_blocks, mapped, models_with
+from models.capabilities.ask import device_of, evaluating, mapped, models_with, pictures_in_blocks
 from models.capabilities.reconstruct import codes_of
-from models.data.batches import to_uint8
 from models.errors import UserError, nearest, printable
 from models.randomness import image_noise
 
@@ -107,4 +106,4 @@ def mixed(model: LatentModel, one: Tensor, other: Tensor, layers: Sequence[int])
     """Codes (N, latent) twice -> uint8 (N, H, W, C): `layers` are those of `other`."""
     assert isinstance(model, Mixes)
     with evaluating(model):
-        return to_uint8(in_blocks(lambda a, b: model.mix(a, b, layers), device_of(model), one, other)).numpy()
+        return pictures_in_blocks(lambda a, b: model.mix(a, b, layers), device_of(model), one, other)

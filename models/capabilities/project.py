@@ -14,11 +14,12 @@ from torch import Tensor
 
 from models.base import LatentModel, Samples
 from models.capabilities import verb
-from models.capabilities.ask import BLOCK, ask, device_of, evaluating, images_from, require, require_alike
+from models.capabilities.ask import ask, device_of, evaluating, images_from, require, require_alike
 from models.capabilities.inputs import checked
 from models.capabilities.told import Told, Words
 from models.data.batches import to_float
 from models.data.images import atomic_file
+from models.device import block_of
 from models.randomness import image_noise
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def search(
     """Search the noise z of each image by gradient: min ||x - sample(z)||^2, from `restarts` random starts at once, the best kept.
 
     A weak pull towards |z|^2 = dim keeps z where the generator was trained. The learning rate falls to zero along a cosine. Image i's
-    starts depend on (seed, i) alone; `BLOCK` images are searched at a time.
+    starts depend on (seed, i) alone; a block of images is searched at a time.
 
     Args:
         images: uint8 (N, H, W, C) of the model's shape.
@@ -88,13 +89,14 @@ def search(
     require(model, Samples, "project")
     require_alike(model, "sample", "project")
     device = device_of(model)
-    blocks = range(0, len(images), BLOCK)
+    size = block_of(device)
+    blocks = range(0, len(images), size)
     found = []
     for number, first in enumerate(blocks):
-        target = to_float(torch.from_numpy(images[first : first + BLOCK])).to(device).repeat_interleave(restarts, 0)
+        target = to_float(torch.from_numpy(images[first : first + size])).to(device).repeat_interleave(restarts, 0)
         start = image_noise(seed, range(first * restarts, first * restarts + len(target)), model.noise_shape, "project").to(device)
-        shown = None if told is None else told.values[first : first + BLOCK].to(device).repeat_interleave(restarts, 0)
-        weight = None if known is None else _weights(known[first : first + BLOCK]).to(device).repeat_interleave(restarts, 0)
+        shown = None if told is None else told.values[first : first + size].to(device).repeat_interleave(restarts, 0)
+        weight = None if known is None else _weights(known[first : first + size]).to(device).repeat_interleave(restarts, 0)
 
         def advance(step: int, done: int = number * steps) -> None:
             progress(done + step, len(blocks) * steps)
@@ -136,7 +138,7 @@ def _descend(
             with torch.no_grad():
                 better = error < best_error
                 best_error = torch.where(better, error.detach(), best_error)
-                best_noise[better] = noise.detach()[better]
+                best_noise = torch.where(better.view(-1, *[1] * (noise.ndim - 1)), noise.detach(), best_noise)
             if step == steps:
                 break
             optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + np.cos(np.pi * step / steps))

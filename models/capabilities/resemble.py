@@ -10,9 +10,9 @@ from torch import nn
 
 from models.base import Resembles
 from models.capabilities import verb
-from models.capabilities.ask import device_of, evaluating, in_blocks, models_with
+from models.capabilities.ask import device_of, evaluating, models_with, pictures_in_blocks
 from models.capabilities.inputs import checked
-from models.data.batches import to_float, to_uint8
+from models.data.batches import to_float
 from models.errors import UserError
 from models.randomness import check_seed, image_noise
 
@@ -37,5 +37,5 @@ def resemble(trained: Trained, images: np.ndarray, count: int = 8, seed: int = 0
     assert isinstance(model, nn.Module)
     with evaluating(model):
         rows = shown.repeat_interleave(count, 0), noise.repeat(len(shown), *[1] * len(model.noise_shape))
-        made = to_uint8(in_blocks(model.resemble, device_of(model), *rows)).numpy()
+        made = pictures_in_blocks(model.resemble, device_of(model), *rows)
     return made.reshape(len(images), count, *made.shape[1:])

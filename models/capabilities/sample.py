@@ -14,9 +14,9 @@ from torch import Tensor
 
 from models.base import LatentModel, Maps, Samples
 from models.capabilities import verb
-from models.capabilities.ask import BLOCK, ask_in_blocks, device_of, evaluating, in_blocks, require
+from models.capabilities.ask import ask, device_of, evaluating, pictures_in_blocks, require
 from models.capabilities.told import Told, Words, in_turn, resolve
-from models.data.batches import to_uint8
+from models.device import block_of
 from models.errors import UserError
 from models.randomness import check_seed, image_noise
 
@@ -83,19 +83,22 @@ def draw(
         examples: for `told.in_turn`.
     """
     require(model, Samples, "sample")
-    ahead = first % BLOCK  # blocks start at multiples of BLOCK, so that image i has the same place in the same block every time
-    step = max(batch // BLOCK, 1) * BLOCK
+    device = device_of(model)
+    block = block_of(device)
+    ahead = first % block  # blocks start at multiples of their size, so that image i has the same place in the same block every time
+    step = max(batch // block, 1) * block
     for start in range(first - ahead, first + count, step):
         stop = min(start + step, first + count)
         noise = image_noise(seed, range(start, stop), model.noise_shape)
         shown = in_turn(model, range(start, stop), examples) if told is None else told.for_each(stop - start)
         with evaluating(model):
             if truncation is not None and isinstance(model, Maps):
-                made = in_blocks(partial(_drawn_to_the_mean, model, truncation), device_of(model), noise)
+                made = pictures_in_blocks(partial(_drawn_to_the_mean, model, truncation), device, noise)
             else:
                 noise = noise if truncation is None else truncated(noise, truncation)
-                made = ask_in_blocks(model, "sample", noise, shown)
-        yield to_uint8(made).numpy()[max(first - start, 0) :]
+                rows = [noise] if shown is None else [noise, shown.values]
+                made = pictures_in_blocks(partial(ask, model, "sample"), device, *rows)
+        yield made[max(first - start, 0) :]
 
 
 def _drawn_to_the_mean(model: Maps, share: float, noise: Tensor) -> Tensor:

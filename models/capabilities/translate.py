@@ -11,10 +11,10 @@ from torch import Tensor
 
 from models.base import DataSpec, LatentModel, Translates, TranslatesBack
 from models.capabilities import verb
-from models.capabilities.ask import device_of, evaluating, in_blocks, models_with, stepwise
+from models.capabilities.ask import device_of, evaluating, models_with, pictures_in_blocks, stepwise
 from models.capabilities.inputs import checked
 from models.capabilities.pictures import alike, grid
-from models.data.batches import to_float, to_uint8
+from models.data.batches import to_float
 from models.errors import UserError
 from models.randomness import check_seed, image_noise
 
@@ -61,8 +61,7 @@ def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = 
     way = stepwise(model, "translate_back" if back else "translate", iterations)
     real = to_float(torch.from_numpy(images))
     with evaluating(model):
-        made = in_blocks(way, device_of(model), real.repeat_interleave(len(noise), 0), noise.repeat(len(real), 1))
-    found = to_uint8(made).numpy()
+        found = pictures_in_blocks(way, device_of(model), real.repeat_interleave(len(noise), 0), noise.repeat(len(real), 1))
     return found.reshape(len(images), len(noise), *found.shape[1:])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.data.images import atomic_file
+from models.device import block_of, pick
 from models.errors import UserError, printable
 from models.evaluation.collect import Found
 from models.evaluation.plan import Plan, Work
@@ -30,12 +31,13 @@ def of_sides(sides: Sequence[Side], found: Sequence[files.Statistics], work: Wor
     a, b = (
         {"name": printable(one.source), "images": one.moments.count, "first_image": _first_image(side)} for side, one in zip(sides, found)
     )
-    shown = dict.fromkeys(side.shown for side in sides if isinstance(side, SampledSource) and side.shown is not None)
+    sampled = [side for side in sides if isinstance(side, SampledSource)]
+    shown = dict.fromkeys(side.shown for side in sampled if side.shown is not None)
     return {
         "fid": frechet_distance(found[0].moments, found[1].moments),
         "a": a,
         "b": b,
-        "recipe": {**found[0].recipe, **_of_all(work, "; ".join(shown))},
+        "recipe": {**found[0].recipe, **_of_all(work, "; ".join(shown)), **(_of_samples(work) if sampled else {})},
         "warnings": work.warnings,
     }
 
@@ -63,6 +65,7 @@ def of_run(run: str | os.PathLike[str], plan: Plan, found: Found, work: Work) ->
             **(network.recipe() if network is not None else {}),
             "images": images,
             **_of_all(work, found.shown or ""),
+            **_of_samples(work),
             "options": {name: dataclasses.asdict(plan.chosen.configs[name]) for name in values},
         },
         "warnings": work.warnings,
@@ -101,6 +104,11 @@ def _of_all(work: Work, shown: str) -> dict[str, Any]:
     """What belongs to every recipe besides the features; `shown` is what conditional models were asked for."""
     conditions = {"conditions": shown} if shown else {}
     return {"seed": work.how.seed, **conditions, "weights": "raw" if work.how.raw else "average", "lgm": __version__}
+
+
+def _of_samples(work: Work) -> dict[str, Any]:
+    """What changes samples by rounding: how many are made together."""
+    return {"block": block_of(pick(work.how.device))}
 
 
 def _warn_if_few(name: str, count: int, dimensions: int, work: Work) -> None:

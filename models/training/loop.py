@@ -321,7 +321,7 @@ class _Trainer:
                 "waiting": self.averages.waiting,
             },
             fingerprint=self.job.fingerprint,
-            environment=environment(self.job.device, self.job.ranks.world),
+            environment=environment(self.job.device, self.job.ranks.world, self.config.fast),
             parts=self.job.parts,
         )
 

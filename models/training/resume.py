@@ -33,10 +33,10 @@ def go_on(run: str | os.PathLike[str], *, accept_data: bool, fused: bool, **chan
     start, tensors, damaged = _newest(folder)
     config = _changed(start, changes, folder)
     device = pick(config.device)
-    settle(device)
+    settle(device, config.fast)
     with process_group(device) as ranks:
         warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
-        warnings += _inexact(start, config, environment(device, ranks.world))
+        warnings += _inexact(start, config, environment(device, ranks.world, config.fast))
         with ranks.first_alone():
             if ranks.writes:
                 claim.check_free(folder)
@@ -118,6 +118,8 @@ def _inexact(start: Header, config: RunConfig, now: Mapping[str, Any]) -> list[s
         for key in ("batch", "compile")
         if getattr(start.config, key) != getattr(config, key)
     ]
+    if not differences and now["arithmetic"] == "fast":
+        differences = ["--fast"]
     return [f"not bit-exact: {', '.join(differences)}"] if differences else []
 
 

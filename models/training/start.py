@@ -27,7 +27,7 @@ def begin(
 ) -> Iterator[Event]:
     """Train a new run to its end; see `models.api.stream`."""
     device = pick(settings.get("device"))
-    settle(device)
+    settle(device, bool(settings.get("fast")))
     elastic.check_can_be_found(out)
     asked = ask(model, data, **settings)
     if begun := elastic.to_go_on_with(out, asked.values):
@@ -45,7 +45,7 @@ def begin(
         built = build(config, planned.spec, device, planned.headers)
         _fill_parts(built, planned.parts)
         taken = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
-        warnings = (*taken, *ill_advised(device, config.precision), *short(config, built.stages()))
+        warnings = (*taken, *ill_advised(device, config.precision, config.fast), *short(config, built.stages()))
         more = {"fused": fused, "parts": planned.headers}
         yield from loop.train(make_job(config, built, planned.data, planned.others, run, device, ranks, warnings, **more))
 

@@ -25,10 +25,12 @@ class Moments:
 
     Args:
         dimensions: D, the length of a feature vector.
+        device: where the products of many rows are computed, if it has float64.
     """
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, device: torch.device | None = None) -> None:
         self.dimensions = dimensions
+        self._device = device if device is not None and device.type != "mps" else torch.device("cpu")
         self._folded = 0  # rows that the next two account for
         self._mean = torch.zeros(dimensions, dtype=torch.float64)
         self._scatter: Tensor | None = None
@@ -56,7 +58,7 @@ class Moments:
             self._rows.append(part)
             self._waiting += len(part)
             if self._waiting == self._room:
-                self._fold(*_moments(torch.cat(self._rows)))
+                self._fold(*_moments(torch.cat(self._rows), self._device))
                 self._rows, self._waiting = [], 0
 
     def merge(self, other: Moments) -> None:
@@ -84,7 +86,7 @@ class Moments:
         if not self._waiting:
             scatter = torch.zeros(self.dimensions, self.dimensions, dtype=torch.float64) if self._scatter is None else self._scatter
             return self._folded, self._mean, scatter
-        rows = _moments(torch.cat(self._rows))
+        rows = _moments(torch.cat(self._rows), self._device)
         if self._scatter is None:
             return rows
         both = Moments(self.dimensions)
@@ -141,11 +143,11 @@ class Moments:
         self._folded, self._mean, self._scatter = total, everyones, _symmetric(scatter)  # sums in a ring treat the triangles differently
 
 
-def _moments(rows: Tensor) -> tuple[int, Tensor, Tensor]:
-    rows = rows.double()
+def _moments(rows: Tensor, device: torch.device) -> tuple[int, Tensor, Tensor]:
+    rows = rows.to(device).double()
     mean = rows.mean(0)
     rows = rows - mean
-    return len(rows), mean, _symmetric(rows.T @ rows)
+    return len(rows), mean.cpu(), _symmetric(rows.T @ rows).cpu()
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
