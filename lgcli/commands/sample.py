@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +13,10 @@ from lgcli import options as o
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+
     from models.capabilities.trained import Trained
+    from models.training.distributed import Ranks
 
 PANEL = "Use a trained model"
 SAMPLES, A_CLASS, CLASSES = 64, 8, 20  # drawn where nothing is said: images, or images of each class, of so many classes at most
@@ -54,7 +59,8 @@ def sample(
 ) -> None:
     """Draw new images: a grid, or single files. Image i depends on the seed, and on what it shows, alone.
 
-    A conditional model draws a row for each class, by default for all of them; images in one column are made from the same noise.
+    A conditional model draws a row for each class, by default for all of them; images in one column are made from the same noise. Under
+    torchrun, single files are drawn by all processes together.
     """
     import numpy as np
 
@@ -64,6 +70,7 @@ def sample(
     from models.capabilities import told as t
     from models.capabilities.ask import size_of
     from models.errors import UserError
+    from models.training.distributed import process_group
 
     o.check_single_output(output, out)
     trained = api.load(run, device=device, raw=raw)
@@ -76,7 +83,8 @@ def sample(
     drawn = asked.different if asked is not None else t.every(trained.model, CLASSES)
     classes = [] if drawn is None or drawn.kind == "attributes" else drawn.names
     count = number or (A_CLASS if classes else SAMPLES)
-    blocks = trained.sample_blocks(count, seed, batch=batch, told=drawn, truncation=truncation)
+    blocks = partial(trained.sample_blocks, seed=seed, batch=batch, told=drawn, truncation=truncation)
+    blocks(count)  # what is wrong is said before anything is drawn
     total = count * max(len(classes), 1)
     made: dict[str, Any] = {"images": total, "seed": seed}
     made |= {"labels": classes} if classes else {}
@@ -84,18 +92,43 @@ def sample(
     if out is None:
         size = size_of(trained.model, "sample")
         pictures.check_grid(count, size, columns or (count if classes else None), max(len(classes), 1), singles=True)
-    path = o.picture_path(output, f"{api.name_of(run)}-samples", force) if out is None else o.free_path(out, force, "--out")
-    if asked is None:
-        _say_what_is_drawn(trained, classes)
-    with render.progress() as advance:
-        blocks = pictures.counted(blocks, lambda done: advance("sampling", done, total))
+    with process_group(trained.device) as ranks:
+        if asked is None and ranks.writes:
+            _say_what_is_drawn(trained, classes)
         if out is not None:
-            made["files"] = pictures.write_singles(blocks, out, drawn.stems if drawn is not None and classes else (), count)
-        elif classes:
-            pictures.write(pictures.rows(np.split(np.concatenate(list(blocks)), len(classes)), columns or count), path)
-        else:
-            pictures.write(pictures.grid(np.concatenate(list(blocks)), columns), path)
-    render.result({"grid" if out is None else "folder": str(path), **made}, f"{path}" if out is None else f"{out}: {total} images", json)
+            _singles(blocks, count, out, drawn.stems if drawn is not None and classes else (), force, ranks)
+            made["files"] = total
+        elif ranks.writes:  # a grid is one process's work
+            path = o.picture_path(output, f"{api.name_of(run)}-samples", force)
+            with render.progress() as advance:
+                drawing = pictures.counted(blocks(count), lambda done: advance("sampling", done, total))
+                images = np.concatenate(list(drawing))
+            picture = pictures.rows(np.split(images, len(classes)), columns or count) if classes else pictures.grid(images, columns)
+            pictures.write(picture, path)
+        if not ranks.writes:
+            return
+    place = str(path) if out is None else str(out)
+    render.result({"grid" if out is None else "folder": place, **made}, place if out is None else f"{out}: {total} images", json)
+
+
+def _singles(blocks: Callable[..., Iterator[np.ndarray]], count: int, out: Path, stems: Sequence[str], force: bool, ranks: Ranks) -> None:
+    """This process's share of the files: of each class, the images between two numbers."""
+    from contextlib import nullcontext
+
+    from lgcli import render
+    from models.capabilities import pictures
+
+    with ranks.first_alone():
+        if ranks.writes:
+            pictures.make_folder(o.free_path(out, force, "--out"))
+    first, last = (count * number // ranks.world for number in (ranks.rank, ranks.rank + 1))
+    if last > first:
+        shown = render.progress() if ranks.writes else nullcontext(lambda *_: None)
+        with shown as advance:
+            total = (last - first) * max(len(stems), 1)
+            drawn = pictures.counted(blocks(last - first, first=first), lambda done: advance("sampling", done, total))
+            pictures.write_singles(drawn, out, stems, last - first, first)
+    ranks.barrier()  # the command ends when all is there
 
 
 def _like(

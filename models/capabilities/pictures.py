@@ -130,18 +130,21 @@ def write_singles(
     folder: Path,
     stems: Sequence[str] = (),
     each: int = 0,
+    first: int | None = None,
 ) -> int:
     """Every image of every block as a PNG of its own, numbered from 000000. Returns how many.
 
-    With `stems`, which begin the names, the first `each` images get the first stem, and so on, each numbered from 000000.
+    With `stems`, which begin the names, the first `each` images get the first stem, and so on, each numbered from 000000. A number `first`
+    to begin with says that others write there, too: the folder is taken as it is.
     A KeyboardInterrupt goes on as one that says how many files are there.
     """
-    make_folder(folder)
-    written = 0
+    if first is None:
+        make_folder(folder)
+    written, ahead = 0, first or 0
     try:
         for block in blocks:
             for image in block:
-                name = f"{stems[written // each]}-{written % each:06d}" if stems else f"{written:06d}"
+                name = f"{stems[written // each]}-{ahead + written % each:06d}" if stems else f"{ahead + written:06d}"
                 save_png(image, folder / f"{name}.png")
                 written += 1
     except KeyboardInterrupt:

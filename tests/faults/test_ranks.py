@@ -261,3 +261,15 @@ def test_a_run_that_may_start_again_is_to_have_a_name(monkeypatch: pytest.Monkey
     elastic.check_can_be_found("run")
     with pytest.raises(UserError, match="--out RUN"):
         elastic.check_can_be_found(None)
+
+
+@pytest.mark.parametrize(("model", "number"), [("vae", 37), ("cvae", 19)])
+def test_samples_of_two_ranks_are_those_of_one(model: str, number: int, straight: Callable[[str], Path], tmp_path: Path) -> None:
+    words = ["sample", str(straight(model)), "-n", str(number), "--batch", "16", "--out"]
+    results = two(tmp_path, None, support.cli, ([*words, str(tmp_path / "both")],))
+    finished(results)
+    assert support.exit_code(support.start(support.cli, [*words, str(tmp_path / "one")])) == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert len(files) == number * (2 if model == "cvae" else 1)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "both").iterdir()} == files
+    assert [str(tmp_path / "both") in text for _, text in results] == [True, False]  # one speaks for both
