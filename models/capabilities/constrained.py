@@ -24,6 +24,9 @@ from models.errors import UserError, printable
 Rule = Callable[[Tensor], Tensor]
 
 
+LOOK = 8  # steps from one look at whether all codes rest to the next: each waits for the device
+
+
 @dataclass(frozen=True)
 class Effort:
     """How a search goes, and when it is content.
@@ -138,10 +141,10 @@ def _descend(
                 total = loss.sum()
             with torch.no_grad():
                 better = ~resting & (content | (loss < least))
-                best[better], least[better] = code[better], loss[better]
-                steps[content & ~resting] = step
+                best, least = torch.where(better.view(-1, *[1] * (code.ndim - 1)), code, best), torch.where(better, loss, least)
+                steps = torch.where(content & ~resting, step, steps)
                 resting |= content
-            if step == effort.steps or bool(resting.all()):
+            if step == effort.steps or (step % LOOK == 0 and bool(resting.all())):  # what rests no longer changes
                 break
             total.backward(inputs=[way])
             optimizer.step()
