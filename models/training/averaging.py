@@ -43,13 +43,16 @@ class Averages:
             self.waiting[name] = 0
             old: list[Tensor] = list(average.parameters())
             new: list[Tensor] = list(source.parameters())
+            counters: list[tuple[Tensor, Tensor]] = []
             for mine, its in zip(average.buffers(), source.buffers(), strict=True):
                 if mine.is_floating_point():
                     old.append(mine)
                     new.append(its)
                 else:
-                    mine.copy_(its)
+                    counters.append((mine, its))
             torch._foreach_lerp_(old, new, 1 - decay)
+            if counters:
+                torch._foreach_copy_([mine for mine, _ in counters], [its for _, its in counters])
 
     def tensors(self) -> dict[str, Tensor]:
         """Name (``generator.0.weight``) -> tensor, parameters and buffers."""

@@ -30,10 +30,11 @@ class Window:
     @torch.no_grad()
     def add(self, images: int, scalars: Mapping[str, Tensor]) -> None:
         self.since = images if self.since is None else self.since
+        known = [name for name in scalars if name in self._sums]
+        if known:
+            torch._foreach_add_([self._sums[name] for name in known], [scalars[name] for name in known])  # one kernel, not one each
         for name, value in scalars.items():
-            if name in self._sums:
-                self._sums[name] += value.detach()
-            else:
+            if name not in self._sums:
                 self._sums[name] = value.detach().to(self._device, torch.float32, copy=True)
             self._counts[name] = self._counts.get(name, 0) + 1
 
