@@ -359,8 +359,9 @@ def operations(case: Case) -> float:
     batch = Batch(torch.arange(2), lambda key, index: image, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
         for turn in model.stages()[0].turns(batch, Clock(0)):  # nobody steps, so the graphs of later turns hold
-            for name, loss in turn.losses.items():
-                loss.backward(inputs=model.players()[name].parameters())
+            for loss in {id(loss): loss for loss in turn.losses.values()}.values():  # one that moves several is differentiated once
+                movers = [name for name, its in turn.losses.items() if its is loss]
+                loss.backward(inputs=[p for name in movers for p in model.players()[name].parameters()])
     return counter.get_total_flops() / 2
 
 
