@@ -94,7 +94,26 @@ class Items:
         return UserError(f"the data have no {key}", self.name, "choose data with labels of that kind (`lgm data info DATA`)")
 
 
-class Chosen(Items):
+class View(Items):
+    """A set as another one sees it, which has the same items; what a view does not say of them is the other's."""
+
+    def __init__(self, of: Items, name: str, fields: Mapping[str, Field]) -> None:
+        self.of, self.name, self.fields = of, name, dict(fields)
+        self.files, self.notes, self.bad, self.pieces = of.files, of.notes, of.bad, of.pieces
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def expect(self, index: np.ndarray) -> None:
+        self.of.expect(index)
+
+    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        if key not in self.fields:
+            raise self.lacks(key)
+        return self.of.rows(key, index, size)
+
+
+class Chosen(View):
     """Some items of a set.
 
     Args:
@@ -105,16 +124,14 @@ class Chosen(Items):
     """
 
     def __init__(self, of: Items, index: np.ndarray, name: str, kept: Sequence[int] | None = None) -> None:
-        self.of, self.index, self.name = of, index, name
-        self._kept = None if kept is None else np.array(kept)
-        self.fields = dict(of.fields)
-        if kept is not None:
-            self.fields["label"] = Field("number", names=tuple(of.fields["label"].names[k] for k in kept), count=len(kept))
+        names = () if kept is None else tuple(of.fields["label"].names[k] for k in kept)
+        super().__init__(of, name, of.fields if kept is None else {**of.fields, "label": Field("number", names=names, count=len(names))})
+        self.index, self._kept = index, None if kept is None else np.array(kept)
         self.files = tuple(of.files[i] for i in index) if of.files else ()
-        self.notes, self.bad = of.notes, of.bad
+        self.pieces = None
         if of.pieces is not None and (np.diff(index) > 0).all():
-            self.pieces = np.unique(np.searchsorted(index, of.pieces))
-            self.pieces = self.pieces[self.pieces < len(index)]
+            begun = np.unique(np.searchsorted(index, of.pieces))
+            self.pieces = begun[begun < len(index)]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -195,24 +212,16 @@ class Joined(Items):
         return self.sets[0].rows(key, index, size) if found is None else found  # an empty index still has a shape
 
 
-class Relabelled(Items):
+class Relabelled(View):
     """A set with other labels: `given`, field by field with its rows. The images, and what is not labelled anew, stay; classes do not."""
 
     def __init__(self, of: Items, name: str, given: Mapping[str, tuple[Field, np.ndarray]]) -> None:
-        self.of, self.name, self._given = of, name, given
-        self.fields = {key: told for key, told in of.fields.items() if key != "label"} | {key: told for key, (told, _) in given.items()}
-        self.files, self.notes, self.bad, self.pieces = of.files, of.notes, of.bad, of.pieces
-
-    def __len__(self) -> int:
-        return len(self.of)
+        others = {key: told for key, told in of.fields.items() if key != "label"}
+        super().__init__(of, name, others | {key: told for key, (told, _) in given.items()})
+        self._given = given
 
     def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        if key not in self.fields:
-            raise self.lacks(key)
-        return self._given[key][1][index] if key in self._given else self.of.rows(key, index, size)
-
-    def expect(self, index: np.ndarray) -> None:
-        self.of.expect(index)
+        return self._given[key][1][index] if key in self._given else super().rows(key, index, size)
 
     def fingerprint(self) -> str:
         """sha256 over the set and the labels."""
@@ -223,24 +232,11 @@ class Relabelled(Items):
         return _digest("relabelled", self.of.fingerprint(), given)
 
 
-class Unlabelled(Items):
+class Unlabelled(View):
     """The images of a set, of which nobody says anything else."""
 
     def __init__(self, of: Items) -> None:
-        self.of, self.name = of, of.name
-        self.fields = {"image": of.fields["image"]}
-        self.files, self.notes, self.bad, self.pieces = of.files, of.notes, of.bad, of.pieces
-
-    def __len__(self) -> int:
-        return len(self.of)
-
-    def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        if key not in self.fields:
-            raise self.lacks(key)
-        return self.of.rows(key, index, size)
-
-    def expect(self, index: np.ndarray) -> None:
-        self.of.expect(index)
+        super().__init__(of, of.name, {"image": of.fields["image"]})
 
     def fingerprint(self) -> str:
         """sha256 over which set it is."""
@@ -255,24 +251,16 @@ class Side:
     rows: Callable[[np.ndarray], np.ndarray]
 
 
-class Paired(Items):
+class Paired(View):
     """A set whose items have two images: `image`, what a model is given, and `target`, what it is to make of it; else as in `of`.
 
     `how` says how they come from it, so that other pairs of the same set have another fingerprint.
     """
 
     def __init__(self, of: Items, name: str, given: Side, wanted: Side, how: str) -> None:
-        self.of, self.name, self._how = of, name, how
+        super().__init__(of, name, {**of.fields, "image": given.field, "target": wanted.field})
+        self._how = how
         self._sides = {"image": given, "target": wanted}
-        self.fields = {**of.fields, "image": given.field, "target": wanted.field}
-        self.files, self.notes, self.bad = of.files, of.notes, of.bad
-        self.pieces = of.pieces
-
-    def __len__(self) -> int:
-        return len(self.of)
-
-    def expect(self, index: np.ndarray) -> None:
-        self.of.expect(index)
 
     def fingerprint(self) -> str:
         """sha256 over the set and how pairs are made of it."""
@@ -280,7 +268,7 @@ class Paired(Items):
 
     def rows(self, key: str, index: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         side = self._sides.get(key)
-        return self.of.rows(key, index, size) if side is None else resized(side.rows(index), size)
+        return super().rows(key, index, size) if side is None else resized(side.rows(index), size)
 
 
 _PIECE = 4096  # items of a piece, of a set that has no pieces of its own and is joined to one that has
