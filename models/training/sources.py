@@ -14,7 +14,7 @@ from models.config import RunConfig
 from models.data.batches import spec_of
 from models.data.clauses import in_shape
 from models.data.dataset import DataRequest
-from models.data.items import Chosen, Items, Joined, Paired, Relabelled, Unlabelled
+from models.data.items import Chosen, Items, Joined, Unlabelled, View
 from models.data.load import load, parse
 from models.data.packed.read import Packed
 from models.errors import UserError, printable
@@ -166,7 +166,7 @@ def _made_from(items: Items) -> set[object]:
         return {shard.sha256 for shard in items.manifest.shards}
     if isinstance(items, Joined):
         return set().union(*map(_made_from, items.sets))
-    if isinstance(items, (Chosen, Paired, Relabelled, Unlabelled)) and not items.files:
+    if isinstance(items, View) and not items.files:
         return _made_from(items.of)
     return set(_on_disk(items.files))
 
