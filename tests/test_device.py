@@ -9,6 +9,7 @@ import pytest
 import support
 import torch
 
+from models import device
 from models.device import block_of, choose_arithmetic, environment, ill_advised
 from models.training import checkpoint, events
 
@@ -59,6 +60,20 @@ def test_a_cpu_has_one_arithmetic() -> None:
     assert environment(CPU, 1, fast=True)["arithmetic"] == "exact"
     assert "changes nothing" in ill_advised(CPU, "fp32", fast=True)[0]
     assert not ill_advised(CPU, "fp32")
+
+
+@pytest.mark.parametrize(("half", "said"), [(50.0, True), (99.0, False), (200.0, False)])
+def test_half_precision_that_is_slower_is_said(half: float, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(device, "matrix_rate", lambda dtype: half if dtype == torch.bfloat16 else 100.0)
+    warnings = ill_advised(CPU, "bf16")
+    assert bool(warnings) == said
+    assert not said or "50 GFLOP/s" in warnings[0]
+    assert not ill_advised(GPU, "bf16")
+
+
+def test_rates_of_matrices_are_plausible() -> None:
+    assert 0.05 < device.matrix_rate(torch.float32, 128) < 1e5
 
 
 def test_fast_is_recorded_and_may_change(pictures: Path, straight: Callable[[str], Path], tmp_path: Path) -> None:
