@@ -49,13 +49,14 @@ def training(happening: Iterator[events.Event], json: bool, logs: Sequence[Calla
 
 def _draw_curves(run: str) -> None:
     """curves.png in the run's folder, where matplotlib is at hand."""
+    from models import layout
     from models.errors import LgmError
     from models.runs import curves
 
     if not curves.available():
         return
     try:
-        curves.write(Path(run) / curves.NAME, {Path(run).name: Path(run)})
+        curves.write(Path(run) / layout.CURVES, {Path(run).name: Path(run)})
     except LgmError as error:  # a log with one line, a full disk: no reason to say that a finished run has failed
         print(f"note: no curves were drawn ({error.what})", file=sys.stderr)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models import layout
 from models.data.images import atomic_file
 from models.device import block_of, pick
 from models.errors import UserError, printable
@@ -21,7 +22,7 @@ from models.metrics.stats.evidence import Evidence
 from models.metrics.stats.frechet import frechet_distance
 from models.version import __version__
 
-REPORT = "evaluation.json"
+REPORT = layout.EVALUATION
 
 
 def of_sides(sides: Sequence[Side], found: Sequence[files.Statistics], work: Work) -> dict[str, Any]:

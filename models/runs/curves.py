@@ -18,7 +18,6 @@ from models.errors import UserError
 from models.runs import history
 from models.runs.history import Curve
 
-NAME = "curves.png"
 PANEL = (3.4, 2.2)  # inches
 COLUMNS = 3
 MOST = 24  # panels

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError, printable
+from models.layout import CHECKPOINTS, CONFIG, EVALUATION, LOG, SAMPLES, images_of
 
-CONFIG, LOG, EVALUATION, SAMPLES, CHECKPOINTS = "config.json", "log.jsonl", "evaluation.json", "samples", "checkpoints"
 _PICTURE = re.compile(r"([a-z]+)-(\d{9,})\.png")
-_CHECKPOINT = re.compile(r"images-(\d{9,})\.safetensors")
 _TAIL = 2**16  # bytes of a log that its last lines are looked for in
 
 
@@ -104,7 +103,7 @@ def grids(folder: Path) -> dict[str, dict[int, Path]]:
 def checkpoints(folder: Path) -> dict[int, Path]:
     """Images seen -> file of each checkpoint, ascending."""
     try:
-        found = {int(named[1]): path for path in (folder / CHECKPOINTS).iterdir() if (named := _CHECKPOINT.fullmatch(path.name))}
+        found = {images: path for path in (folder / CHECKPOINTS).iterdir() if (images := images_of(path)) is not None}
     except OSError:
         return {}
     return dict(sorted(found.items()))

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from models import layout
 from models.errors import UserError, printable
 from models.runs import history, report
 from models.training import checkpoint, hub
@@ -15,7 +16,7 @@ def files_of(run: Path) -> dict[str, Path | bytes]:
     """What is pushed: path in the repository -> file, or content. Raises UserError where the newest checkpoint is damaged."""
     newest = checkpoint.of_newest(run, _verified)
     found: dict[str, Path | bytes] = {f"{checkpoint.FOLDER}/{newest.name}": newest}
-    for name in (history.CONFIG, history.EVALUATION):
+    for name in (layout.CONFIG, layout.EVALUATION):
         if (run / name).is_file():
             found[name] = run / name
     card = report.card(report.gather(run))

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models import layout
 from models.errors import UserError, nearest, printable
 from models.runs import history
 
 DEEP = 3  # folders below the one that is named in which runs are looked for
-LOCK = "run.lock"
 _END = re.compile(rb'"data_offsets":\[(\d+),(\d+)\]')
 _SORTS = ("name", "model", "data", "images", "state", "age", "size")
 
@@ -79,7 +79,7 @@ def _look(run: Path, folder: Path) -> Shelved:
     name = printable(run.relative_to(folder)) if run != folder else printable(run.name or run)
     kept = history.checkpoints(run)
     sizes, changed = _files(run)
-    saved = sum(size for path, size in sizes.items() if path.startswith(history.CHECKPOINTS + os.sep))
+    saved = sum(size for path, size in sizes.items() if path.startswith(layout.CHECKPOINTS + os.sep))
     last, images = history.last_line(run), max(kept, default=0)
     more = {
         "losses": history.losses_of(last),
@@ -107,7 +107,7 @@ def _trains(run: Path) -> str:
     try:
         import fcntl
 
-        with open(run / LOCK, encoding="utf-8", errors="replace") as file:
+        with open(run / layout.LOCK, encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models import layout
 from models.base import DataSpec, Field
 from models.config import RunConfig, check, to_json
 from models.errors import RunFailed, UserError, printable
@@ -32,8 +32,7 @@ from models.version import __version__
 T = TypeVar("T")
 
 FORMAT = 2
-FOLDER, UNFINISHED = "checkpoints", ".tmp"
-_NAME = re.compile(r"images-(\d+)\.safetensors")
+FOLDER, UNFINISHED = layout.CHECKPOINTS, layout.UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def save(run: Path, header: Header, tensors: Mapping[str, Tensor], keep: int) ->
     Raises RunFailed where a tensor is not finite (nothing is written) or where the disk refuses; older checkpoints are untouched then.
     """
     folder = run / FOLDER
-    path = write(folder / f"images-{header.images:09d}.safetensors", header, tensors)
+    path = write(folder / layout.checkpoint_name(header.images), header, tensors)
     found = numbered(folder)
     try:
         for old in sorted(found, reverse=True)[keep:]:
@@ -165,7 +164,7 @@ def numbered(folder: Path) -> dict[int, Path]:
         return {}
     except OSError as error:
         raise UserError(f"cannot look into this folder ({error.strerror})", folder, "change its permissions, or choose another") from error
-    return {int(match[1]): path for path in found if (match := _NAME.fullmatch(path.name)) and path.is_file()}
+    return {images: path for path in found if (images := layout.images_of(path)) is not None and path.is_file()}
 
 
 def locate(run_or_file: str | os.PathLike[str]) -> Path:
@@ -241,7 +240,7 @@ def check_belongs(header: Header, run: Path) -> None:
     Where `run` is no folder or its config.json cannot be read, nothing speaks against the checkpoint.
     """
     try:
-        recorded = json.loads((run / "config.json").read_text())
+        recorded = json.loads((run / layout.CONFIG).read_text())
         name, options = recorded["model"], dict(recorded["options"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return

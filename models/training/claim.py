@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from models import layout
 from models.errors import UserError
 from models.training import checkpoint
 
@@ -20,7 +21,7 @@ def check_free(run: Path) -> None:
 
     Raises UserError where the folder cannot be written, and where another process trains in it.
     """
-    lock = run / "run.lock"
+    lock = run / layout.LOCK
     try:
         _probe(next(place for place in (run / checkpoint.FOLDER, run, *run.parents) if place.exists()))
         held = open(lock) if lock.exists() else None
@@ -42,7 +43,7 @@ def claimed(run: Path) -> Iterator[None]:
     try:
         (run / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
         _probe(run / checkpoint.FOLDER)
-        lock = open(run / "run.lock", "a+")
+        lock = open(run / layout.LOCK, "a+")
     except OSError as error:
         raise _unwritable(run, error) from error
     with lock:

@@ -12,10 +12,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from models import layout
 from models.errors import UserError, printable
 
 PREFIX = "hf://"
-FETCHED = ("config.json", "evaluation.json", "checkpoints/*.safetensors")
+FETCHED = (layout.CONFIG, layout.EVALUATION, f"{layout.CHECKPOINTS}/*.safetensors")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models import layout
 from models.base import Batch, Clock, LatentModel, Stage
 from models.config import RunConfig
 from models.data.batches import Batches
@@ -87,7 +88,7 @@ class _Trainer:
         self.images = job.start.images if job.start else 0
         self.averages = Averages(self.model, self.config.average_images, job.start.scalars.get("waiting") if job.start else None)
         self.window = Window(job.start.scalars.get("window") if job.start else None, job.device)
-        self.journal = Journal(job.run / "log.jsonl", self.images) if job.ranks.writes else None
+        self.journal = Journal(job.run / layout.LOG, self.images) if job.ranks.writes else None
         self.mover: Mover | None = None
         self.buffers = Buffers(self.model, job.ranks)
         self.stage = self.stages[0]
@@ -294,7 +295,7 @@ class _Trainer:
                 job.ranks.barrier()
                 return
             elsewhere = Path(tempfile.mkdtemp(prefix="lgm-rescued-"))
-            rescued = checkpoint.write(elsewhere / f"images-{self.images:09d}.safetensors", header, tensors)
+            rescued = checkpoint.write(elsewhere / layout.checkpoint_name(self.images), header, tensors)
             message = f"the last state could not be saved in the run, it lies in {rescued}"
             raise RunFailed(message, error.where, f"make room, then move the file into {job.run / checkpoint.FOLDER}") from error
         self.saved_at = self.images

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from models import layout
 from models.base import Completes, Encodes, LatentModel, Samples, Stage, Translates, Validates
 from models.capabilities import complete, inpaint, pictures, translate
 from models.capabilities.ask import evaluating
@@ -164,5 +165,5 @@ def _warned(images: int, alarm: tuple[str, str] | None) -> Iterator[Event]:
 
 def usual(config: RunConfig, model: LatentModel, batches: Batches, run: Path, held_out: Batches | None = None) -> tuple[Observer, ...]:
     """The observers that every run has: its grids and, where there are held-out images, the model's own measures on them."""
-    grids = Grids(config, model, batches, run / "samples")
+    grids = Grids(config, model, batches, run / layout.SAMPLES)
     return (grids,) if held_out is None else (grids, HeldOut(config, held_out))

@@ -6,22 +6,21 @@ import json
 import os
 from pathlib import Path
 
+from models import layout
 from models.config import RunConfig, to_json
 from models.errors import printable
-
-NAME = "config.json"
 
 
 def write(run: Path, config: RunConfig) -> None:
     """Write the record so that it is complete or as before."""
-    temporary = run / f".{NAME}.tmp"
+    temporary = run / f".{layout.CONFIG}.tmp"
     temporary.write_text(to_json(config) + "\n")
-    os.replace(temporary, run / NAME)
+    os.replace(temporary, run / layout.CONFIG)
 
 
 def edited(run: Path, written: RunConfig) -> tuple[str, ...]:
     """A warning where the record is not what was `written`: that counts for nothing, but whoever has edited it should know."""
-    path = run / NAME
+    path = run / layout.CONFIG
     try:
         found = json.loads(path.read_text())
         found = {"parts": {}, **found} if isinstance(found, dict) else found  # before there were parts, nothing was written of them
