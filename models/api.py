@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from models.capabilities.trained import Trained
-from models.device import choose_arithmetic, pick
+from models.device import pick
 from models.training import checkpoint, events, hub
 from models.training.build import build
 from models.training.checkpoint import Header
@@ -127,7 +127,6 @@ def load(run: str | os.PathLike[str], *, device: str | None = None, raw: bool = 
     where, run = pick(device), hub.local(run)
     header, tensors = checkpoint.of_newest(run, partial(_read, Path(run)))
     config = dataclasses.replace(header.config, model=header.model, compile=False)
-    choose_arithmetic(where, config.fast)  # a sample is as exact as the training was
     model = build(config, header.spec, where, header.parts, header)
     weights = checkpoint.part(tensors, "model")
     if not raw:

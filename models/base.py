@@ -294,6 +294,7 @@ class LatentModel(nn.Module):
     # Batch keys, those of another source as `to.image`; `__init__` sets them where they depend on the config or on the data.
     needs: frozenset[str] = frozenset({"image"})
     averaged: tuple[str, ...] = ()  # names of the sub-modules whose moving average generates
+    fast: bool = False  # whether its run chose the fast arithmetic of a GPU; set by who builds it
     interpolates: ClassVar[Literal["code", "noise"]] = "code"  # where a straight line between two images makes most sense
 
     def __init__(self, config: Any, spec: DataSpec, parts: Mapping[str, LatentModel] | None = None) -> None:

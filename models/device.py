@@ -139,6 +139,24 @@ def settle(device: torch.device, fast: bool = False) -> None:
     allocator(top_pad, 64 * 2**20)
 
 
+@contextmanager
+def arithmetic(device: torch.device, fast: bool) -> Iterator[None]:
+    """`choose_arithmetic` while it lasts, for a trained model that is asked beside others."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32, torch.are_deterministic_algorithms_enabled()
+    threads = torch.autograd.is_multithreading_enabled()
+    choose_arithmetic(device, fast)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = before[:3]
+        torch.use_deterministic_algorithms(before[3], warn_only=True)
+        torch.autograd.set_multithreading_enabled(threads)
+
+
 def choose_arithmetic(device: torch.device, fast: bool = False) -> None:
     """How a GPU computes in this process from now on; a CPU has one way only.
 

@@ -21,9 +21,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def as_rank(rank: int, port: int, temporary: str, watch: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """In a child: what torchrun does, then `function(*args)`. Rank 1 fails where it changes a file under `watch`, but for locks."""
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+def as_rank(rank: int, world: int, port: int, temporary: str, watch: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """In a child: what torchrun does, then `function(*args)`. Ranks but the first fail where they change files under `watch`."""
+    names = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": world,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
     os.environ.update({name: str(value) for name, value in names.items()})
     tempfile.tempdir = temporary  # where the command line leaves tracebacks
 
@@ -31,22 +38,26 @@ def as_rank(rank: int, port: int, temporary: str, watch: str, function: Callable
         if arguments and os.path.basename(str(arguments[0])).startswith(".lock-"):
             return
         if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            assert not str(arguments[0]).startswith(watch), f"rank 1 writes {arguments[0]}"
+            assert not str(arguments[0]).startswith(watch), f"rank {rank} writes {arguments[0]}"
         if event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
-            assert not str(arguments[0]).startswith(watch), f"rank 1: {event} {arguments[0]}"
+            assert not str(arguments[0]).startswith(watch), f"rank {rank}: {event} {arguments[0]}"
 
-    if rank == 1 and watch:
+    if rank and watch:
         sys.addaudithook(hook)
     function(*args)
 
 
-def two(tmp_path: Path, watch: Path | None, function: Callable[..., Any], *each: tuple[Any, ...], timeout: float = 60) -> list[Result]:
-    """Exit code and output of both ranks; `each` are their arguments."""
+def together(
+    tmp_path: Path, watch: Path | None, function: Callable[..., Any], *each: tuple[Any, ...], timeout: float = 60, world: int = 2
+) -> list[Result]:
+    """Exit code and output of the ranks; `each` are their arguments, the last ones those of all that follow."""
     port = free_port()
-    outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
+    outputs = [tmp_path / f"output-{rank}" for rank in range(world)]
     children = [
-        support.start(as_rank, rank, port, str(tmp_path), str(watch or ""), function, each[min(rank, len(each) - 1)], output=outputs[rank])
-        for rank in range(2)
+        support.start(
+            as_rank, rank, world, port, str(tmp_path), str(watch or ""), function, each[min(rank, len(each) - 1)], output=outputs[rank]
+        )
+        for rank in range(world)
     ]
     try:
         codes = [support.exit_code(child, timeout) for child in children]

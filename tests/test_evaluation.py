@@ -20,7 +20,7 @@ import torch
 from faults import badfiles
 from inception_weights import write_weights
 from PIL import Image
-from ranks import free_port, two
+from ranks import free_port, together
 from torch import nn
 from typer.testing import CliRunner, Result
 
@@ -1107,7 +1107,7 @@ def test_two_ranks_find_the_numbers_of_one(caches: tuple[str, str], vae: Path, o
     single = f"evaluate {vae} --features {features} -n 1 --metrics sharpness,inception-score --set inception-score.splits=1 --json".split()
     commands = [fid, fid, lonely, everything, everything, single]
     at_ports = [(free_port(), words) for words in commands]
-    (code, text), (other_code, silence) = two(
+    (code, text), (other_code, silence) = together(
         tmp_path, tmp_path, one_after_the_other, *[(str(tmp_path / name), *at_ports) for name in caches]
     )
     assert (code, other_code) == (0, 0), text + silence

@@ -77,7 +77,9 @@ def sample(
     if like:
         if label or attributes or truncation is not None:
             raise UserError("--like with --label, --attributes or --truncation", "--like", "the image says who is drawn: leave them out")
-        _like(trained, like, number or A_CLASS, seed, (output, out, force), o.root(data_root), api.name_of(run), json)
+        with process_group(trained.device) as ranks:  # a few images: one process's work
+            if ranks.writes:
+                _like(trained, like, number or A_CLASS, seed, (output, out, force), o.root(data_root), api.name_of(run), json)
         return
     asked = t.of_command(trained.model, label, attributes)
     drawn = asked.different if asked is not None else t.every(trained.model, CLASSES)

@@ -19,22 +19,23 @@ from torch import Tensor, nn
 from models.base import Classifies, Field, LatentModel, Maps
 from models.capabilities.told import Told, arguments, condition_of
 from models.data.batches import quantised
-from models.device import block_of, sent
+from models.device import arithmetic, block_of, sent
 from models.errors import UserError
 from models.registry import MODELS
 
-FETCHED = 64  # blocks whose results are fetched from the device together
+FETCHED = 64 * 2**20  # bytes of results that are fetched from the device together
+SEARCHED = 16  # images that are searched at a time, each from several starts, with gradients
 TRACE = (0, 1, 2, 5, 20)  # steps after which the way to an answer is shown
 Capability = Literal["sample", "encode", "decode"]
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block, without gradients; every module's own mode is restored afterwards."""
+    """Eval mode inside the block, without gradients, as exact as the model was trained; every module's own mode is restored afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), arithmetic(device_of(model), model.fast if isinstance(model, LatentModel) else False):
             yield
     finally:
         for module, mode in modes.items():
@@ -55,7 +56,7 @@ def in_blocks(function: Callable[..., Tensor], device: torch.device, *inputs: Te
         full = [torch.cat([part, part[-1:].expand(block - count, *part.shape[1:])]) if count < block else part for part in parts]
         result = function(*(sent(part, device) for part in full))[:count]
         made.append(result if result.dtype == torch.uint8 else result.float())
-        if len(made) == FETCHED:
+        if len(made) * made[0].nbytes >= FETCHED:
             fetched.append(torch.cat(made).cpu())
             made.clear()
     return torch.cat([*fetched, *([torch.cat(made).cpu()] if made else [])])

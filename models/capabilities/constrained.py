@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Constrains, LatentModel
-from models.capabilities.ask import device_of, evaluating, in_blocks
+from models.capabilities.ask import SEARCHED, device_of, evaluating, in_blocks
 from models.capabilities.told import Told
-from models.device import block_of
 from models.errors import UserError, printable
 
 Rule = Callable[[Tensor], Tensor]
@@ -106,10 +105,9 @@ def searched(
 ) -> tuple[Tensor, np.ndarray]:
     """Codes near `start` (N, D) with which all are content, or the best that were found; and the steps that each took (N,)."""
     codes, steps = [], []
-    size = block_of(device_of(model))
-    blocks = range(0, len(start), size)
+    blocks = range(0, len(start), SEARCHED)
     for number, first in enumerate(blocks):
-        rows = torch.arange(first, first + size).clamp_max(len(start) - 1)  # the last block is filled up, so that rounding is the same
+        rows = torch.arange(first, first + SEARCHED).clamp_max(len(start) - 1)  # the last block is filled up, so that rounding is the same
 
         def advance(step: int, done: int = number * effort.steps) -> None:
             progress(done + step, len(blocks) * effort.steps)

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from models.base import LatentModel, Samples
 from models.capabilities import verb
-from models.capabilities.ask import ask, device_of, evaluating, images_from, require, require_alike
+from models.capabilities.ask import SEARCHED, ask, device_of, evaluating, images_from, require, require_alike
 from models.capabilities.inputs import checked
 from models.capabilities.told import Told, Words
 from models.data.batches import to_float
 from models.data.images import atomic_file
-from models.device import block_of
 from models.randomness import image_noise
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def search(
     """Search the noise z of each image by gradient: min ||x - sample(z)||^2, from `restarts` random starts at once, the best kept.
 
     A weak pull towards |z|^2 = dim keeps z where the generator was trained. The learning rate falls to zero along a cosine. Image i's
-    starts depend on (seed, i) alone; a block of images is searched at a time.
+    starts depend on (seed, i) alone; `SEARCHED` images are searched at a time.
 
     Args:
         images: uint8 (N, H, W, C) of the model's shape.
@@ -89,14 +88,13 @@ def search(
     require(model, Samples, "project")
     require_alike(model, "sample", "project")
     device = device_of(model)
-    size = block_of(device)
-    blocks = range(0, len(images), size)
+    blocks = range(0, len(images), SEARCHED)
     found = []
     for number, first in enumerate(blocks):
-        target = to_float(torch.from_numpy(images[first : first + size])).to(device).repeat_interleave(restarts, 0)
+        target = to_float(torch.from_numpy(images[first : first + SEARCHED])).to(device).repeat_interleave(restarts, 0)
         start = image_noise(seed, range(first * restarts, first * restarts + len(target)), model.noise_shape, "project").to(device)
-        shown = None if told is None else told.values[first : first + size].to(device).repeat_interleave(restarts, 0)
-        weight = None if known is None else _weights(known[first : first + size]).to(device).repeat_interleave(restarts, 0)
+        shown = None if told is None else told.values[first : first + SEARCHED].to(device).repeat_interleave(restarts, 0)
+        weight = None if known is None else _weights(known[first : first + SEARCHED]).to(device).repeat_interleave(restarts, 0)
 
         def advance(step: int, done: int = number * steps) -> None:
             progress(done + step, len(blocks) * steps)

@@ -31,6 +31,7 @@ def build(
         inner = _build_parts(cls, spec, parts, flags, read or "--set")
         seed_torch(torch.device("cpu"), config.seed, "init")
         model: LatentModel = cls(options, spec, inner) if cls.takes else cls(options, spec)
+    model.fast = config.fast
     if config.compile:
         compile_networks(model, device)
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

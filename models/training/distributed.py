@@ -7,7 +7,11 @@ ranks stay identical. Rank 0 writes and speaks.
 from __future__ import annotations
 
 import importlib
+import itertools
+import json
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +27,15 @@ TIMEOUT = timedelta(minutes=30)  # a rank that waits longer for the others (a do
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among the processes of the run."""
+    """This process's place among the processes of the run.
+
+    Attributes:
+        again: whether these processes were started in the place of others, which have failed.
+    """
 
     rank: int = 0
     world: int = 1
+    again: bool = False
 
     @property
     def writes(self) -> bool:
@@ -99,17 +108,50 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
     # destroyed, and its threads, still running while Python ends, now and then abort a run that has succeeded. Here is none yet to take.
     importlib.import_module("torch.distributed.nn.functional")
 
-    # Of processes that have died and were started again (`models.training.elastic`), the addresses may still lie in the store.
-    store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    store = dist.PrefixStore(f"lgm {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    # gloo beside NCCL, because flags and texts travel on the CPU.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+        # gloo beside NCCL, because flags and texts travel on the CPU.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        number, again = _meet(store, rank, world)
+        dist.init_process_group(backend, store=dist.PrefixStore(f"lgm {number}", store), rank=rank, world_size=world, timeout=TIMEOUT)
+        yield Ranks(rank, world, again)
     except (RuntimeError, dist.DistError) as error:
         if "gloo" not in str(error).lower() and "nccl" not in str(error).lower() and "connection" not in str(error).lower():
             raise
-        raise RunFailed("another rank has stopped", f"rank {dist.get_rank()}", "see the first error of the other ranks") from error
+        where = f"rank {os.environ.get('RANK', '0')}"
+        raise RunFailed("another rank has stopped", where, "see the first error of the other ranks") from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+_groups = itertools.count(1)  # of this process
+
+
+def _meet(store: dist.Store, rank: int, world: int) -> tuple[int, bool]:
+    """The number of the process group that is about to form, and whether other processes than these have formed one before.
+
+    torchrun keeps its store when it starts processes again, with the addresses of those that are gone, and its counts of restarts differ
+    between machines. So the first rank begins a new round, and waits until all others have said hello in that; they wait until
+    the first one has answered them, and say hello again where it turns out that the round was an old one.
+    """
+    mine = next(_groups)
+    if rank == 0:
+        number = store.add("lgm rounds", 1)
+        others = [f"lgm {number} hello {other}" for other in range(1, world)]
+        store.wait(others, TIMEOUT)
+        again = number > mine
+        store.set(f"lgm {number} met", json.dumps([again, *(store.get(key).decode() for key in others)]))
+        return number, again
+    token, end, greeted = uuid.uuid4().hex, time.monotonic() + TIMEOUT.total_seconds(), 0
+    while time.monotonic() < end:
+        number = store.add("lgm rounds", 0)
+        if number > greeted:
+            store.set(f"lgm {number} hello {rank}", token)
+            greeted = number
+        if store.check([f"lgm {number} met"]):
+            again, *tokens = json.loads(store.get(f"lgm {number} met"))
+            if tokens[rank - 1] == token:
+                return number, again
+        time.sleep(0.05)
+    raise RunFailed("the first rank has not come", f"rank {rank}", "see its errors")

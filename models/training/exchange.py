@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.errors import ContractError
 from models.training.distributed import Ranks
 
 BUCKET = 25 * 2**20  # bytes of gradients that travel together, as in DistributedDataParallel
@@ -102,49 +103,36 @@ def _buckets(parameters: Sequence[nn.Parameter], size: int) -> list[list[nn.Para
 class Buffers:
     """Averages over the ranks the floating-point buffers that have changed, as the batches differ between ranks.
 
-    Batch norm's running variances are more than averaged: the ranks' batches also have different means, and the variance of all is the mean
-    of their variances and the variance of their means (`_together`).
+    Batch norm's running variances are averaged like all others: a share's variance is an unbiased guess of that of all images, so the mean
+    of them is, too, where shares are drawn at random. (With what the ranks' means differ on top it would be too large.)
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         self.model, self.ranks = model, ranks
-        self._norms = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
-        self._seen = self._versions() if ranks.world > 1 else {}
+        self._seen = self._now()
 
     @torch.no_grad()
     def average(self) -> None:
         """Every rank must call it after the same steps."""
         if self.ranks.world == 1:
             return
-        now = self._versions()
-        changed = {name for name, version in now.items() if self._seen.get(name) != version}
-        norms: list[Any] = [module for name, module in self._norms.items() if f"{name}.num_batches_tracked" in changed]
-        theirs = {id(b) for module in norms for b in (module.running_mean, module.running_var)}
-        others = [b for n, b in self.model.named_buffers() if n in changed and b.is_floating_point() and id(b) not in theirs]
-        statistics = [t for module in norms for t in (module.running_mean, module.running_var, module.running_mean.double().square())]
-        sent = [Travelling.off(tensors, dtype) for tensors, dtype in ((others, torch.float32), (statistics, torch.float64)) if tensors]
-        for some in sent:
-            means = some.means(self.ranks.world)
-            if some.tensors is others:
-                torch._foreach_copy_(others, means)
-                continue
-            for module, mean, variance, square in zip(norms, means[::3], means[1::3], means[2::3], strict=True):
-                module.running_mean.copy_(mean)
-                module.running_var.copy_(_together(mean, variance, square, module.momentum))
-        self._seen = self._versions()
+        changed = []
+        for name, (buffer, version) in self._now().items():
+            before, seen = self._seen.get(name, (None, 0))
+            if buffer.is_floating_point() and (before is not buffer or version != seen):
+                changed.append(buffer)
+        if changed:
+            torch._foreach_copy_(changed, Travelling.off(changed).means(self.ranks.world))
+        self._seen = self._now()
 
-    def _versions(self) -> dict[str, tuple[int, int]]:
-        """Of all buffers; those of batch norm's statistics, which it changes behind the counter's back, show in its number of batches."""
-        return {name: (id(b), b._version) for name, b in self.model.named_buffers()}
-
-
-def _together(mean: Tensor, variance: Tensor, square: Tensor, momentum: float | None) -> Tensor:
-    """The running variance over all ranks' images, from what the ranks have in the mean: running means, variances, and squares of means.
-
-    Running means that were equal before a batch differ after it by what the batches differ, times the momentum; and what a batch finds
-    counts in the variance times the momentum. So the variance of the running means is to be divided by it.
-    """
-    return variance + (square - mean.square()).clamp_min(0) / (momentum or 1)
+    def _now(self) -> dict[str, tuple[Tensor, int]]:
+        """The buffers, each with how often it was changed. Batch norm changes its statistics behind the counter's back, but not its own."""
+        found = {name: (buffer, buffer._version) for name, buffer in self.model.named_buffers()}
+        for name in [name for name in found if name.endswith("num_batches_tracked")]:
+            for of in ("running_mean", "running_var"):
+                if (key := name.replace("num_batches_tracked", of)) in found:
+                    found[key] = (found[key][0], found[key][1] + found[name][1])
+        return found
 
 
 # --- batch norm over all ranks --------------------------------------------------------------------------------------------------------
@@ -158,6 +146,8 @@ def join_batch_norms(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) in _JOINED:
             module.__class__ = _JOINED[type(module)]
+        elif isinstance(module, _BatchNorm) and not isinstance(module, _Joined):
+            raise ContractError(f"no joined kind of {type(module).__name__}", type(model).__module__, "use BatchNorm1d or BatchNorm2d")
 
 
 class _Sum(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def make_job(
         ranks.share_of(batch)
     if config.sync_batch_norm and ranks.world > 1:
         join_batch_norms(model)
+    if ranks.world > 1 and not ranks.same(_digest(model)):
+        raise UserError("the ranks begin with different weights", run, "use the same lgm and torch everywhere, and one folder that all see")
     batches = Batches(data, device, others)
     fingerprint = batches.fingerprint()
     if not ranks.same(fingerprint):
@@ -46,6 +49,14 @@ def make_job(
         more["observers"] = usual(config, model, batches, run, unseen)
         notes = (*notes, *missing)
     return loop.Job(config, model, batches, fingerprint, run, device, ranks, warnings=notes, **more)
+
+
+def _digest(model: LatentModel) -> str:
+    """sha256 over the weights and buffers."""
+    total = hashlib.sha256()
+    for value in model.state_dict().values():
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _held_out(config: RunConfig, model: LatentModel, data: Items, device: torch.device) -> tuple[Batches | None, tuple[str, ...]]:

@@ -90,7 +90,6 @@ class _Trainer:
         self.window = Window(job.start.scalars.get("window") if job.start else None, job.device)
         self.journal = Journal(job.run / layout.LOG, self.images) if job.ranks.writes else None
         self.mover: Mover | None = None
-        self.buffers = Buffers(self.model, job.ranks)
         self.stage = self.stages[0]
         self.batch = self.config.batch  # of the stage
         self.speed = Speed()
@@ -128,11 +127,10 @@ class _Trainer:
         for number, stage in list(enumerate(self.stages))[first:]:
             begin, end = (self.borders[number - 1] if number else 0), self.borders[number]
             if self.images < end:
-                self.stage = stage
                 yield from self._stage(number, stage, stop, begin, end)
             elif begin == end:  # a stage without images of its own
+                yield from self._ready(number, stage, stop)
                 self.stage = stage
-                self._prepare(stage)
                 self.saved_at = -1  # what lies on the disk for these images is the state before this stage
         yield from self._save(final=True)
         yield events.Finished(self.images, str(job.run), time.monotonic() - started)
@@ -140,18 +138,11 @@ class _Trainer:
     def _stage(self, number: int, stage: Stage, stop: signals.Stop, begin: int, end: int) -> Iterator[events.Event]:
         job, config = self.job, self.config
         yield events.StageStarted(self.images, stage.name, number + 1, len(self.stages), end)
-        lost: UserError | None = None
-        try:
-            self._prepare(stage)
-        except UserError as error:
-            lost = error
-        if asked := job.ranks.any(_LOST if lost else 0):
-            if self.mover is not None:  # what the stage before this one has learned
-                self.stage = self.stages[number - 1]
-                yield from self._save(final=True)
-            raise self._stopped(asked, lost)
+        yield from self._ready(number, stage, stop)
+        self.stage = stage
         self.batch = stage.batch or config.batch
         mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused, stage.settings)
+        self.buffers = Buffers(self.model, job.ranks)  # what the stage has prepared is the same on all ranks
         if job.tensors and job.start and job.start.stage == stage.name:
             self._restore(mover, job.tensors, job.start)  # behind a border the new stage's optimizers start afresh
         if job.tensors:
@@ -191,6 +182,22 @@ class _Trainer:
         if lost is None:
             return RunFailed(f"another rank cannot read its data; {where}", self.job.run, again)
         return UserError(lost.what, lost.where, f"{lost.fix}; {where}: {again}" if self.images else lost.fix)
+
+    def _ready(self, number: int, stage: Stage, stop: signals.Stop) -> Iterator[events.Event]:
+        """Prepare a stage, unless some rank has to stop: then what the stage before this one has learned is saved."""
+        lost: UserError | None = None
+        asked = self.job.ranks.any(stop.signal) if self.mover is not None else 0  # before the first stage there is nothing to save
+        if not asked:
+            try:
+                self._prepare(stage)
+            except UserError as error:
+                lost = error
+            asked = self.job.ranks.any(_LOST if lost else 0)
+        if asked:
+            if self.mover is not None:
+                self.stage = self.stages[number - 1]
+                yield from self._save(final=True)
+            raise self._stopped(asked, lost)
 
     def _prepare(self, stage: Stage) -> None:
         self.model.eval()

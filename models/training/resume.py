@@ -21,7 +21,7 @@ from models.registry import model_class
 from models.training import checkpoint, claim, loop, sources
 from models.training.build import build, fill
 from models.training.checkpoint import Header
-from models.training.distributed import process_group
+from models.training.distributed import Ranks, process_group
 from models.training.events import Event
 from models.training.job import make_job
 from models.training.places import absolute, anywhere
@@ -30,26 +30,35 @@ from models.training.places import absolute, anywhere
 def go_on(run: str | os.PathLike[str], *, accept_data: bool, fused: bool, **changes: Any) -> Iterator[Event]:
     """Go on with a run where its newest intact checkpoint stands; see `models.api.resume`."""
     folder = Path(run)
+    device = pick(_changed(_newest(folder)[0], changes, folder).device)
+    with process_group(device) as ranks:
+        yield from among(ranks, folder, accept_data=accept_data, fused=fused, **changes)
+
+
+def among(ranks: Ranks, folder: Path, *, accept_data: bool, fused: bool, **changes: Any) -> Iterator[Event]:
+    """The same in a process group that is there already."""
     start, tensors, damaged = _newest(folder)
+    assert start.path is not None
+    if (named := ranks.from_first(start.path.name)) != start.path.name:  # a folder in the net may look older from here
+        start, tensors = _read(start.path.with_name(named))
     config = _changed(start, changes, folder)
     device = pick(config.device)
     settle(device, config.fast)
-    with process_group(device) as ranks:
-        warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
-        warnings += _inexact(start, config, environment(device, ranks.world, config.fast))
-        with ranks.first_alone():
-            if ranks.writes:
-                claim.check_free(folder)
-            data, others = sources.load_all(config, model_class(start.model), start.spec.others)
-        now = spec_of(data, others)
-        _check_shapes(start, config, now)
-        model = build(config, start.spec, device, start.parts, start)
-        _check_names(model, config, now)
-        fill(model, tensors, start)
-        more: dict[str, Any] = {"start": start, "tensors": tensors, "fused": fused, "parts": start.parts}
-        job = make_job(config, model, data, others, folder, device, ranks, warnings, **more)
-        other = _other_content(start, job, accept_data)
-        yield from loop.train(dataclasses.replace(job, warnings=(*job.warnings, *other)))
+    warnings = [f"damaged, going on from an older checkpoint: {reason}" for reason in damaged]
+    warnings += _inexact(start, config, environment(device, ranks.world, config.fast))
+    with ranks.first_alone():
+        if ranks.writes:
+            claim.check_free(folder)
+        data, others = sources.load_all(config, model_class(start.model), start.spec.others)
+    now = spec_of(data, others)
+    _check_shapes(start, config, now)
+    model = build(config, start.spec, device, start.parts, start)
+    _check_names(model, config, now)
+    fill(model, tensors, start)
+    more: dict[str, Any] = {"start": start, "tensors": tensors, "fused": fused, "parts": start.parts}
+    job = make_job(config, model, data, others, folder, device, ranks, warnings, **more)
+    other = _other_content(start, job, accept_data)
+    yield from loop.train(dataclasses.replace(job, warnings=(*job.warnings, *other)))
 
 
 def _newest(run: Path) -> tuple[Header, dict[str, torch.Tensor], Sequence[str]]:
@@ -61,6 +70,10 @@ def _newest(run: Path) -> tuple[Header, dict[str, torch.Tensor], Sequence[str]]:
     if not set(model_class(start.model).sources[1:]) <= set(start.config.sources):
         raise UserError("its configuration lacks a source of the model", start.path, "use the lgm that wrote the file")
     return start, tensors, damaged
+
+
+def _read(path: Path) -> tuple[Header, dict[str, torch.Tensor]]:
+    return checkpoint.read_header(path), checkpoint.read_tensors(path)
 
 
 # --- the configuration ----------------------------------------------------------------------------------------------------------------

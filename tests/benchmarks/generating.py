@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from models.base import DataSpec
+from models.capabilities.ask import SEARCHED
 from models.capabilities.constrained import Effort, searched
 from models.capabilities.project import search
 from models.capabilities.reconstruct import reconstructions
@@ -76,24 +77,24 @@ def contests(model: Any, count: int, device: torch.device) -> list[tuple[str, Ca
             [lambda size=size: passed(model.sample, noise, size) for size in (block, 4 * block)],
         )
     ]
-    few = images[: 2 * block]
+    few = images[: 2 * SEARCHED]
     found.append(
         (
             f"project, {STEPS} steps from 4 starts",
             lambda: search(model, few, steps=STEPS),
-            [lambda: climbed(model.sample, noise[: 8 * block], real[: 2 * block].repeat_interleave(4, 0), 4 * block)],
+            [lambda: climbed(model.sample, noise[: 8 * SEARCHED], real[: 2 * SEARCHED].repeat_interleave(4, 0), 4 * SEARCHED)],
         )
     )
     if hasattr(model, "encode"):
         again = [lambda size=size: passed(lambda x: model.decode(model.encode(x)), real, size) for size in (block, 4 * block)]
         found.append(("reconstruct", lambda: reconstructions(model, images), again))
-        codes = model.encode(real[: 2 * block]).detach()
+        codes = model.encode(real[: 2 * SEARCHED]).detach()
         effort = Effort(steps=STEPS)
         found.append(
             (
                 f"edit by a rule, {STEPS} steps",
                 lambda: searched(model, codes, None, lambda x: x.mean((1, 2, 3)) - 2, effort, lambda *_: None),
-                [lambda: climbed(model.decode, codes, real[: 2 * block], block)],
+                [lambda: climbed(model.decode, codes, real[: 2 * SEARCHED], SEARCHED)],
             )
         )
     return found

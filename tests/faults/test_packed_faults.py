@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import support
 from fsspec.implementations.local import LocalFileSystem
-from ranks import finished, two
+from ranks import finished, together
 from test_ranks import assert_identical, train
 
 from models.data import cache
@@ -239,14 +239,14 @@ def test_the_order_is_the_same_through_the_cache(out: Path, tmp_path: Path) -> N
 def test_two_ranks_read_other_shards_and_stay_identical(out: Path, tmp_path: Path) -> None:
     run, states = tmp_path / "run", [tmp_path / f"state-{rank}" for rank in range(2)]
     settings = support.tiny("vae", **SETTINGS)
-    finished(two(tmp_path, run, train, *[("vae", str(out), str(run), settings, state) for state in states]))
+    finished(together(tmp_path, run, train, *[("vae", str(out), str(run), settings, state) for state in states]))
     assert_identical(states)
     again = tmp_path / "again"  # killed at an epoch's border, which is another one for each rank
     shutil.copytree(run, again)
     for images, path in support.checkpoints(again).items():
         if images > 40:
             path.unlink()
-    finished(two(tmp_path, again, resume_rank, (str(again),)))
+    finished(together(tmp_path, again, resume_rank, (str(again),)))
     support.assert_same_tensors(support.newest(run), support.newest(again))
 
 
@@ -320,7 +320,7 @@ def lose_at_the_border(data: str, run: str) -> None:
 def test_data_that_vanish_for_one_rank_stop_both(out: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = (24, str(out), str(run), {"save_every": 1000}, "1")
-    (first, told), (second, error) = two(tmp_path, None, train_and_lose, arguments, arguments)
+    (first, told), (second, error) = together(tmp_path, None, train_and_lose, arguments, arguments)
     assert (first, second) == (1, 2), (told, error)
     assert "another rank cannot read its data" in told
     assert "the shard cannot be read" in error
