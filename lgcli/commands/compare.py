@@ -20,6 +20,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two runs or more.", autocompletion=complete.runs)],
     number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="Samples of each.")] = 10,
     seed: o.Seed = 0,
+    scale: o.Scale = None,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="Samples of the same noises, a row for each run, .png.", show_default=False)
     ] = None,
@@ -50,7 +51,7 @@ def compare(
         from models.capabilities import pictures
         from models.runs.compare import samples
 
-        picture, reasons = samples(by_name, number, seed, device)
+        picture, reasons = samples(by_name, number, seed, device, scale)
         for reason in reasons:
             render.note(reason)
         written["samples"] = str(pictures.write(picture, output))

@@ -41,6 +41,8 @@ def sample(
         ),
     ] = None,
     output: o.Picture = None,
+    scale: o.Scale = None,
+    captions: o.Captions = False,
     out: o.Singles = None,
     batch: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Images held in memory at a time; changes no image.")] = 256,
     columns: Annotated[
@@ -65,12 +67,13 @@ def sample(
     from models.capabilities.ask import size_of
     from models.errors import UserError
 
-    o.check_single_output(output, out)
+    o.check_single_output(output, out, captions)
     trained = api.load(run, device=device, raw=raw)
     if like:
         if label or attributes or truncation is not None:
             raise UserError("--like with --label, --attributes or --truncation", "--like", "the image says who is drawn: leave them out")
-        _like(trained, like, number or A_CLASS, seed, (output, out, force), o.root(data_root), api.name_of(run), json)
+        look: dict[str, Any] = {"scale": scale, "captions": captions}
+        _like(trained, like, number or A_CLASS, seed, (output, out, force), o.root(data_root), api.name_of(run), look, json)
         return
     asked = t.of_command(trained.model, label, attributes)
     drawn = asked.different if asked is not None else t.every(trained.model, CLASSES)
@@ -83,18 +86,21 @@ def sample(
     made |= {"truncation": truncation} if truncation is not None else {}
     if out is None:
         size = size_of(trained.model, "sample")
-        pictures.check_grid(count, size, columns or (count if classes else None), max(len(classes), 1), singles=True)
+        across, lists = columns or (count if classes else None), max(len(classes), 1)
+        pictures.check_grid(count, size, across, lists, singles=True, scale=scale, captions=captions)
     path = o.picture_path(output, f"{api.name_of(run)}-samples", force) if out is None else o.free_path(out, force, "--out")
     if asked is None:
         _say_what_is_drawn(trained, classes)
     with render.progress() as advance:
         blocks = pictures.counted(blocks, lambda done: advance("sampling", done, total))
         if out is not None:
-            made["files"] = pictures.write_singles(blocks, out, drawn.stems if drawn is not None and classes else (), count)
+            made["files"] = pictures.write_singles(blocks, out, drawn.stems if drawn is not None and classes else (), count, scale)
         elif classes:
-            pictures.write(pictures.rows(np.split(np.concatenate(list(blocks)), len(classes)), columns or count), path)
+            images = np.split(np.concatenate(list(blocks)), len(classes))
+            pictures.write(pictures.rows(images, columns or count, classes if captions else (), scale), path)
         else:
-            pictures.write(pictures.grid(np.concatenate(list(blocks)), columns), path)
+            words = pictures.Captions(below=[str(n) for n in range(count)]) if captions else None
+            pictures.write(pictures.grid(np.concatenate(list(blocks)), columns, words, scale), path)
     render.result({"grid" if out is None else "folder": str(path), **made}, f"{path}" if out is None else f"{out}: {total} images", json)
 
 
@@ -106,23 +112,28 @@ def _like(
     written: tuple[Path | None, Path | None, bool],
     data_root: str | None,
     name: str,
+    look: dict[str, Any],
     json: bool,
 ) -> None:
-    """A row for each face: itself, and others of the same person; or single files. `written` are -o, --out and --force."""
+    """A row for each face: itself, and others of the same person; or single files. `written` are -o, --out and --force, `look` --scale
+    and --captions."""
     import numpy as np
 
     from lgcli import render
     from models.capabilities import pictures
+    from models.capabilities.inputs import short
 
     output, out, force = written
     images = trained.images(faces, data_root)
-    pictures.check_grid(1 + count, trained.model.spec.size, 1 + count, lists=len(faces), singles=True)
+    pictures.check_grid(1 + count, trained.model.spec.size, 1 + count, lists=len(faces), singles=True, **look)
     made = trained.resemble(images, count, seed)
     path = o.picture_path(output, f"{name}-samples", force) if out is None else o.free_path(out, force, "--out")
     if out is None:
-        pictures.write(pictures.rows([np.concatenate([own[None], its]) for own, its in zip(images, made)], 1 + count), path)
+        names = [short(face) for face in faces] if look["captions"] else ()
+        rows = [np.concatenate([own[None], its]) for own, its in zip(images, made)]
+        pictures.write(pictures.rows(rows, 1 + count, names, look["scale"]), path)
     else:
-        pictures.write_singles(made, out, pictures.numbered(len(faces)), count)
+        pictures.write_singles(made, out, pictures.numbered(len(faces)), count, look["scale"])
     found = {"grid" if out is None else "folder": str(path), "images": len(faces) * count, "seed": seed, "like": faces}
     render.result(found, str(path), json)
 

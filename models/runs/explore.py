@@ -244,7 +244,7 @@ class Fill(Panel):
         return isinstance(model, Encodes) and hasattr(model, "decode") and _tellable(asked.trained, "encode", "decode")
 
     def inputs(self) -> list[Any]:
-        start = self.enlarged(self.asked.item(0)[0]) if self.asked.data is not None else None
+        start = _enlarged(self.asked.item(0)[0]) if self.asked.data is not None else None
         brush = gr.Brush(default_size=24, colors=["#ff00ff"], color_mode="fixed")
         label = "paint over what is to be filled"
         editor = gr.ImageEditor(
@@ -283,11 +283,6 @@ class Fill(Panel):
         if not hole.any():
             raise UserError("nothing is painted over", self.title, "paint over what is to be filled")
         return self.fitted(background[..., :3]), hole
-
-    def enlarged(self, image: np.ndarray) -> np.ndarray:
-        times = max(1, round(LARGE / image.shape[0]))
-        large = image.repeat(times, 0).repeat(times, 1)
-        return large.repeat(3 // large.shape[2], 2)
 
     def fitted(self, image: np.ndarray, in_colour: bool = True) -> np.ndarray:
         """A picture of the editor in the model's size, and, if it is one, in its channels."""
@@ -429,9 +424,8 @@ def _answering(asked: Asked, panel: Panel) -> Callable[..., Sequence[Any]]:
 
 def _enlarged(picture: np.ndarray) -> np.ndarray:
     """A small picture larger, each pixel a square; grey in three channels."""
-    times = max(1, LARGE // min(picture.shape[:2])) if max(picture.shape[:2]) < 3 * LARGE else 1
-    large = picture.repeat(times, 0).repeat(times, 1)
-    return large.repeat(3 // large.shape[2], 2)
+    times = LARGE // min(picture.shape[:2]) if max(picture.shape[:2]) < 3 * LARGE else 1
+    return pictures.enlarged(picture, times).repeat(3 // picture.shape[2], 2)
 
 
 def _plain(text: object) -> str:
