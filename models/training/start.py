@@ -38,7 +38,7 @@ def begin(
             planned = complete(asked)
         config = planned.config
         built = build(config, planned.spec, device, planned.headers)
-        _fill_parts(built, planned.parts)
+        fill_parts(built, planned.parts)
         taken = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
         warnings = (*taken, *ill_advised(device, config.precision), *short(config, built.stages()))
         more = {"fused": fused, "parts": planned.headers}
@@ -53,6 +53,7 @@ def _place(run: str | os.PathLike[str], ranks: Ranks) -> Path:
     return run
 
 
-def _fill_parts(model: LatentModel, parts: Mapping[str, Taken]) -> None:
+def fill_parts(model: LatentModel, parts: Mapping[str, Taken]) -> None:
+    """Give a model's parts their weights."""
     for name, taken in parts.items():
         checkpoint.load_state(model.parts[name], taken.tensors)
