@@ -25,6 +25,12 @@ pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'lgm[
 Straight = Callable[[str], Path]
 
 
+class Keys:
+    """As WebDriver numbers them."""
+
+    TAB, ENTER, SPACE, ARROW_LEFT, ARROW_RIGHT, ARROW_DOWN = "\ue004", "\ue007", "\ue00d", "\ue012", "\ue014", "\ue015"
+
+
 @pytest.fixture
 def ask(straight: Straight) -> Callable[[str], explore.Asked]:
     return lambda model: explore.Asked(models.load(straight(model), device="cpu"), str(straight(model)))
@@ -42,7 +48,7 @@ def panel(cls: type[explore.Panel], asked: explore.Asked) -> explore.Panel:
     ("model", "titles"),
     [
         ("vae", ["Sample", "Directions", "Between two", "Reconstruct", "Paint a hole"]),
-        ("dcgan", ["Sample"]),
+        ("dcgan", ["Sample", "Project", "Paint a hole"]),
         ("cvae-gan", ["Sample", "Reconstruct", "Paint a hole", "Edit"]),
         ("ip-gan", ["Sample", "Directions", "Between two", "Reconstruct", "Paint a hole", "Mix"]),
         ("cgml", ["Paint a hole"]),
@@ -105,7 +111,7 @@ def painted(image: np.ndarray, hole: np.ndarray) -> dict[str, Any]:
     return {"background": np.concatenate([colours, np.full((*image.shape[:2], 1), 255, np.uint8)], 2), "layers": [layer], "composite": None}
 
 
-@pytest.mark.parametrize("model", ["vae", "cgml"])
+@pytest.mark.parametrize("model", ["vae", "dcgan", "cgml"])
 def test_a_painted_hole_is_filled(model: str, ask: Callable[[str], explore.Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ask(model)
     found = panel(explore.Fill, asked)
@@ -113,12 +119,12 @@ def test_a_painted_hole_is_filled(model: str, ask: Callable[[str], explore.Asked
     hole = np.zeros((16, 16), bool)
     hole[4:12, 4:12] = True
     image = asked.item(1)[0]
-    values = (painted(image, hole), 2, 3)
+    values = (painted(image, hole), explore.PAINTED, 2, 3)
     shown, command = found.answer(*values)
     if model == "cgml":
         filled = asked.trained.complete(image[None], hole, 2, 3)[0]
     else:
-        filled = asked.trained.inpaint(image[None], hole[None]).images[-1]
+        filled = asked.trained.inpaint(image[None], hole[None], seed=3).images[-1]
     masked = np.where(hole[..., None], np.uint8(255), image)
     np.testing.assert_array_equal(shown, layouts.grid(np.concatenate([image[None], masked[None], filled]), 2 + len(filled)))
     monkeypatch.chdir(tmp_path)
@@ -129,7 +135,31 @@ def test_a_painted_hole_is_filled(model: str, ask: Callable[[str], explore.Asked
     np.testing.assert_array_equal(found.painted(large)[1], hole)
     for drawn, what in ((None, "no image"), (painted(image, np.zeros((16, 16), bool)), "nothing is painted over")):
         with pytest.raises(UserError, match=what):
-            found.answer(drawn, 2, 3)
+            found.answer(drawn, explore.PAINTED, 2, 3)
+
+
+def test_a_hole_without_a_hand_that_paints(ask: Callable[[str], explore.Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = panel(explore.Fill, ask("vae"))
+    image = found.asked.item(1)[0]
+    values = (painted(image, np.zeros((16, 16), bool)), "box", 1, 5)
+    shown, command = found.answer(*values)
+    assert list(found.files(*values)) == ["image.png"]
+    monkeypatch.chdir(tmp_path)
+    layouts.write(image, Path("image.png"))
+    assert lgm(*shlex.split(command)[1:], "-o", "filled.png").exit_code == 0
+    row = np.asarray(Image.open("filled.png"))[..., None]
+    np.testing.assert_array_equal(row[:, -18:], shown[:, -18:])  # the command also shows some iterations before
+
+
+def test_the_noise_of_an_image(ask: Callable[[str], explore.Asked]) -> None:
+    asked = ask("dcgan")
+    calls: list[int] = []
+    asked.waiting = lambda done, total: calls.append(done)
+    shown, command = panel(explore.Find, asked).answer(None, 2, 20)
+    image = asked.item(2)
+    np.testing.assert_array_equal(shown, layouts.grid(np.concatenate([image, asked.trained.project(image, steps=20).images]), 2))
+    assert command.endswith(":2 --steps 20")
+    assert calls == [*range(1, 21)]
 
 
 def test_uploads_are_decoded_by_the_one_policy(ask: Callable[[str], explore.Asked], tmp_path: Path) -> None:
@@ -172,7 +202,7 @@ def test_the_command_says_what_is_missing(straight: Straight, monkeypatch: pytes
 
 @pytest.fixture
 def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], Any]]:
-    """Opens the page of a model's run in a headless Chromium; what it asked for is seen by `hosts`."""
+    """Opens the page of a model's run in a headless Chromium. The runs on pages are `asked`, by the model's name."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     driver_path, browser = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
     if not driver_path or not browser:
@@ -185,7 +215,8 @@ def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], A
 
     def start(model: str, width: int = 1400) -> Any:
         if not opened or opened[0][0] != model:
-            serving = explore.serving(ask(model), None)
+            start.asked[model] = ask(model)  # type: ignore[attr-defined]
+            serving = explore.serving(start.asked[model], None)  # type: ignore[attr-defined]
             opened.insert(0, (model, serving, serving.__enter__()))
         options = webdriver.ChromeOptions()
         options.binary_location = browser
@@ -200,6 +231,7 @@ def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], A
         driver.get(opened[0][2])
         return driver
 
+    start.asked = {}  # type: ignore[attr-defined]
     yield start
     for _, one, address in reversed(opened):
         one.__exit__(None, None, None) if address else one.quit()
@@ -223,8 +255,8 @@ def shown(driver: Any) -> str:
     return next((image.get_attribute("src") for image in images if "/file=" in (image.get_attribute("src") or "")), "")
 
 
-def press(driver: Any, text: str) -> None:
-    until(lambda: [b for b in driver.find_elements("tag name", "button") if b.is_displayed() and b.text == text])[0].click()
+def press(driver: Any, text: str, kind: str = "button") -> None:
+    until(lambda: [b for b in driver.find_elements("css selector", kind) if b.is_displayed() and b.text == text])[0].click()
 
 
 def test_the_page_in_a_browser(open_page: Callable[..., Any]) -> None:
@@ -263,3 +295,135 @@ def test_painting_in_a_browser(open_page: Callable[..., Any]) -> None:
     assert until(lambda: shown(driver))
     values = [box.get_attribute("value") for box in driver.find_elements("tag name", "textarea") if box.is_displayed()]
     assert any("--mask mask.png" in value for value in values)
+
+
+def command_of(driver: Any) -> str:
+    """The command that stands beside the result in the open tab."""
+    boxes = [box for box in driver.find_elements("tag name", "textarea") if box.is_displayed()]
+    return next((box.get_attribute("value") for box in boxes if (box.get_attribute("value") or "").startswith("lgm ")), "")
+
+
+@pytest.mark.parametrize(
+    ("model", "tab", "button", "verb"),
+    [
+        ("cvae-gan", "Edit", "Change", "edit"),
+        ("latent-constraints", "Edit", "Change", "edit"),
+        ("cross-domain", "Translate", "Translate", "translate"),
+        ("ip-gan", "Mix", "Mix", "mix"),
+        ("ip-gan", "Between two", "Walk", "interpolate"),
+        ("dcgan", "Project", "Search", "project"),
+    ],
+)
+def test_panels_in_a_browser(model: str, tab: str, button: str, verb: str, open_page: Callable[..., Any]) -> None:
+    driver = open_page(model)
+    if model != "cross-domain":
+        until(lambda: shown(driver))
+    press(driver, tab, "button[role=tab]")
+    if tab == "Edit":
+        choose(driver)
+    press(driver, button, "button.primary")
+    assert f"lgm {verb} " in until(lambda: command_of(driver))
+    assert until(lambda: shown(driver))
+
+
+def choose(driver: Any) -> None:
+    """What the edited image is to show: the second of the classes, or the first attribute."""
+    if boxes := [b for b in driver.find_elements("css selector", "input[type=checkbox]") if b.is_displayed()]:
+        boxes[0].click()
+        return
+    [field] = [b for b in driver.find_elements("css selector", "input[role=combobox], input[role=listbox]") if b.is_displayed()]
+    field.send_keys(Keys.ENTER, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER)
+
+
+def test_two_pages_ask_at_the_same_time(open_page: Callable[..., Any]) -> None:
+    pages = [open_page("ip-gan"), open_page("ip-gan")]
+    for page in pages:
+        until(lambda page=page: shown(page))
+    for page, tab in zip(pages, ("Reconstruct", "Mix")):
+        press(page, tab, "button[role=tab]")
+    for page, button in zip(pages, ("Show again", "Mix")):
+        press(page, button, "button.primary")
+    assert "lgm reconstruct" in until(lambda: command_of(pages[0]))
+    assert "lgm mix" in until(lambda: command_of(pages[1]))
+    assert until(lambda: shown(pages[0])) != until(lambda: shown(pages[1]))
+
+
+def test_a_search_ends_when_its_page_is_closed(open_page: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explore, "STEPS", 1_000)
+    from models.capabilities import project
+
+    steps: list[float] = []
+    descend = project._descend
+
+    def slow(*words: Any) -> Any:
+        def advance(step: int) -> None:
+            steps.append(time.monotonic())
+            time.sleep(0.05)
+            words[-1](step)
+
+        return descend(*words[:-1], advance)
+
+    monkeypatch.setattr(project, "_descend", slow)
+    driver = open_page("dcgan")
+    asked = open_page.asked["dcgan"]  # type: ignore[attr-defined]
+    until(lambda: shown(driver))
+    press(driver, "Project")
+    press(driver, "Search")
+    until(lambda: len(steps) > 5)
+    assert asked.lock.locked()
+    driver.quit()  # in the middle
+    until(lambda: not asked.lock.locked(), 40)
+    assert len(steps) < 990
+    other = open_page("dcgan")
+    assert until(lambda: shown(other))
+
+
+# ---- by keyboard alone ---------------------------------------------------------------------------------------------------------------
+
+
+def tab_to(driver: Any, what: Callable[[Any], Any], most: int = 60) -> Any:
+    """Presses Tab until what is wanted has the focus, and shows that it has."""
+    for _ in range(most):
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        element = driver.switch_to.active_element
+        try:
+            if what(element):
+                return element
+        except Exception:  # it is being drawn anew
+            continue
+    raise AssertionError("the keyboard does not reach it")
+
+
+def is_button(text: str) -> Callable[[Any], Any]:
+    return lambda element: element.tag_name == "button" and element.text == text
+
+
+def is_range(element: Any) -> bool:
+    return element.get_attribute("type") == "range"
+
+
+def test_the_page_by_keyboard_alone(open_page: Callable[..., Any]) -> None:
+    driver = open_page("vae")
+    first = until(lambda: shown(driver))
+    until(lambda: "-n 16" in command_of(driver))
+    slider = tab_to(driver, is_range)
+    slider.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert slider.get_attribute("value") == "13"
+    tab_to(driver, is_button("Draw")).send_keys(Keys.ENTER)
+    until(lambda: "-n 13" in command_of(driver))
+    assert until(lambda: shown(driver) not in ("", first) and shown(driver))
+
+    tab_to(driver, is_button("Directions")).send_keys(Keys.SPACE)  # its sliders answer by themselves
+    second = until(lambda: shown(driver))
+    tab_to(driver, lambda e: is_range(e) and e.is_displayed()).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert until(lambda: shown(driver) not in ("", second) and shown(driver))
+
+    tab_to(driver, is_button("Reconstruct")).send_keys(Keys.ENTER)
+    tab_to(driver, is_button("Show again")).send_keys(Keys.SPACE)
+    until(lambda: "lgm reconstruct" in command_of(driver))
+
+    tab_to(driver, is_button("Paint a hole")).send_keys(Keys.ENTER)
+    field = tab_to(driver, lambda e: e.get_attribute("role") in ("combobox", "listbox") and e.is_displayed())
+    field.send_keys(Keys.ARROW_DOWN, Keys.ENTER)
+    tab_to(driver, is_button("Fill")).send_keys(Keys.ENTER)
+    until(lambda: "--mask box" in command_of(driver))
