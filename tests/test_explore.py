@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -201,8 +202,8 @@ def test_the_command_says_what_is_missing(straight: Straight, monkeypatch: pytes
 
 
 @pytest.fixture
-def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], Any]]:
-    """Opens the page of a model's run in a headless Chromium. The runs on pages are `asked`, by the model's name."""
+def browse() -> Iterator[Callable[..., Any]]:
+    """Opens an address in a headless Chromium of a window's width, or skips where there is none."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     driver_path, browser = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
     if not driver_path or not browser:
@@ -210,14 +211,9 @@ def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], A
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.chrome.service import Service
 
-    explore.load_gradio()
     opened: list[Any] = []
 
-    def start(model: str, width: int = 1400) -> Any:
-        if not opened or opened[0][0] != model:
-            start.asked[model] = ask(model)  # type: ignore[attr-defined]
-            serving = explore.serving(start.asked[model], None)  # type: ignore[attr-defined]
-            opened.insert(0, (model, serving, serving.__enter__()))
+    def start(address: str, width: int = 1400) -> Any:
         options = webdriver.ChromeOptions()
         options.binary_location = browser
         for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={width},1100"):
@@ -227,14 +223,32 @@ def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], A
             driver = webdriver.Chrome(options=options, service=Service(driver_path))
         except WebDriverException as error:  # a container that lets no browser start
             pytest.skip(f"chromium does not start here: {str(error).splitlines()[0]}")
-        opened.append(("", driver, ""))
-        driver.get(opened[0][2])
+        opened.append(driver)
+        size = {"width": width, "height": 1100, "deviceScaleFactor": 1, "mobile": False}  # a window is never as narrow as a telephone
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.get(address)
         return driver
 
-    start.asked = {}  # type: ignore[attr-defined]
     yield start
-    for _, one, address in reversed(opened):
-        one.__exit__(None, None, None) if address else one.quit()
+    for driver in opened:
+        driver.quit()
+
+
+@pytest.fixture
+def open_page(ask: Callable[[str], explore.Asked], browse: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Opens the page of a model's run, one for all who ask for this model. The runs on pages are `asked`, by the models' names."""
+    with contextlib.ExitStack() as stack:
+        addresses: dict[str, str] = {}
+
+        def start(model: str, width: int = 1400) -> Any:
+            if model not in addresses:
+                explore.load_gradio()
+                start.asked[model] = ask(model)  # type: ignore[attr-defined]
+                addresses[model] = stack.enter_context(explore.serving(start.asked[model], None))  # type: ignore[attr-defined]
+            return browse(addresses[model], width)
+
+        start.asked = {}  # type: ignore[attr-defined]
+        yield start
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
@@ -427,3 +441,26 @@ def test_the_page_by_keyboard_alone(open_page: Callable[..., Any]) -> None:
     field.send_keys(Keys.ARROW_DOWN, Keys.ENTER)
     tab_to(driver, is_button("Fill")).send_keys(Keys.ENTER)
     until(lambda: "--mask box" in command_of(driver))
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_report_by_keyboard_alone(width: int, straight: Straight, browse: Callable[..., Any], tmp_path: Path) -> None:
+    assert lgm("report", straight("vae"), "-o", tmp_path / "page.html").exit_code == 0
+    driver = browse((tmp_path / "page.html").as_uri(), width)
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width  # what is wide scrolls by itself
+    slider = tab_to(driver, is_range)
+    pictures = slider.find_elements("xpath", "..//figure")
+    assert [picture.is_displayed() for picture in pictures] == [False] * (len(pictures) - 1) + [True]
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert [picture.is_displayed() for picture in pictures] == [False] * (len(pictures) - 2) + [True, False]
+    assert driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"  # one sees where one is
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_fits_a_telephone(width: int, open_page: Callable[..., Any]) -> None:
+    driver = open_page("vae", width)
+    until(lambda: shown(driver))
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    image = next(i for i in driver.find_elements("css selector", ".result img") if i.is_displayed())
+    for button in driver.find_elements("css selector", ".result button.icon-button"):
+        assert not button.is_displayed() or button.rect["y"] + button.rect["height"] <= image.rect["y"] + 4  # none stands on the picture

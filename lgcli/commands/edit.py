@@ -36,9 +36,7 @@ def edit(
     ] = None,
     told: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|NAME=0|1,...", help="What the images show now, where neither data nor a reader say it.", show_default=False
-        ),
+        typer.Option(metavar="WORDS", help="What the images show now, where neither data nor a reader say it.", show_default=False),
     ] = None,
     number: o.ImageCount = 8,
     steps: Annotated[

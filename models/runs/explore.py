@@ -441,7 +441,10 @@ def page(asked: Asked) -> Any:
                     inputs = panel.inputs()
                     button = gr.Button(panel.button, variant="primary")
                 with gr.Column():
-                    picture = gr.Image(label=panel.title, format="png", interactive=False, buttons=["download", "fullscreen"])
+                    buttons = ["download", "fullscreen"]
+                    picture = gr.Image(
+                        label=panel.title, show_label=False, format="png", interactive=False, buttons=buttons, elem_classes="result"
+                    )
                     command = gr.Textbox(label="the same from the command line", interactive=False, lines=2)
                     files = gr.File(label="its files", file_count="multiple", interactive=False, visible=False)
             answer = _answering(asked, panel)
@@ -499,6 +502,13 @@ def _plain(text: object) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>#" else letter for letter in printable(text))
 
 
+_CSS = """
+.result .image-container { padding-top: 2.2rem; }
+input[type=range]::-webkit-slider-thumb { border: 1px solid #6b7280; }
+input[type=range]::-moz-range-thumb { border: 1px solid #6b7280; }
+"""  # the buttons stand above a picture and not on it; a slider is seen on white as well
+
+
 @contextmanager
 def serving(asked: Asked, port: int | None, browser: bool = False) -> Iterator[str]:
     """Serve the page on 127.0.0.1 while the block lasts; yields its address. Raises UserError where the port is taken."""
@@ -517,6 +527,7 @@ def serving(asked: Asked, port: int | None, browser: bool = False) -> Iterator[s
                 prevent_thread_lock=True,
                 max_file_size=UPLOAD,
                 theme=theme,
+                css=_CSS,
                 footer_links=[],
             )
         except OSError as error:
