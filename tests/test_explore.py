@@ -198,6 +198,40 @@ def test_the_command_says_what_is_missing(straight: Straight, monkeypatch: pytes
     assert (result.exit_code, "pip install 'lgm[explore]'" in result.stderr) == (2, True)
 
 
+# ---- what it is asked over the network -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(ask: Callable[[str], explore.Asked]) -> Iterator[str]:
+    explore.load_gradio()
+    with explore.serving(ask("vae"), None) as found:
+        yield found.rstrip("/")
+
+
+def test_no_file_is_given_away(address: str, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.txt").write_text("mine")
+    assert address.startswith("http://127.0.0.1:")
+    for path in ("/etc/hosts", tmp_path / "secret.txt", straight("vae") / "config.json", "secret.txt", "../../../../etc/hosts"):
+        found = httpx.get(f"{address}/gradio_api/file={path}")
+        assert found.status_code in (403, 404), path
+        assert "mine" not in found.text
+
+
+def test_uploads_have_a_limit(address: str) -> None:
+    import httpx
+
+    small = httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.png", b"x" * 1000)})
+    assert small.status_code == 200
+    [path] = small.json()
+    assert "lgm-explore-" in path  # where it goes when the page ends
+    large = httpx.post(f"{address}/gradio_api/upload", files={"files": ("b.png", bytes(21 * 2**20))}, timeout=60)
+    assert large.status_code == 413
+    assert not list(Path(path).parent.parent.rglob("b.png"))
+
+
 # ---- in a browser --------------------------------------------------------------------------------------------------------------------
 
 
