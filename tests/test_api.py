@@ -501,6 +501,17 @@ def test_how_long_a_run_takes_is_measured_on_real_steps(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_schedule_is_measured_beyond_its_end(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.training import expected, turn
+
+    seen: list[float] = []
+    schedule = turn.Mover.schedule
+    monkeypatch.setattr(turn.Mover, "schedule", lambda self, clock: (seen.append(clock.progress), schedule(self, clock)))
+    expected.expected(models.plan("vae", str(pictures), **tiny("vae", images=16)), torch.device("cpu"), seconds=0.3)
+    assert len(seen) > 2
+    assert set(seen) == {0, 0.5}
+
+
 def test_name_of(straight: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     run = straight("vae")
     assert api.name_of(run) == "vae"

@@ -163,7 +163,8 @@ def _begin(
     if dry_run:
         found = api.describe_plan(model, sources, measure=True, **settings)
         if not json:  # people are told a time, and that first
-            found["stages"] = [one | {"takes": render.duration(one.pop("seconds"))} for one in found["stages"]]
+            for stage in found["stages"]:
+                stage["takes"] = render.duration(stage.pop("seconds"))
             found = {"takes": f"{render.duration(found.pop('seconds'))} on this machine, as some real steps say", **found}
         render.mapping(found, json)
     else:

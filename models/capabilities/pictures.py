@@ -45,7 +45,7 @@ def shown(result: Any) -> Any:
 
 @dataclass(frozen=True)
 class Captions:
-    """Words on a grid: above its columns, before its rows, below its images. What is empty takes no room; what has none is ""."""
+    """Words on a grid: above its columns, before its rows, below its images. What is not given takes no room."""
 
     above: Sequence[str] = ()
     before: Sequence[str] = ()

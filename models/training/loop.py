@@ -333,6 +333,7 @@ class _Trainer:
 
             def steps(number: int) -> None:
                 for _ in range(number):
+                    self.images = self.images if self.images < end else begin  # a short stage again, and no schedule beyond its end
                     self._step(stage, mover, next(stream), begin, end)
 
             self._timed(steps, 1)  # slow: memory is found, kernels are chosen
