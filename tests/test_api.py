@@ -512,6 +512,19 @@ def test_no_schedule_is_measured_beyond_its_end(pictures: Path, monkeypatch: pyt
     assert set(seen) == {0, 0.5}
 
 
+def test_one_slow_step_tells_enough(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.training import expected, loop
+
+    taken: list[int] = []
+    step = loop._Trainer._step
+    monkeypatch.setattr(loop._Trainer, "_step", lambda self, *rest: (taken.append(self.images), step(self, *rest)))
+    planned = models.plan("vae", str(pictures), **tiny("vae"))
+    expected.expected(planned, torch.device("cpu"), seconds=0)
+    monkeypatch.setattr(loop, "_SLOW", 0)
+    expected.expected(planned, torch.device("cpu"), seconds=0)
+    assert taken == [0, 8, 0]
+
+
 def test_name_of(straight: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     run = straight("vae")
     assert api.name_of(run) == "vae"

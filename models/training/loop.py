@@ -34,6 +34,7 @@ from models.training.speed import Pace, Speed
 from models.training.stages import borders
 from models.training.turn import Mover
 
+_SLOW = 10.0  # seconds: one step like that tells enough
 _LOST = 1000  # what a rank that cannot read its data tells the others; signals have smaller numbers
 
 
@@ -336,8 +337,9 @@ class _Trainer:
                     self.images = self.images if self.images < end else begin  # a short stage again, and no schedule beyond its end
                     self._step(stage, mover, next(stream), begin, end)
 
-            self._timed(steps, 1)  # slow: memory is found, kernels are chosen
             count, spent = 1, self._timed(steps, 1)
+            if spent < _SLOW:  # memory was found and kernels were chosen in the first one
+                spent = self._timed(steps, 1)
             while spent < seconds:
                 more = min(count, max(1, int((seconds - spent) * count / spent)))  # a clock that is seldom read costs nothing
                 spent += self._timed(steps, more)
