@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def _widest(words: Sequence[str]) -> int:
     return min(HEADING, max(int(font().getlength(printable(text))) for text in words)) + 2 * GAP if words else 0
 
 
+@cache
 def font(size: int = TEXT) -> Any:
     """Pillow's own, which is there on every machine."""
     return ImageFont.load_default(size=size)
