@@ -149,15 +149,28 @@ Picture = Annotated[
 Singles = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Write single images here instead of a grid.", show_default=False)
 ]
+Scale = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=16,
+        metavar="N",
+        help="Enlarge each image N times, pixels become squares.",
+        show_default="1, more with --captions",
+    ),
+]
+Captions = Annotated[bool, typer.Option("--captions", help="Write on the grid what is where: classes, names, numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
 Raw = Annotated[bool, option(EvaluationConfig, "raw")]
 
 
-def check_single_output(grid: Path | None, folder: Path | None) -> None:
-    """A command writes its grid (-o) or single images (--out), not both."""
+def check_single_output(grid: Path | None, folder: Path | None, captions: bool = False) -> None:
+    """A command writes its grid (-o) or single images (--out), not both; captions stand on a grid."""
     if grid is not None and folder is not None:
         raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
+    if captions and folder is not None:
+        raise UserError("both --captions and --out", "--captions", "captions stand on a grid: leave one of them out")
 
 
 def picture_path(given: Path | None, default: str, force: bool) -> Path:

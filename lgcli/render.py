@@ -33,6 +33,18 @@ def show(*things: RenderableType) -> None:
         _out().print(thing)
 
 
+def paragraphs(text: str) -> list[str]:
+    """A text whose lines end where its source had no more room, as lines for a terminal of another width: one for each paragraph, and for
+    each line that begins with a space or a bullet. Where nobody watches, the lines stay as they are."""
+    if not _watched():
+        return [text]
+    found: list[str] = []
+    for line in text.split("\n"):
+        goes_on = line and found and found[-1] and not line.startswith((" ", "* ", "- "))
+        found[-1:] = [f"{found[-1]} {line}"] if goes_on else [*found[-1:], line]
+    return found
+
+
 def table(*columns: str | Column, title: str = "") -> Table:
     """An empty table without lines around it."""
     return Table(*columns, box=None, pad_edge=False, title=title or None, title_justify="left")
@@ -145,6 +157,14 @@ def short(number: int) -> str:
     return str(number)
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it that nobody knows exactly: about 40 s, 14 min, 5 h, 3 days."""
+    for most, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < most:
+            return f"about {max(1, round(seconds / size))} {unit}"
+    return f"about {round(seconds / 86400):,} days"
+
+
 def width() -> int:
     """Characters in a line of the terminal; 80 where there is none."""
     return _out().width
@@ -160,7 +180,11 @@ def _whole() -> Column:
 
 
 def _out() -> Console:
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, soft_wrap=not _watched())
+
+
+def _watched() -> bool:
+    return sys.stdout.isatty()
 
 
 def _tree(values: Any, indent: int = 0) -> Text:

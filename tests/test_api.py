@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -466,6 +467,62 @@ def test_describe_plan_says_what_train_would_do(straight: Runs, pictures: Path) 
     assert plan["networks"]["total"] == sum(v for k, v in plan["networks"].items() if k != "total")
     with_base = api.describe_plan("aegan", str(pictures), **on_base(straight("vae")))
     assert [(s["name"], s["until images"]) for s in with_base["stages"]] == [("latent GAN", 96)]
+
+
+@pytest.mark.parametrize("model", ["aegan", "classifier", "cgml", "style-alae"])
+def test_how_long_a_run_takes_is_measured_on_real_steps(
+    model: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that only steps, preparations and looks move, so that the sum is known."""
+    import tempfile
+
+    from models.training import expected, loop
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    now = [0.0]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0]))
+    for name, seconds in (("_step", 0.01), ("_prepare", 3.0)):
+        real = getattr(loop._Trainer, name)
+
+        def slow(self: Any, *rest: Any, real: Any = real, seconds: float = seconds) -> Any:
+            now[0] += seconds
+            return real(self, *rest)
+
+        monkeypatch.setattr(loop._Trainer, name, slow)
+    planned = models.plan(model, str(pictures), **tiny(model, images=4800))
+    found = expected.expected(planned, torch.device("cpu"), seconds=0.2)
+    its = build.build(planned.config, planned.spec, torch.device("cpu"), planned.headers).stages()
+    assert list(found) == [stage.name for stage in its]
+    ends = stages.borders(planned.config, its)
+    for stage, begin, end in zip(its, (0, *ends), ends):
+        steps = (end - begin) // (stage.batch or planned.config.batch)
+        assert found[stage.name] == pytest.approx(3.0 + 0.01 * steps), stage.name
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_schedule_is_measured_beyond_its_end(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.training import expected, turn
+
+    seen: list[float] = []
+    schedule = turn.Mover.schedule
+    monkeypatch.setattr(turn.Mover, "schedule", lambda self, clock: (seen.append(clock.progress), schedule(self, clock)))
+    expected.expected(models.plan("vae", str(pictures), **tiny("vae", images=16)), torch.device("cpu"), seconds=0.3)
+    assert len(seen) > 2
+    assert set(seen) == {0, 0.5}
+
+
+def test_one_slow_step_tells_enough(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.training import expected, loop
+
+    taken: list[int] = []
+    step = loop._Trainer._step
+    monkeypatch.setattr(loop._Trainer, "_step", lambda self, *rest: (taken.append(self.images), step(self, *rest)))
+    planned = models.plan("vae", str(pictures), **tiny("vae"))
+    expected.expected(planned, torch.device("cpu"), seconds=0)
+    monkeypatch.setattr(loop, "_SLOW", 0)
+    expected.expected(planned, torch.device("cpu"), seconds=0)
+    assert taken == [0, 8, 0]
 
 
 def test_name_of(straight: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1030,7 +1030,11 @@ def test_dry_run_shows_the_plan_and_writes_nothing(json_flag: list[str], picture
         assert [s["until images"] for s in plan["stages"]] == [48, 96]
         assert plan["networks"]["total"] == sum(n for name, n in plan["networks"].items() if name != "total")
         assert plan["data"]["count"] == 20
+        assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in plan["stages"]), abs=0.2)
+        assert 0 < plan["seconds"] < 60
     else:
+        assert re.match(r"takes: about \d+ (s|min) on this machine", shown)
+        assert re.search(r"name latent GAN, .*takes about \d+ (s|min)", shown)
         assert "auto-encoder" in shown
         assert "total: " in shown
     assert list(Path().iterdir()) == []
@@ -1246,6 +1250,37 @@ def test_models_describes_one() -> None:
     assert re.search(r"quick +80,000 +128 +a look within a few minutes +widths=32,64,128,256", text)
     assert "Kingma and Welling" in text
     assert "int, 1 to 8192" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_model_fits_the_terminal_and_no_value_is_torn(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "_watched", lambda: True)
+    shown = CliRunner(env={"COLUMNS": str(width)}).invoke(app, ["models", "aegan"]).stdout
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    for value in ("widths=128,256,512,1024", "hidden=1024,1024,1024,1024", "components=false", "10,000,000", "--dry-run"):
+        assert value in shown
+    prose = [line for line in lines[: next(n for n, line in enumerate(lines) if line.startswith("part"))] if line]
+    assert sum(len(line) > width * 2 // 3 for line in prose) > len(prose) * 2 // 3  # no ragged halves of longer lines
+
+
+@pytest.mark.parametrize(("width", "most"), [(60, 1), (80, 0)])
+def test_help_tears_no_option_on_a_narrow_terminal(width: int, most: int) -> None:
+    """At 60 columns one name of `lgm edit` has no room, --distance-weight."""
+    torn = 0
+    for name in [file.stem for file in (REPOSITORY / "lgcli" / "commands").glob("*.py") if file.stem[0] != "_"]:
+        lines = CliRunner(env={"COLUMNS": str(width)}).invoke(app, [name, "--help"]).stdout.splitlines()
+        assert max(map(len, lines)) <= width
+        torn += sum(re.match(r"│ +(-\S+ +)*-\S*…", line) is not None for line in lines)
+    assert torn == most
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "about 1 s"), (41.4, "about 41 s"), (95, "about 2 min"), (840, "about 14 min"), (18_000, "about 5 h"), (3e6, "about 35 days")],
+)
+def test_times_that_nobody_knows_exactly(seconds: float, said: str) -> None:
+    assert render.duration(seconds) == said
 
 
 def test_data_lists_every_file_of_the_sets() -> None:

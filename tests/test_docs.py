@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import re
 import shutil
@@ -126,3 +127,25 @@ def test_the_worked_example_of_two_sources_and_a_part(places: dict[str, Path], t
     nearest = torch.cdist(read, centres).argmin(1).numpy()
     assert (nearest == here.all("label")).mean() >= 0.9
     assert np.isfinite(made.numpy()).all()
+
+
+def test_the_terminal_of_the_readme_is_what_its_script_draws(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands are the script's, and it asks for nothing from elsewhere; the script draws what commands print."""
+    spec = importlib.util.spec_from_file_location("recording", DOCS / "reproduce" / "recording.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def words(svg: str) -> str:
+        return html.unescape(re.sub(r"<[^>]*>", "", svg)).replace("\xa0", " ")
+
+    kept = script.PICTURE.read_text()
+    assert len(kept) < 60_000
+    assert set(re.findall(r"https?://[^\"') ]+", kept)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}
+    assert all(command in words(kept) for command in script.COMMANDS)
+    monkeypatch.chdir(tmp_path)
+    drawn = script.drawn(["lgm runs .", f"lgm data info '{pictures}'"])
+    assert "no runs in ." in words(drawn)
+    assert "count: 20" in words(drawn)
+    with pytest.raises(RuntimeError, match="no such folder"):
+        script.drawn(["lgm runs nowhere"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -25,6 +26,12 @@ pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'lgm[
 Straight = Callable[[str], Path]
 
 
+class Keys:
+    """As WebDriver numbers them."""
+
+    TAB, ENTER, SPACE, ARROW_LEFT, ARROW_RIGHT, ARROW_DOWN = "\ue004", "\ue007", "\ue00d", "\ue012", "\ue014", "\ue015"
+
+
 @pytest.fixture
 def ask(straight: Straight) -> Callable[[str], explore.Asked]:
     return lambda model: explore.Asked(models.load(straight(model), device="cpu"), str(straight(model)))
@@ -42,7 +49,7 @@ def panel(cls: type[explore.Panel], asked: explore.Asked) -> explore.Panel:
     ("model", "titles"),
     [
         ("vae", ["Sample", "Directions", "Between two", "Reconstruct", "Paint a hole"]),
-        ("dcgan", ["Sample"]),
+        ("dcgan", ["Sample", "Project", "Paint a hole"]),
         ("cvae-gan", ["Sample", "Reconstruct", "Paint a hole", "Edit"]),
         ("ip-gan", ["Sample", "Directions", "Between two", "Reconstruct", "Paint a hole", "Mix"]),
         ("cgml", ["Paint a hole"]),
@@ -105,7 +112,7 @@ def painted(image: np.ndarray, hole: np.ndarray) -> dict[str, Any]:
     return {"background": np.concatenate([colours, np.full((*image.shape[:2], 1), 255, np.uint8)], 2), "layers": [layer], "composite": None}
 
 
-@pytest.mark.parametrize("model", ["vae", "cgml"])
+@pytest.mark.parametrize("model", ["vae", "dcgan", "cgml"])
 def test_a_painted_hole_is_filled(model: str, ask: Callable[[str], explore.Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ask(model)
     found = panel(explore.Fill, asked)
@@ -113,12 +120,12 @@ def test_a_painted_hole_is_filled(model: str, ask: Callable[[str], explore.Asked
     hole = np.zeros((16, 16), bool)
     hole[4:12, 4:12] = True
     image = asked.item(1)[0]
-    values = (painted(image, hole), 2, 3)
+    values = (painted(image, hole), explore.PAINTED, 2, 3)
     shown, command = found.answer(*values)
     if model == "cgml":
         filled = asked.trained.complete(image[None], hole, 2, 3)[0]
     else:
-        filled = asked.trained.inpaint(image[None], hole[None]).images[-1]
+        filled = asked.trained.inpaint(image[None], hole[None], seed=3).images[-1]
     masked = np.where(hole[..., None], np.uint8(255), image)
     np.testing.assert_array_equal(shown, layouts.grid(np.concatenate([image[None], masked[None], filled]), 2 + len(filled)))
     monkeypatch.chdir(tmp_path)
@@ -129,7 +136,31 @@ def test_a_painted_hole_is_filled(model: str, ask: Callable[[str], explore.Asked
     np.testing.assert_array_equal(found.painted(large)[1], hole)
     for drawn, what in ((None, "no image"), (painted(image, np.zeros((16, 16), bool)), "nothing is painted over")):
         with pytest.raises(UserError, match=what):
-            found.answer(drawn, 2, 3)
+            found.answer(drawn, explore.PAINTED, 2, 3)
+
+
+def test_a_hole_without_a_hand_that_paints(ask: Callable[[str], explore.Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = panel(explore.Fill, ask("vae"))
+    image = found.asked.item(1)[0]
+    values = (painted(image, np.zeros((16, 16), bool)), "box", 1, 5)
+    shown, command = found.answer(*values)
+    assert list(found.files(*values)) == ["image.png"]
+    monkeypatch.chdir(tmp_path)
+    layouts.write(image, Path("image.png"))
+    assert lgm(*shlex.split(command)[1:], "-o", "filled.png").exit_code == 0
+    row = np.asarray(Image.open("filled.png"))[..., None]
+    np.testing.assert_array_equal(row[:, -18:], shown[:, -18:])  # the command also shows some iterations before
+
+
+def test_the_noise_of_an_image(ask: Callable[[str], explore.Asked]) -> None:
+    asked = ask("dcgan")
+    calls: list[int] = []
+    asked.waiting = lambda done, total: calls.append(done)
+    shown, command = panel(explore.Find, asked).answer(None, 2, 20)
+    image = asked.item(2)
+    np.testing.assert_array_equal(shown, layouts.grid(np.concatenate([image, asked.trained.project(image, steps=20).images]), 2))
+    assert command.endswith(":2 --steps 20")
+    assert calls == [*range(1, 21)]
 
 
 def test_uploads_are_decoded_by_the_one_policy(ask: Callable[[str], explore.Asked], tmp_path: Path) -> None:
@@ -167,12 +198,46 @@ def test_the_command_says_what_is_missing(straight: Straight, monkeypatch: pytes
     assert (result.exit_code, "pip install 'lgm[explore]'" in result.stderr) == (2, True)
 
 
+# ---- what it is asked over the network -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(ask: Callable[[str], explore.Asked]) -> Iterator[str]:
+    explore.load_gradio()
+    with explore.serving(ask("vae"), None) as found:
+        yield found.rstrip("/")
+
+
+def test_no_file_is_given_away(address: str, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.txt").write_text("mine")
+    assert address.startswith("http://127.0.0.1:")
+    for path in ("/etc/hosts", tmp_path / "secret.txt", straight("vae") / "config.json", "secret.txt", "../../../../etc/hosts"):
+        found = httpx.get(f"{address}/gradio_api/file={path}")
+        assert found.status_code in (403, 404), path
+        assert "mine" not in found.text
+
+
+def test_uploads_have_a_limit(address: str) -> None:
+    import httpx
+
+    small = httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.png", b"x" * 1000)})
+    assert small.status_code == 200
+    [path] = small.json()
+    assert "lgm-explore-" in path  # where it goes when the page ends
+    large = httpx.post(f"{address}/gradio_api/upload", files={"files": ("b.png", bytes(21 * 2**20))}, timeout=60)
+    assert large.status_code == 413
+    assert not list(Path(path).parent.parent.rglob("b.png"))
+
+
 # ---- in a browser --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], Any]]:
-    """Opens the page of a model's run in a headless Chromium; what it asked for is seen by `hosts`."""
+def browse() -> Iterator[Callable[..., Any]]:
+    """Opens an address in a headless Chromium of a window's width, or skips where there is none."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     driver_path, browser = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
     if not driver_path or not browser:
@@ -180,13 +245,9 @@ def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], A
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.chrome.service import Service
 
-    explore.load_gradio()
     opened: list[Any] = []
 
-    def start(model: str, width: int = 1400) -> Any:
-        if not opened or opened[0][0] != model:
-            serving = explore.serving(ask(model), None)
-            opened.insert(0, (model, serving, serving.__enter__()))
+    def start(address: str, width: int = 1400) -> Any:
         options = webdriver.ChromeOptions()
         options.binary_location = browser
         for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={width},1100"):
@@ -196,13 +257,32 @@ def open_page(ask: Callable[[str], explore.Asked]) -> Iterator[Callable[[str], A
             driver = webdriver.Chrome(options=options, service=Service(driver_path))
         except WebDriverException as error:  # a container that lets no browser start
             pytest.skip(f"chromium does not start here: {str(error).splitlines()[0]}")
-        opened.append(("", driver, ""))
-        driver.get(opened[0][2])
+        opened.append(driver)
+        size = {"width": width, "height": 1100, "deviceScaleFactor": 1, "mobile": False}  # a window is never as narrow as a telephone
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.get(address)
         return driver
 
     yield start
-    for _, one, address in reversed(opened):
-        one.__exit__(None, None, None) if address else one.quit()
+    for driver in opened:
+        driver.quit()
+
+
+@pytest.fixture
+def open_page(ask: Callable[[str], explore.Asked], browse: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Opens the page of a model's run, one for all who ask for this model. The runs on pages are `asked`, by the models' names."""
+    with contextlib.ExitStack() as stack:
+        addresses: dict[str, str] = {}
+
+        def start(model: str, width: int = 1400) -> Any:
+            if model not in addresses:
+                explore.load_gradio()
+                start.asked[model] = ask(model)  # type: ignore[attr-defined]
+                addresses[model] = stack.enter_context(explore.serving(start.asked[model], None))  # type: ignore[attr-defined]
+            return browse(addresses[model], width)
+
+        start.asked = {}  # type: ignore[attr-defined]
+        yield start
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
@@ -223,8 +303,8 @@ def shown(driver: Any) -> str:
     return next((image.get_attribute("src") for image in images if "/file=" in (image.get_attribute("src") or "")), "")
 
 
-def press(driver: Any, text: str) -> None:
-    until(lambda: [b for b in driver.find_elements("tag name", "button") if b.is_displayed() and b.text == text])[0].click()
+def press(driver: Any, text: str, kind: str = "button") -> None:
+    until(lambda: [b for b in driver.find_elements("css selector", kind) if b.is_displayed() and b.text == text])[0].click()
 
 
 def test_the_page_in_a_browser(open_page: Callable[..., Any]) -> None:
@@ -263,3 +343,158 @@ def test_painting_in_a_browser(open_page: Callable[..., Any]) -> None:
     assert until(lambda: shown(driver))
     values = [box.get_attribute("value") for box in driver.find_elements("tag name", "textarea") if box.is_displayed()]
     assert any("--mask mask.png" in value for value in values)
+
+
+def command_of(driver: Any) -> str:
+    """The command that stands beside the result in the open tab."""
+    boxes = [box for box in driver.find_elements("tag name", "textarea") if box.is_displayed()]
+    return next((box.get_attribute("value") for box in boxes if (box.get_attribute("value") or "").startswith("lgm ")), "")
+
+
+@pytest.mark.parametrize(
+    ("model", "tab", "button", "verb"),
+    [
+        ("cvae-gan", "Edit", "Change", "edit"),
+        ("latent-constraints", "Edit", "Change", "edit"),
+        ("cross-domain", "Translate", "Translate", "translate"),
+        ("ip-gan", "Mix", "Mix", "mix"),
+        ("ip-gan", "Between two", "Walk", "interpolate"),
+        ("dcgan", "Project", "Search", "project"),
+    ],
+)
+def test_panels_in_a_browser(model: str, tab: str, button: str, verb: str, open_page: Callable[..., Any]) -> None:
+    driver = open_page(model)
+    if model != "cross-domain":
+        until(lambda: shown(driver))
+    press(driver, tab, "button[role=tab]")
+    if tab == "Edit":
+        choose(driver)
+    press(driver, button, "button.primary")
+    assert f"lgm {verb} " in until(lambda: command_of(driver))
+    assert until(lambda: shown(driver))
+
+
+def choose(driver: Any) -> None:
+    """What the edited image is to show: the second of the classes, or the first attribute."""
+    if boxes := [b for b in driver.find_elements("css selector", "input[type=checkbox]") if b.is_displayed()]:
+        boxes[0].click()
+        return
+    [field] = [b for b in driver.find_elements("css selector", "input[role=combobox], input[role=listbox]") if b.is_displayed()]
+    field.send_keys(Keys.ENTER, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER)
+
+
+def test_two_pages_ask_at_the_same_time(open_page: Callable[..., Any]) -> None:
+    pages = [open_page("ip-gan"), open_page("ip-gan")]
+    for page in pages:
+        until(lambda page=page: shown(page))
+    for page, tab in zip(pages, ("Reconstruct", "Mix")):
+        press(page, tab, "button[role=tab]")
+    for page, button in zip(pages, ("Show again", "Mix")):
+        press(page, button, "button.primary")
+    assert "lgm reconstruct" in until(lambda: command_of(pages[0]))
+    assert "lgm mix" in until(lambda: command_of(pages[1]))
+    assert until(lambda: shown(pages[0])) != until(lambda: shown(pages[1]))
+
+
+def test_a_search_ends_when_its_page_is_closed(open_page: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explore, "STEPS", 1_000)
+    from models.capabilities import project
+
+    steps: list[float] = []
+    descend = project._descend
+
+    def slow(*words: Any) -> Any:
+        def advance(step: int) -> None:
+            steps.append(time.monotonic())
+            time.sleep(0.05)
+            words[-1](step)
+
+        return descend(*words[:-1], advance)
+
+    monkeypatch.setattr(project, "_descend", slow)
+    driver = open_page("dcgan")
+    asked = open_page.asked["dcgan"]  # type: ignore[attr-defined]
+    until(lambda: shown(driver))
+    press(driver, "Project")
+    press(driver, "Search")
+    until(lambda: len(steps) > 5)
+    assert asked.lock.locked()
+    driver.quit()  # in the middle
+    until(lambda: not asked.lock.locked(), 40)
+    assert len(steps) < 990
+    other = open_page("dcgan")
+    assert until(lambda: shown(other))
+
+
+# ---- by keyboard alone ---------------------------------------------------------------------------------------------------------------
+
+
+def tab_to(driver: Any, what: Callable[[Any], Any], most: int = 60) -> Any:
+    """Presses Tab until what is wanted has the focus, and shows that it has."""
+    for _ in range(most):
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        element = driver.switch_to.active_element
+        try:
+            if what(element):
+                return element
+        except Exception:  # it is being drawn anew
+            continue
+    raise AssertionError("the keyboard does not reach it")
+
+
+def is_button(text: str) -> Callable[[Any], Any]:
+    return lambda element: element.tag_name == "button" and element.text == text
+
+
+def is_range(element: Any) -> bool:
+    return element.get_attribute("type") == "range"
+
+
+def test_the_page_by_keyboard_alone(open_page: Callable[..., Any]) -> None:
+    driver = open_page("vae")
+    first = until(lambda: shown(driver))
+    until(lambda: "-n 16" in command_of(driver))
+    slider = tab_to(driver, is_range)
+    slider.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert slider.get_attribute("value") == "13"
+    tab_to(driver, is_button("Draw")).send_keys(Keys.ENTER)
+    until(lambda: "-n 13" in command_of(driver))
+    assert until(lambda: shown(driver) not in ("", first) and shown(driver))
+
+    tab_to(driver, is_button("Directions")).send_keys(Keys.SPACE)  # its sliders answer by themselves
+    second = until(lambda: shown(driver))
+    tab_to(driver, lambda e: is_range(e) and e.is_displayed()).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert until(lambda: shown(driver) not in ("", second) and shown(driver))
+
+    tab_to(driver, is_button("Reconstruct")).send_keys(Keys.ENTER)
+    tab_to(driver, is_button("Show again")).send_keys(Keys.SPACE)
+    until(lambda: "lgm reconstruct" in command_of(driver))
+
+    tab_to(driver, is_button("Paint a hole")).send_keys(Keys.ENTER)
+    field = tab_to(driver, lambda e: e.get_attribute("role") in ("combobox", "listbox") and e.is_displayed())
+    field.send_keys(Keys.ARROW_DOWN, Keys.ENTER)
+    tab_to(driver, is_button("Fill")).send_keys(Keys.ENTER)
+    until(lambda: "--mask box" in command_of(driver))
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_report_by_keyboard_alone(width: int, straight: Straight, browse: Callable[..., Any], tmp_path: Path) -> None:
+    assert lgm("report", straight("vae"), "-o", tmp_path / "page.html").exit_code == 0
+    driver = browse((tmp_path / "page.html").as_uri(), width)
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width  # what is wide scrolls by itself
+    slider = tab_to(driver, is_range)
+    pictures = slider.find_elements("xpath", "..//figure")
+    assert [picture.is_displayed() for picture in pictures] == [False] * (len(pictures) - 1) + [True]
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert [picture.is_displayed() for picture in pictures] == [False] * (len(pictures) - 2) + [True, False]
+    assert driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"  # one sees where one is
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_fits_a_telephone(width: int, open_page: Callable[..., Any]) -> None:
+    driver = open_page("vae", width)
+    until(lambda: shown(driver))
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    image = next(i for i in driver.find_elements("css selector", ".result img") if i.is_displayed())
+    for button in driver.find_elements("css selector", ".result button.icon-button"):
+        assert not button.is_displayed() or button.rect["y"] + button.rect["height"] <= image.rect["y"] + 4  # none stands on the picture

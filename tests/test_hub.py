@@ -150,6 +150,26 @@ def test_pushed_and_loaded(straight: Straight, service: Hub, tmp_path: Path) -> 
     assert not [line for line in fetched if "README" in line or "samples" in line]  # only what a run consists of
 
 
+@pytest.mark.parametrize("flag", ["--part", "--base"])
+def test_a_run_of_the_hub_is_a_part_of_another(flag: str, straight: Straight, pictures: Path, service: Hub) -> None:
+    push.push(straight("vae"), "me/vae")
+    run = straight("vae")
+    for base, out in (("hf://me/vae", "remote"), (str(run), "local")):
+        words = [flag, f"base={base}" if flag == "--part" else base]
+        done = lgm("train", "aegan", *words, "--images", 32, "--batch", 8, "--set", "hidden=8", "--out", out, "--device", "cpu")
+        assert done.exit_code == 0, done.output
+    support.assert_same_tensors(support.newest(Path("remote")), support.newest(Path("local")))
+    assert json.loads(Path("remote/config.json").read_text())["parts"] == {"base": "hf://me/vae"}
+    service.commits.clear()  # what it was built around lies in its own files
+    shutil.rmtree("hub")
+    images = models.load("remote", device="cpu").sample(2, 1)
+    np.testing.assert_array_equal(images, models.load("local", device="cpu").sample(2, 1))
+    result = lgm("train", "--resume", "remote", "--images", 64)
+    assert result.exit_code == 0, result.output
+    result = lgm("train", "aegan", flag, "base=hf://me/vae" if flag == "--part" else "hf://me/vae", "--out", "third")
+    assert (result.exit_code, "the hub does not give it" in result.stderr, Path("third").exists()) == (2, True, False)
+
+
 def test_a_revision_stays_what_it_was(straight: Straight, service: Hub) -> None:
     push.push(straight("vae"), "me/thing")
     first = service.sha("me/thing", 0)

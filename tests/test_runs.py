@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import html.parser
 import json
+import re
 import shlex
 import shutil
 import time
@@ -166,6 +167,14 @@ def test_what_differs(runs: Path, here: Path) -> None:
         compare.named([runs / "vae", runs / "vae"])
     with pytest.raises(UserError, match="no run"):
         compare.named([runs / "vae", runs])
+
+
+def test_many_runs_on_a_narrow_terminal_are_compared_one_below_the_other(runs: Path, here: Path) -> None:
+    words = ["compare", *(str(runs / name) for name in ("vae", "aegan", "deep/er/vae-2"))]
+    wide, narrow = (CliRunner(env={"COLUMNS": str(width), "TERM": "dumb"}).invoke(app, words).stdout for width in (120, 40))
+    assert re.search(r"^prior +- +gan +- *$", wide, re.M)
+    assert re.search(r"^prior +vae +- *\n +aegan +gan *\n +vae-2 +- *$", narrow, re.M)
+    assert max(map(len, narrow.splitlines())) <= 40
 
 
 def test_samples_of_the_same_noise_side_by_side(runs: Path, here: Path) -> None:

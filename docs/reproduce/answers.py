@@ -25,7 +25,7 @@ import models
 from models import evaluation
 from models.capabilities import masks
 from models.capabilities.ask import device_of, evaluating, in_blocks
-from models.capabilities.pictures import alike, grid, write
+from models.capabilities.pictures import alike, enlarged, grid, write
 from models.capabilities.trained import Trained
 from models.data.batches import to_float
 from models.data.images import atomic_file
@@ -286,8 +286,7 @@ def _write(path: Path, columns: list[np.ndarray]) -> None:
     """Columns of images (N, H, W, C), a row for each: one picture, enlarged to be seen."""
     images = alike(*columns)
     picture = grid(np.stack(images, 1).reshape(-1, *images[0].shape[1:]), len(images))
-    times = max(1, 1200 // picture.shape[1])
-    write(picture.repeat(times, 0).repeat(times, 1), path)
+    write(enlarged(picture, 1200 // picture.shape[1]), path)
     print(path)
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 import models
 from models import evaluation
-from models.capabilities.pictures import grid, write
+from models.capabilities.pictures import enlarged, grid, write
 from models.capabilities.trained import Trained
 from models.data.batches import to_float
 from models.data.items import Items
@@ -126,7 +126,7 @@ def _picture(trained: Trained, data: Items, path: Path) -> None:
     blank = np.full_like(who[:1], 255)
     lines = [np.concatenate([blank, how]), *(np.concatenate([own[None], line]) for own, line in zip(who, made))]
     picture = grid(np.concatenate(lines), 1 + len(how))
-    write(picture.repeat(3, 0).repeat(3, 1), path)
+    write(enlarged(picture, 3), path)
     print(path)
 
 

@@ -20,6 +20,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two runs or more.", autocompletion=complete.runs)],
     number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="Samples of each.")] = 10,
     seed: o.Seed = 0,
+    scale: o.Scale = None,
     output: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="Samples of the same noises, a row for each run, .png.", show_default=False)
     ] = None,
@@ -50,7 +51,7 @@ def compare(
         from models.capabilities import pictures
         from models.runs.compare import samples
 
-        picture, reasons = samples(by_name, number, seed, device)
+        picture, reasons = samples(by_name, number, seed, device, scale)
         for reason in reasons:
             render.note(reason)
         written["samples"] = str(pictures.write(picture, output))
@@ -63,7 +64,7 @@ def compare(
 
 
 def _show(found: Comparison) -> None:
-    """Two tables, a column for each run."""
+    """Two tables, a column for each run where there is room."""
     from rich.table import Column
     from rich.text import Text
 
@@ -73,9 +74,17 @@ def _show(found: Comparison) -> None:
         if not rows:
             render.show(Text(f"{title}: the same" if title == "configuration" else "nothing was measured: lgm evaluate RUN"))
             continue
-        table = render.table(Column(title, style="bold"), *(Column(name, overflow="fold") for name in found.runs))
-        for key, values in rows.items():
-            table.add_row(key, *(Text(_said(value)) for value in values))
+        cells = [[key, *map(_said, values)] for key, values in rows.items()]
+        widths = [max(map(len, column)) for column in zip([title, *found.runs], *cells)]
+        if sum(widths) + 2 * (len(widths) - 1) <= render.width():
+            table = render.table(Column(title, style="bold"), *(Column(name, no_wrap=True) for name in found.runs))
+            for row in cells:
+                table.add_row(*map(Text, row))
+        else:  # no room for a column for each: one below the other
+            table = render.table(Column(title, style="bold"), Column("run", overflow="fold"), Column("value", overflow="fold"))
+            for key, *values in cells:
+                for n, (name, value) in enumerate(zip(found.runs, values)):
+                    table.add_row("" if n else key, Text(name), Text(value))
         render.show(table, Text(""))
 
 

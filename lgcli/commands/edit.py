@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from models.capabilities.edit import Edited
+    from models.capabilities.pictures import Captions
     from models.capabilities.trained import Trained
 
 PANEL = "Use a trained model"
@@ -35,9 +36,7 @@ def edit(
     ] = None,
     told: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|NAME=0|1,...", help="What the images show now, where neither data nor a reader say it.", show_default=False
-        ),
+        typer.Option(metavar="WORDS", help="What the images show now, where neither data nor a reader say it.", show_default=False),
     ] = None,
     number: o.ImageCount = 8,
     steps: Annotated[
@@ -58,6 +57,8 @@ def edit(
     realism_weight: Annotated[float, typer.Option(metavar="X", help="The critic's weight in the search; the reader's is 1.")] = 0.05,
     distance_weight: Annotated[float, typer.Option(metavar="X", help="Weight of the distance from the image's code.")] = 0.0,
     output: o.Picture = None,
+    scale: o.Scale = None,
+    captions: o.Captions = False,
     out: o.Singles = None,
     data_root: o.DataRoot = None,
     device: o.Device = None,
@@ -78,7 +79,7 @@ def edit(
     from models.capabilities.told import columns, parse_attributes, resolve
     from models.errors import UserError
 
-    o.check_single_output(output, out)
+    o.check_single_output(output, out, captions)
     if attributes and label:
         raise UserError("both --attributes and --label", "--label", "say it in one way")
     if out is not None and steps is not None:
@@ -95,11 +96,11 @@ def edit(
         for one in asked if trained.condition == ("attributes" if attributes else trained.condition) else ():
             _ = columns(trained.model.spec.attributes, one) if isinstance(one, dict) else resolve(trained.model, one)
     judge = _judge(classifier, asked, trained, device)
-    names, originals, truth = trained.gather(images, number, o.root(data_root))
+    names, originals, truth, shown = trained.gather(images, number, o.root(data_root))
     width = 1 + (steps or 1 + len(asked))
     if out is None:
         lists = len(originals) * (len(asked) if steps else 1)
-        pictures.check_grid(width, trained.model.spec.size, width, lists=lists, singles=True)
+        pictures.check_grid(width, trained.model.spec.size, width, lists=lists, singles=True, scale=scale, captions=captions)
     path = o.picture_path(output, f"{api.name_of(run)}-edits", force) if out is None else o.free_path(out, force, "--out")
     said = truth if told is None else parse_attributes([told]) if "=" in told else told
     how: dict[str, Any] = {"told": said, "fast": fast, "data": None if data is None else trained.data(data, o.root(data_root))}
@@ -108,14 +109,33 @@ def edit(
     with render.progress() as advance:
         edits = [trained.edit(originals, one, progress=partial(advance, "searching"), **how) for one in asked]
     if out is not None:
-        pictures.write_singles([one.images for one in edits], out)
+        pictures.write_singles([one.images for one in edits], out, scale=scale)
         written = {"folder": str(out)}
     else:
-        written = {"grid": str(pictures.write(_picture(trained, originals, edits, steps), path))}
+        words = _captions(shown, asked, steps) if captions else None
+        written = {"grid": str(pictures.write(_picture(trained, originals, edits, steps, words, scale), path))}
     _report(names, asked, edits, None if judge is None else [judge(one) for one in (originals, *(e.images for e in edits))], written, json)
 
 
-def _picture(trained: Trained, originals: np.ndarray, edits: list[Edited], steps: int | None) -> np.ndarray:
+def _captions(names: list[str], asked: list[Any], steps: int | None) -> Captions:
+    """Above what each column shows, before what each row is."""
+    from models.capabilities.pictures import Captions
+
+    edits = [_words(one) for one in asked]
+    if not steps:
+        return Captions(["original", "again", *edits], names)
+    before = [name if len(edits) == 1 else f"{name}: {edit}" for name in names for edit in edits]
+    return Captions(["original", "again", *[""] * (steps - 2), edits[0] if len(edits) == 1 else "edit"], before)
+
+
+def _words(asked: Any) -> str:
+    """An edit as it was asked for."""
+    return ",".join(f"{name}={given}" for name, given in asked.items()) if isinstance(asked, dict) else str(asked)
+
+
+def _picture(
+    trained: Trained, originals: np.ndarray, edits: list[Edited], steps: int | None, captions: Captions | None, scale: int | None
+) -> np.ndarray:
     """A row for each image: itself, its reconstruction and its edits; or itself and its way to an edit, a row for each edit."""
     from models.capabilities import pictures
     from models.capabilities.edit import on_the_way
@@ -123,9 +143,9 @@ def _picture(trained: Trained, originals: np.ndarray, edits: list[Edited], steps
     if steps:
         ways = [on_the_way(trained, one, steps) for one in edits]
         rows = [image for n, own in enumerate(originals) for way in ways for image in (own, *way[n])]
-        return pictures.grid(rows, 1 + steps)
+        return pictures.grid(rows, 1 + steps, captions, scale)
     columns = [originals, on_the_way(trained, edits[0], 1)[:, 0], *(one.images for one in edits)]
-    return pictures.grid([column[n] for n in range(len(originals)) for column in columns], len(columns))
+    return pictures.grid([column[n] for n in range(len(originals)) for column in columns], len(columns), captions, scale)
 
 
 def _judge(run: str | None, asked: list[Any], trained: Trained, device: str | None) -> Any:
@@ -210,8 +230,8 @@ def _report(names: list[str], asked: list[Any], edits: list[Edited], seen: Any, 
 def _cell(row: dict[str, Any], key: str) -> str:
     """One fact of an edit for people."""
     value = row.get(key)
-    if key == "edit" and isinstance(value, dict):
-        return ",".join(f"{name}={given}" for name, given in value.items())
+    if key == "edit":
+        return _words(value)
     if isinstance(value, dict):
         return " ".join(f"{before:.2f} -> {after:.2f}" for before, after in value.values())
     if isinstance(value, list):

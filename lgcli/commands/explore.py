@@ -11,9 +11,15 @@ from lgcli import options as o
 PANEL = "Use a trained model"
 
 
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 65535:
+        raise typer.BadParameter(f"{text[:40]!r} is no port: a number from 1 to 65535")
+    return int(text)
+
+
 def explore(
     run: o.Run,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, metavar="N", help="Of the page.", show_default="a free one")] = None,
+    port: Annotated[int | None, typer.Option(parser=_port, metavar="N", help="Of the page.", show_default="a free one")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
     data_root: o.DataRoot = None,
     device: o.Device = None,

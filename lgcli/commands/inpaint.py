@@ -14,6 +14,7 @@ from lgcli import options as o
 if TYPE_CHECKING:
     import numpy as np
 
+    from models.capabilities.pictures import Captions
     from models.capabilities.trained import Trained
 
 PANEL = "Use a trained model"
@@ -53,6 +54,8 @@ def inpaint(
     steps: o.Steps = 300,
     restarts: o.Restarts = 4,
     output: o.Picture = None,
+    scale: o.Scale = None,
+    captions: o.Captions = False,
     out: o.Singles = None,
     data_root: o.DataRoot = None,
     device: o.Device = None,
@@ -79,7 +82,7 @@ def inpaint(
     from models.errors import UserError
     from models.registry import SETS
 
-    o.check_single_output(output, out)
+    o.check_single_output(output, out, captions)
     if gif and not trace:
         raise UserError("an animation shows the way to an answer", "--gif", "add --trace")
     if out is not None and trace:
@@ -92,10 +95,11 @@ def inpaint(
         raise UserError("this model has one answer to a hole", "--variants" if variants else "--trace", "leave it out")
     times = TIMES if iterations is None else iterations
     shown = [] if answers else _shown(show, times)
-    names, originals, truth = trained.gather(images, number, o.root(data_root))
+    names, originals, truth, short = trained.gather(images, number, o.root(data_root))
     if out is None:
         columns = 2 + (len(TRACE) if trace else answers or len(shown))
-        pictures.check_grid(columns, trained.model.spec.size, columns, lists=len(originals) * (answers if trace else 1), singles=not trace)
+        lists, singles = len(originals) * (answers if trace else 1), not trace
+        pictures.check_grid(columns, trained.model.spec.size, columns, lists, singles, scale, captions)
     own_way = one_set(images) and parse(images[0]).name in SETS.entries()  # a named set's files are cropped as that set's usually are
     holes = masks.gather(mask, names, seed, trained.model.spec.size, "" if own_way else trained.header.config.fit)
     told = of_command(trained.model, label, attributes, truth, trusting=False)
@@ -106,18 +110,26 @@ def inpaint(
             made["files"].append(str(o.free_path(path.with_suffix(".gif"), force, "-o")))
         complete = partial(_completions, trained, originals, holes, answers, seed)
         if trace:
-            _trace(complete, names, originals.repeat(answers, 0), holes.repeat(answers, 0), made, json)
+            before = [name for name in short for _ in range(answers)] if captions else None
+            _trace(complete, names, originals.repeat(answers, 0), holes.repeat(answers, 0), made, before, scale, json)
+            return
+        completed = complete(iterations)
+        if out is None:
+            words = _captions([str(1 + k) for k in range(answers)], short) if captions else None
+            pictures.write(picture(originals, holes, list(completed.swapaxes(0, 1)), words, scale), path)
         else:
-            _answer(complete(iterations), names, originals, holes, path, out is None, made, json)
+            pictures.write_singles(completed, path, pictures.numbered(len(names)), answers, scale)
+        _answer(completed, names, originals, holes, made, json)
         return
     with render.progress() as advance:
         search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": partial(advance, "inpainting")}
         found = trained.inpaint(originals, holes, iterations=times, seed=seed, told=told, **search)
     if out is None:
         kept = [found.images[-1]] if found.projected else [found.images[n - 1] for n in shown]
-        pictures.write(picture(originals, holes, kept), path)
+        words = _captions(["projection"] if found.projected else [str(n) for n in shown], short) if captions else None
+        pictures.write(picture(originals, holes, kept, words, scale), path)
     else:
-        pictures.write_singles([found.images[-1]], out)
+        pictures.write_singles([found.images[-1]], out, scale=scale)
     made |= {
         "by": "projection" if found.projected else "iteration",
         "iterations": len(found.images),
@@ -134,6 +146,13 @@ def _shown(show: list[int] | None, iterations: int) -> list[int]:
     if shown[-1] > iterations:
         raise UserError(f"iteration {shown[-1]} of {iterations}", "--show", "give numbers up to --iterations")
     return shown
+
+
+def _captions(answers: Sequence[str], names: Sequence[str]) -> Captions:
+    """Above what each column shows, before what each row is."""
+    from models.capabilities.pictures import Captions
+
+    return Captions(["original", "with hole", *answers], names)
 
 
 # --- by a model that has learned to complete --------------------------------------------------------------------------------------------
@@ -155,21 +174,13 @@ def _answer(
     names: Sequence[str],
     originals: np.ndarray,
     holes: np.ndarray,
-    path: Path,
-    grid: bool,
     made: dict[str, Any],
     json: bool,
 ) -> None:
-    """Several completions of each image (N, K, H, W, C): a grid or single files at `path`, and their errors."""
+    """The errors of several completions of each image (N, K, H, W, C)."""
     from lgcli import render
-    from models.capabilities import pictures
-    from models.capabilities.inpaint import picture
 
     count = completed.shape[1]
-    if grid:
-        pictures.write(picture(originals, holes, list(completed.swapaxes(0, 1))), path)
-    else:
-        pictures.write_singles(completed, path, pictures.numbered(len(names)), count)
     squares = ((completed.astype(float) - originals[:, None]) / 255) ** 2
     errors = (squares.mean(4) * holes[:, None]).sum((2, 3)) / holes.sum((1, 2))[:, None]
     mean, best = float(errors.mean()), float(errors.min(1).mean())
@@ -186,9 +197,12 @@ def _trace(
     originals: np.ndarray,
     holes: np.ndarray,
     made: dict[str, Any],
+    before: Sequence[str] | None,
+    scale: int | None,
     json: bool,
 ) -> None:
-    """The way to each completion, a row for each, and as an animation where a second file is named; `complete` takes a number of steps."""
+    """The way to each completion, a row for each, and as an animation where a second file is named; `complete` takes a number of steps.
+    `before` are captions of the rows, if they are to have some."""
     import numpy as np
 
     from lgcli import render
@@ -198,9 +212,11 @@ def _trace(
 
     way = [complete(steps).reshape(originals.shape) for steps in TRACE]
     grid, *animation = map(Path, made["files"])
-    pictures.write(picture(originals, holes, way), grid)
+    words = [None if before is None else _captions(steps, before) for steps in ([*map(str, TRACE)], *([str(n)] for n in TRACE))]
+    pictures.write(picture(originals, holes, way, words[0], scale), grid)
     if animation:
-        pictures.write_gif(np.stack([picture(originals, holes, [step]) for step in way]), animation[0], seconds=0.5)
+        frames = [picture(originals, holes, [step], its, scale) for step, its in zip(way, words[1:])]
+        pictures.write_gif(np.stack(frames), animation[0], seconds=0.5)
     found = {"by": "completion", **made, "iterations": list(TRACE), "images": list(names)}
     render.result(found, "\n".join(made["files"]), json)
 

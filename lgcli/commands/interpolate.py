@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lgcli import options as o
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.capabilities.pictures import Captions
 
 PANEL = "Use a trained model"
 
@@ -45,6 +50,8 @@ def interpolate(
         ),
     ] = None,
     output: o.Picture = None,
+    scale: o.Scale = None,
+    captions: o.Captions = False,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the strip.")] = False,
     data_root: o.DataRoot = None,
     device: o.Device = None,
@@ -57,6 +64,8 @@ def interpolate(
     A conditional model also walks from one label to another (--label 3,8), from A to B at the same time, or both ways in a --grid.
     A model that mixes walks in some layers only (--layers identity); in a --grid in these downwards, in all else from left to right.
     """
+    import numpy as np
+
     from lgcli import render
     from models import api
     from models.capabilities import pictures
@@ -71,7 +80,8 @@ def interpolate(
     if grid and gif:
         raise UserError("both --grid and --gif", "--gif", "a grid is no single way: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
-    pictures.check_grid(number, size_of(trained.model, "sample", "decode"), number, lists=number if grid else 1)
+    drawn: dict[str, Any] = {"lists": number if grid else 1, "scale": scale, "captions": captions}
+    pictures.check_grid(number, size_of(trained.model, "sample", "decode"), number, **drawn)
     target = o.picture_path(output, f"{api.name_of(run)}-interpolation", force)
     animation = target.with_suffix(".gif")
     if gif:
@@ -93,9 +103,28 @@ def interpolate(
         )
     if way.shows and not (label or attributes):
         render.note(f"neither --label nor --attributes: the way shows {way.shows}")
-    written = [str(pictures.write(pictures.grid(way.images, way.columns), target))]
+    words = _captions(way.ends, [] if told is None else told.names, number, grid, layers) if captions else None
+    written = [str(pictures.write(pictures.grid(way.images, way.columns, words, scale), target))]
     if gif:
-        written.append(str(pictures.write_gif(way.images, animation)))
+        frames = pictures.enlarged(way.images, scale or 1)
+        if words is not None:
+            frames = np.stack([pictures.grid([one], 1, pictures.Captions(below=[t]), scale) for one, t in zip(way.images, words.below)])
+        written.append(str(pictures.write_gif(frames, animation)))
     lines = [*written, *([f"projected with a mean squared error of {', '.join(f'{e:.5f}' for e in way.errors)}"] if way.errors else [])]
     found = {"files": written, "space": way.space, "projection_errors": way.errors, **({"shows": way.shows} if way.shows else {})}
     render.result(found, "\n".join(lines), json)
+
+
+def _captions(ends: Sequence[str], shown: list[str], number: int, grid: bool, layers: str | None) -> Captions:
+    """Names at the ends of a way, and how far the others are; of a way between two labels, the labels."""
+    from models.capabilities.pictures import Captions
+
+    def along(words: Sequence[str]) -> list[str]:
+        between = [f"{step / (number - 1):.2f}" for step in range(1, number - 1)]
+        return [words[0], *between, words[-1]]
+
+    if grid:
+        return Captions(along(ends), along(shown or [f"{layers} of {end}" for end in ends]))
+    if len(shown) == 2:
+        ends = [f"{end}: {label}" for end, label in zip(ends, shown)] if len(ends) == 2 else shown
+    return Captions(below=along(ends))

@@ -37,6 +37,8 @@ def mix(
     ] = None,
     number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="How many images of a data set.")] = 6,
     output: o.Picture = None,
+    scale: o.Scale = None,
+    captions: o.Captions = False,
     gif: Annotated[bool, typer.Option("--gif", help="Write an animation beside the grid: every row walks from column to column.")] = False,
     data_root: o.DataRoot = None,
     device: o.Device = None,
@@ -48,6 +50,8 @@ def mix(
 
     Above each column stands B and before each row A, as the model makes them by themselves.
     """
+    import numpy as np
+
     from lgcli import render
     from models import api
     from models.capabilities import pictures
@@ -58,39 +62,40 @@ def mix(
     path = o.picture_path(output, f"{api.name_of(run)}-mix", force)
     if gif:
         o.free_path(path.with_suffix(".gif"), force, "-o")
-    names, ends = read_ends(trained, rows, number, o.root(data_root))
+    names, ends, own = read_ends(trained, rows, number, o.root(data_root))
     words = [part.strip() for word in others or () for part in word.split(",") if part.strip()]
-    their_names, theirs = read_ends(trained, words, number, o.root(data_root)) if words else (names, ends)
+    their_names, theirs, their = read_ends(trained, words, number, o.root(data_root)) if words else (names, ends, own)
     columns = 1 + len(theirs)
-    pictures.check_grid(columns * (1 + len(ends)), trained.model.spec.size, columns)
+    pictures.check_grid(columns * (1 + len(ends)), trained.model.spec.size, columns, scale=scale, captions=captions)
     one, other = codes(trained.model, ends), codes(trained.model, theirs)
     before, above = (mixed(trained.model, own, own, []) for own in (one, other))
     made = crossed(trained.model, one, other, chosen)
-    written = [str(pictures.write(_table(before, above, made), path))]
+    headings = pictures.Captions(["", *their], ["", *own]) if captions else None
+    written = [str(pictures.write(pictures.grid(_table(before, above, made), 1 + len(above), headings, scale), path))]
     if gif:
-        written.append(str(pictures.write_gif(_frames(trained, one, other, chosen, before), path.with_suffix(".gif"))))
+        headings = headings and pictures.Captions(before=headings.before[1:])
+        frames = [pictures.grid(frame, 2, headings, scale) for frame in _frames(trained, one, other, chosen, before)]
+        written.append(str(pictures.write_gif(np.stack(frames), path.with_suffix(".gif"))))
     found: dict[str, Any] = {"files": written, "rows": names, "columns": their_names, "layers": chosen}
     render.result(found, "\n".join(written), json)
 
 
 def _table(before: np.ndarray, above: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """The grid (rows, columns, H, W, C) with the columns' own images above and the rows' before it, and an empty corner."""
+    """What a grid shows row by row, (N, H, W, C): images (rows, columns, H, W, C), above them the columns' own ones and before them the
+    rows', and an empty corner."""
     import numpy as np
-
-    from models.capabilities import pictures
 
     lines = [np.concatenate([np.full_like(above[:1], 255), above])]
     lines += [np.concatenate([own[None], line]) for own, line in zip(before, made, strict=True)]
-    return pictures.grid(np.concatenate(lines), 1 + len(above))
+    return np.concatenate(lines)
 
 
-def _frames(trained: Trained, one: Tensor, other: Tensor, layers: list[int], before: np.ndarray) -> np.ndarray:
-    """Each row's own image and, beside it, what it becomes while the columns' codes go from one to the next: (T, H, W, C)."""
+def _frames(trained: Trained, one: Tensor, other: Tensor, layers: list[int], before: np.ndarray) -> list[np.ndarray]:
+    """Each row's own image and, beside it, what it becomes while the columns' codes go from one to the next: (2 N, H, W, C) for each."""
     import numpy as np
 
-    from models.capabilities import pictures
     from models.capabilities.interpolate import through_all
     from models.capabilities.mix import crossed
 
     made = crossed(trained.model, one, through_all(other, FRAMES, "lerp"), layers)
-    return np.stack([pictures.grid(np.stack([before, now], 1).reshape(-1, *before.shape[1:]), 2) for now in made.swapaxes(0, 1)])
+    return [np.stack([before, now], 1).reshape(-1, *before.shape[1:]) for now in made.swapaxes(0, 1)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from models.registry import Entry
 
 PANEL = "Look"
+WIDE = 100  # characters: narrower terminals have no room for all columns
 
 
 def models(
@@ -53,18 +54,28 @@ def _describe(entry: Entry) -> None:
     from lgcli import render
     from models.config import as_assignments
 
-    render.show(Text(f"{entry.name}: {entry.docstring}\n"))
+    render.show(*map(Text, render.paragraphs(f"{entry.name}: {entry.docstring}\n")))
     if entry.sources():
         render.show(Text(f"data (--data NAME=DATA): {', '.join(entry.sources())}\n"))
     for name, about in entry.parts().items():
         render.show(Text(f"part (--part {name}=RUN): {about}\n"))
-    presets = _table("presets (--preset NAME)", ("name", "images", "batch", "about", "options"))
+    wide = render.width() >= WIDE
+    presets = _table("presets (--preset NAME)", ("name", "images", "batch", "about", "options") if wide else ("name", "about"))
     for name, preset in entry.presets().items():
-        presets.add_row(name, f"{preset.images:,}", str(preset.batch), Text(preset.about), Text(" ".join(as_assignments(preset.options))))
-    options = _table("options (--set KEY=VALUE)", ("key", "default", "takes", "what it is"))
-    for option in entry.options():
-        options.add_row(*(Text(words) for words in (option.name, option.default, option.takes, option.help)))
-    render.show(presets, "", options)
+        count, batch, assigned = f"{preset.images:,}", str(preset.batch), " ".join(as_assignments(preset.options))
+        stacked = _lines(f"{count} images, batch {batch}", preset.about, assigned)
+        presets.add_row(name, *map(Text, (count, batch, preset.about, assigned) if wide else [stacked]))
+    options = _table("options (--set KEY=VALUE)", ("key", "default", "takes", "what it is") if wide else ("key", "default; what it takes"))
+    for one in entry.options():
+        stacked = _lines(f"{one.default}; {one.takes}", one.help)
+        options.add_row(one.name, *map(Text, (one.default, one.takes, one.help) if wide else [stacked]))
+    how_long = Text(f"how long on this machine: lgm train {entry.name} --data DATA --preset NAME --dry-run")
+    render.show(presets, how_long, "", options)
+
+
+def _lines(*parts: str) -> str:
+    """One below the other, for a terminal that has no room for columns."""
+    return "\n".join(filter(None, parts))
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -14,6 +14,8 @@ def reconstruct(
     label: o.Shown = None,
     attributes: o.Attributes = None,
     output: o.Picture = None,
+    scale: o.Scale = None,
+    captions: o.Captions = False,
     data_root: o.DataRoot = None,
     device: o.Device = None,
     raw: o.Raw = False,
@@ -31,11 +33,12 @@ def reconstruct(
     from models.capabilities.told import of_command
 
     trained = api.load(run, device=device, raw=raw)
-    names, originals, truth = trained.gather(images, number, o.root(data_root))
-    pictures.check_grid(len(originals), trained.model.spec.size, pictures.PAIRS, lists=2)
+    names, originals, truth, shown = trained.gather(images, number, o.root(data_root))
+    pictures.check_grid(len(originals), trained.model.spec.size, pictures.PAIRS, lists=2, scale=scale, captions=captions)
     told = of_command(trained.model, label, attributes, truth)
     path = o.picture_path(output, f"{api.name_of(run)}-reconstructions", force)
     again, errors = trained.reconstruct(originals, told=told)
     render.note_if_guessed(trained, told, "encode", "decode")
-    pictures.write(pictures.pairs(originals, again), path)
+    lines = (shown, [f"{error:.4f}" for error in errors]) if captions else ()
+    pictures.write(pictures.pairs(originals, again, names=lines, scale=scale), path)
     render.errors_table(names, errors.tolist(), {"grid": str(path)}, json)

@@ -46,6 +46,8 @@ def sample(
         ),
     ] = None,
     output: o.Picture = None,
+    scale: o.Scale = None,
+    captions: o.Captions = False,
     out: o.Singles = None,
     batch: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Images held in memory at a time; changes no image.")] = 256,
     columns: Annotated[
@@ -72,14 +74,15 @@ def sample(
     from models.errors import UserError
     from models.training.distributed import process_group
 
-    o.check_single_output(output, out)
+    o.check_single_output(output, out, captions)
     trained = api.load(run, device=device, raw=raw)
     if like:
         if label or attributes or truncation is not None:
             raise UserError("--like with --label, --attributes or --truncation", "--like", "the image says who is drawn: leave them out")
+        look: dict[str, Any] = {"scale": scale, "captions": captions}
         with process_group(trained.device) as ranks:  # a few images: one process's work
             if ranks.writes:
-                _like(trained, like, number or A_CLASS, seed, (output, out, force), o.root(data_root), api.name_of(run), json)
+                _like(trained, like, number or A_CLASS, seed, (output, out, force), o.root(data_root), api.name_of(run), look, json)
         return
     asked = t.of_command(trained.model, label, attributes)
     drawn = asked.different if asked is not None else t.every(trained.model, CLASSES)
@@ -93,19 +96,24 @@ def sample(
     made |= {"truncation": truncation} if truncation is not None else {}
     if out is None:
         size = size_of(trained.model, "sample")
-        pictures.check_grid(count, size, columns or (count if classes else None), max(len(classes), 1), singles=True)
+        across, lists = columns or (count if classes else None), max(len(classes), 1)
+        pictures.check_grid(count, size, across, lists, singles=True, scale=scale, captions=captions)
     with process_group(trained.device) as ranks:
         if asked is None and ranks.writes:
             _say_what_is_drawn(trained, classes)
         if out is not None:
-            _singles(blocks, count, out, drawn.stems if drawn is not None and classes else (), force, ranks)
+            _singles(blocks, count, out, drawn.stems if drawn is not None and classes else (), force, scale, ranks)
             made["files"] = total
         elif ranks.writes:  # a grid is one process's work
             path = o.picture_path(output, f"{api.name_of(run)}-samples", force)
             with render.progress() as advance:
                 drawing = pictures.counted(blocks(count), lambda done: advance("sampling", done, total))
                 images = np.concatenate(list(drawing))
-            picture = pictures.rows(np.split(images, len(classes)), columns or count) if classes else pictures.grid(images, columns)
+            if classes:
+                picture = pictures.rows(np.split(images, len(classes)), columns or count, classes if captions else (), scale)
+            else:
+                words = pictures.Captions(below=[str(n) for n in range(count)]) if captions else None
+                picture = pictures.grid(images, columns, words, scale)
             pictures.write(picture, path)
         if not ranks.writes:
             return
@@ -113,7 +121,9 @@ def sample(
     render.result({"grid" if out is None else "folder": place, **made}, place if out is None else f"{out}: {total} images", json)
 
 
-def _singles(blocks: Callable[..., Iterator[np.ndarray]], count: int, out: Path, stems: Sequence[str], force: bool, ranks: Ranks) -> None:
+def _singles(
+    blocks: Callable[..., Iterator[np.ndarray]], count: int, out: Path, stems: Sequence[str], force: bool, scale: int | None, ranks: Ranks
+) -> None:
     """This process's share of the files: of each class, the images between two numbers."""
     from contextlib import nullcontext
 
@@ -129,7 +139,7 @@ def _singles(blocks: Callable[..., Iterator[np.ndarray]], count: int, out: Path,
         with shown as advance:
             total = (last - first) * max(len(stems), 1)
             drawn = pictures.counted(blocks(last - first, first=first), lambda done: advance("sampling", done, total))
-            pictures.write_singles(drawn, out, stems, last - first, first)
+            pictures.write_singles(drawn, out, stems, last - first, scale, first)
     ranks.barrier()  # the command ends when all is there
 
 
@@ -141,23 +151,28 @@ def _like(
     written: tuple[Path | None, Path | None, bool],
     data_root: str | None,
     name: str,
+    look: dict[str, Any],
     json: bool,
 ) -> None:
-    """A row for each face: itself, and others of the same person; or single files. `written` are -o, --out and --force."""
+    """A row for each face: itself, and others of the same person; or single files. `written` are -o, --out and --force, `look` --scale
+    and --captions."""
     import numpy as np
 
     from lgcli import render
     from models.capabilities import pictures
+    from models.capabilities.inputs import short
 
     output, out, force = written
     images = trained.images(faces, data_root)
-    pictures.check_grid(1 + count, trained.model.spec.size, 1 + count, lists=len(faces), singles=True)
+    pictures.check_grid(1 + count, trained.model.spec.size, 1 + count, lists=len(faces), singles=True, **look)
     made = trained.resemble(images, count, seed)
     path = o.picture_path(output, f"{name}-samples", force) if out is None else o.free_path(out, force, "--out")
     if out is None:
-        pictures.write(pictures.rows([np.concatenate([own[None], its]) for own, its in zip(images, made)], 1 + count), path)
+        names = [short(face) for face in faces] if look["captions"] else ()
+        rows = [np.concatenate([own[None], its]) for own, its in zip(images, made)]
+        pictures.write(pictures.rows(rows, 1 + count, names, look["scale"]), path)
     else:
-        pictures.write_singles(made, out, pictures.numbered(len(faces)), count)
+        pictures.write_singles(made, out, pictures.numbered(len(faces)), count, look["scale"])
     found = {"grid" if out is None else "folder": str(path), "images": len(faces) * count, "seed": seed, "like": faces}
     render.result(found, str(path), json)
 

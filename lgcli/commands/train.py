@@ -38,9 +38,16 @@ Labels = Annotated[
 ]
 Parts = Annotated[
     list[str] | None,
-    typer.Option("--part", metavar="NAME=RUN", help="A trained run that the model is built around; repeatable.", show_default=False),
+    typer.Option(
+        "--part",
+        metavar="NAME=RUN",
+        help="A trained run that the model is built around, or hf://USER/NAME; repeatable.",
+        show_default=False,
+    ),
 ]
-Base = Annotated[Path | None, typer.Option(metavar="RUN", help="The same as --part base=RUN.", show_default=False)]
+Base = Annotated[
+    str | None, typer.Option(metavar="RUN", help="The same as --part base=RUN.", show_default=False, autocompletion=complete.runs)
+]
 Resume = Annotated[
     Path | None,
     typer.Option(metavar="RUN", help="Go on with a run where it stopped.", show_default=False, autocompletion=complete.runs),
@@ -59,16 +66,19 @@ Map = Annotated[
 ]
 Task = Annotated[
     str | None,
-    typer.Option("--task", metavar="inpaint|colourise|upscale|pairs", help="For models that answer questions: what is asked."),
+    typer.Option("--task", metavar="TASK", help="For models that answer questions: inpaint, colourise, upscale or pairs."),
 ]
 Pairs = Annotated[
     str | None,
-    typer.Option(metavar="label|attributes|identity|none", help="For cross-domain: what matching images share.", show_default="label"),
+    typer.Option(
+        metavar="FIELD", help="For cross-domain: what matching images share: label, attributes, identity or none.", show_default="label"
+    ),
 ]
 Epochs = Annotated[float | None, typer.Option(metavar="N", help="Passes over the data, instead of --images.", show_default=False)]
 AcceptData = Annotated[bool, typer.Option("--accept-data", help="Resume although the data have changed.")]
 Logs = Annotated[
-    list[str] | None, typer.Option("--log", metavar="csv|tensorboard|wandb", help="Hand the numbers on; repeatable.", show_default=False)
+    list[str] | None,
+    typer.Option("--log", metavar="PROGRAM", help="Hand the numbers on to csv, tensorboard or wandb; repeatable.", show_default=False),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")]
@@ -151,7 +161,12 @@ def _begin(
     from models import api
 
     if dry_run:
-        render.mapping(api.describe_plan(model, sources, **settings), json)
+        found = api.describe_plan(model, sources, measure=True, **settings)
+        if not json:  # people are told a time, and that first
+            for stage in found["stages"]:
+                stage["takes"] = render.duration(stage.pop("seconds"))
+            found = {"takes": f"{render.duration(found.pop('seconds'))} on this machine, as some real steps say", **found}
+        render.mapping(found, json)
     else:
         display.training(api.stream(model, sources, **settings), json, logs)
 

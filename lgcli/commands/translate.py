@@ -9,6 +9,8 @@ import typer
 from lgcli import options as o
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
     from models.capabilities.trained import Trained
@@ -25,6 +27,8 @@ def translate(
     number: o.ImageCount = 8,
     seed: o.Seed = 0,
     output: o.Picture = None,
+    scale: o.Scale = None,
+    captions: o.Captions = False,
     out: o.Singles = None,
     iterations: o.Iterations = None,
     trace: o.Trace = False,
@@ -52,18 +56,18 @@ def translate(
     from models.device import block_of
     from models.errors import UserError
 
-    o.check_single_output(output, out)
+    o.check_single_output(output, out, captions)
     if out is not None and (gif or trace):
         flag = "--gif" if gif else "--trace"
         raise UserError(f"both --out and {flag}", flag, "it goes with a grid: leave one of them out")
     trained = api.load(run, device=device, raw=raw)
     noises(trained.model, variants, seed, back)  # what is wrong with them should be said before images are read
     stepwise(trained.model, "translate_back" if back else "translate", 0 if trace else iterations)
-    names, originals, _ = trained.gather(images, number, o.root(data_root), source_of(trained.model, back))
+    names, originals, _, shown = trained.gather(images, number, o.root(data_root), source_of(trained.model, back))
     if out is None:
         size = size_of(trained.model, "translate", "translate_back")
         columns, lists = (1 + len(TRACE), len(originals) * variants) if trace else (1 + variants, len(originals))
-        pictures.check_grid(columns, size, columns, lists=lists, singles=not trace)
+        pictures.check_grid(columns, size, columns, lists=lists, singles=not trace, scale=scale, captions=captions)
         path = o.picture_path(output, f"{api.name_of(run)}-translations", force)
         if gif:
             o.free_path(path.with_suffix(".gif"), force, "-o")
@@ -78,22 +82,28 @@ def translate(
         made = [its for some in pictures.counted(blocks, lambda done: advance("translating", done, len(originals))) for its in some]
     found: dict[str, Any] = {"images": names, "variants": variants, "seed": seed, "back": back}
     if out is not None:
-        found["files"] = pictures.write_singles(made, out, pictures.numbered(len(names)), variants)
+        found["files"] = pictures.write_singles(made, out, pictures.numbered(len(names)), variants, scale)
         render.result({"folder": str(out), **found}, f"{out}: {found['files']} images", json)
         return
     if trace:
         rows, way = _traced(trained, originals, variants, seed, back)
         found |= {"iterations": list(TRACE)}
-        written = [pictures.write(picture(rows, way), path)]
+        before = [name for name in shown for _ in range(variants)]
+        words = pictures.Captions(["", *map(str, TRACE)], before) if captions else None
+        written = [pictures.write(picture(rows, way, words, scale), path)]
         if gif:
-            frames = [picture(rows, way[:, t : t + 1]) for t in range(len(TRACE))]
+            each = [pictures.Captions(["", str(step)], before) if captions else None for step in TRACE]
+            frames = [picture(rows, way[:, t : t + 1], each[t], scale) for t in range(len(TRACE))]
             written.append(pictures.write_gif(np.stack(frames), path.with_suffix(".gif"), seconds=0.5))
         found["files"] = [str(file) for file in written]
         render.result(found, "\n".join(found["files"]), json)
         return
-    written = [pictures.write(picture(originals, made), path)]
+    numbered = ["", *(str(1 + k) for k in range(variants))]
+    written = [pictures.write(picture(originals, made, pictures.Captions(numbered, shown) if captions else None, scale), path)]
     if gif:
-        written.append(pictures.write_gif(_frames(trained, originals, variants, seed, back), path.with_suffix(".gif")))
+        words = pictures.Captions(before=shown) if captions else None
+        frames = [picture(originals, now, words, scale) for now in _frames(trained, originals, variants, seed, back)]
+        written.append(pictures.write_gif(np.stack(frames), path.with_suffix(".gif")))
     found["files"] = [str(file) for file in written]
     render.result(found, "\n".join(found["files"]), json)
 
@@ -109,14 +119,12 @@ def _traced(trained: Trained, originals: np.ndarray, variants: int, seed: int, b
     return originals.repeat(variants, 0), way.reshape(-1, *way.shape[2:])
 
 
-def _frames(trained: Trained, originals: np.ndarray, variants: int, seed: int, back: bool) -> np.ndarray:
-    """Each image beside its translation, one below the other, while the noise goes from each to the next on great circles: (T, H, W, C)."""
-    import numpy as np
-
+def _frames(trained: Trained, originals: np.ndarray, variants: int, seed: int, back: bool) -> Iterator[np.ndarray]:
+    """What becomes of each image while the noise goes from each to the next on great circles: (N, 1, H', W', C') one after the other."""
     from models.capabilities.interpolate import through_all
-    from models.capabilities.translate import noises, picture, through
+    from models.capabilities.translate import noises, through
 
     noise = noises(trained.model, max(variants, 2), seed, back)
     way = through_all(noise, FRAMES, "slerp")
     made = through(trained.model, originals, way, back)
-    return np.stack([picture(originals, made[:, t : t + 1]) for t in range(len(way))])
+    return (made[:, t : t + 1] for t in range(len(way)))

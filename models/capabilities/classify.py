@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from models.base import Classifies, LatentModel
-from models.capabilities import verb
+from models.capabilities import pictures, verb
 from models.capabilities.ask import device_of, evaluating, in_blocks, models_with
 from models.data.batches import to_float
 from models.data.items import Items
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BLOCK = 256  # images that are fetched at a time
 LARGEST = 40  # classes of a confusion matrix that is drawn
-_CELL, _TEXT = 22, 11  # pixels
+_CELL = 22  # pixels
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def picture(found: Judged) -> np.ndarray:
         what = "attributes have no confusion matrix" if found.confusion is None else f"{len(found.names)} classes are too many to draw"
         raise UserError(what, "-o", "leave it out; --json has the numbers")
     count = len(found.names)
-    font = ImageFont.load_default(size=_TEXT)
+    font = pictures.font()
     labels = [name if len(name) <= 18 else f"{name[:17]}." for name in found.names]
     side = 8 + int(max(font.getlength(label) for label in labels))
     image = Image.new("L", (side + count * _CELL + 8, side + count * _CELL + 8), 255)

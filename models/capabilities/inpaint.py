@@ -23,7 +23,7 @@ from models.base import Encodes, LatentModel, Samples
 from models.capabilities import masks, verb
 from models.capabilities.ask import classified, evaluating, require, require_alike
 from models.capabilities.inputs import checked
-from models.capabilities.pictures import grid
+from models.capabilities.pictures import Captions, grid
 from models.capabilities.project import search as find
 from models.capabilities.reconstruct import through
 from models.capabilities.told import Told, Words, has_to_tell, resolve, untold
@@ -134,11 +134,13 @@ def fill(
     return Inpainting(np.stack(made), np.stack(errors), start, shown)
 
 
-def picture(originals: np.ndarray, holes: np.ndarray, completed: Sequence[np.ndarray]) -> np.ndarray:
+def picture(
+    originals: np.ndarray, holes: np.ndarray, completed: Sequence[np.ndarray], captions: Captions | None = None, scale: int | None = None
+) -> np.ndarray:
     """A row for each image: the original, the same with its hole (N, H, W) in middle grey, and each of the completed (N, H, W, C)."""
     masked = np.where(holes[..., None], np.uint8(128), originals)
     columns = [originals, masked, *completed]
-    return grid(np.stack(columns, 1).reshape(-1, *originals.shape[1:]), len(columns))
+    return grid(np.stack(columns, 1).reshape(-1, *originals.shape[1:]), len(columns), captions, scale)
 
 
 def _known_mean(images: Tensor, hole: Tensor) -> Tensor:

@@ -27,11 +27,23 @@ if TYPE_CHECKING:
 
 
 class Gathered(NamedTuple):
-    """Images (N, H, W, C) uint8, their names, and what they show as the data say; None where these do not say."""
+    """Images (N, H, W, C) uint8, their names, and what they show as the data say; None where these do not say.
+
+    `captions` are for people, short: the class where the data have classes, else the file's name or the item's number.
+    """
 
     names: list[str]
     images: np.ndarray
     truth: Words | None
+    captions: list[str]
+
+
+class Read(NamedTuple):
+    """One image (H, W, C) uint8, what it shows where it is an item of data that say so, and its caption."""
+
+    image: np.ndarray
+    truth: Any | None
+    caption: str
 
 
 def gather(trained: Trained, sources: Sequence[str], limit: int, data_root: str | None = None, spec: DataSpec | None = None) -> Gathered:
@@ -41,9 +53,11 @@ def gather(trained: Trained, sources: Sequence[str], limit: int, data_root: str 
         found = data(trained, sources[0], data_root, spec)
         shown = min(limit, len(found))
         names = list(found.files[:shown]) or [f"{sources[0]}:{n}" for n in range(shown)]
-        return Gathered(names, found.rows("image", np.arange(shown)), told.truth(trained.model, found, range(shown)))
-    images, truths = zip(*read(trained, sources, data_root, spec), strict=True)
-    return Gathered(list(sources), np.stack(images), None if None in truths else list(truths))
+        index = np.arange(shown)
+        captions = _classes(found, index) or [short(name) for name in names]
+        return Gathered(names, found.rows("image", index), told.truth(trained.model, found, range(shown)), captions)
+    images, truths, captions = zip(*read(trained, sources, data_root, spec), strict=True)
+    return Gathered(list(sources), np.stack(images), None if None in truths else list(truths), list(captions))
 
 
 def one_set(sources: Sequence[str]) -> bool:
@@ -57,15 +71,13 @@ def data(trained: Trained, text: str, data_root: str | None = None, spec: DataSp
     return load(in_shape(parse(text, **_as_trained(trained, data_root)), spec.size, spec.channels))
 
 
-def read(
-    trained: Trained, sources: Iterable[str | Path], data_root: str | None = None, spec: DataSpec | None = None
-) -> Iterator[tuple[np.ndarray, Any | None]]:
-    """Each image (H, W, C) uint8, with what it shows where it is an item of data that say so."""
+def read(trained: Trained, sources: Iterable[str | Path], data_root: str | None = None, spec: DataSpec | None = None) -> Iterator[Read]:
+    """Image files and items, one by one."""
     spec = spec or trained.model.spec
     loaded: dict[DataRequest, Items] = {}
     for source in map(str, sources):
         if not _is_item(source):
-            yield _file(trained, source, spec), None
+            yield Read(_file(trained, source, spec), None, short(source))
             continue
         request, index = parse_item(source, **_as_trained(trained, data_root))
         request = in_shape(request, spec.size, spec.channels)
@@ -73,16 +85,29 @@ def read(
         if index >= len(found):
             raise UserError(f"item {index} of {len(found)}", source, f"give a number from 0 to {len(found) - 1}")
         truth: Any = told.truth(trained.model, found, [index])
-        yield found.rows("image", np.array([index]))[0], None if truth is None else truth[0]
+        row = np.array([index])
+        caption = (_classes(found, row) or [short(source)])[0]
+        yield Read(found.rows("image", row)[0], None if truth is None else truth[0], caption)
 
 
-def end(trained: Trained, what: str | np.ndarray, data_root: str | None = None) -> tuple[int | np.ndarray, Any | None]:
-    """A seed, or an image (H, W, C) uint8 of the model's shape with what the data say that it shows, where they do."""
+def short(source: str) -> str:
+    """A source's name as a caption: a file's name, an item's number."""
+    return Path(source).stem if Path(source).exists() else source.rpartition(":")[2]
+
+
+def _classes(data: Items, index: np.ndarray) -> list[str]:
+    """The classes' names of some items; empty where the data have none."""
+    names = data.fields["label"].names if "label" in data.fields else ()
+    return [names[number] for number in data.rows("label", index)] if names else []
+
+
+def end(trained: Trained, what: str | np.ndarray, data_root: str | None = None) -> tuple[int | np.ndarray, Any | None, str]:
+    """A seed, or an image (H, W, C) uint8 of the model's shape with what the data say that it shows, where they do; and its caption."""
     if isinstance(what, np.ndarray):
-        return np.asarray(checked(trained, what[None])[0]), None
+        return np.asarray(checked(trained, what[None])[0]), None, ""
     text = what.removeprefix("seed:")
     if text.isascii() and text.isdigit() and not Path(what).exists():
-        return check_seed(int(text)), None
+        return check_seed(int(text)), None, f"seed {text}"
     [found] = read(trained, [what], data_root)
     return found
 

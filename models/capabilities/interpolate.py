@@ -31,7 +31,7 @@ Space = Literal["code", "noise"]
 class Way:
     """The images of an interpolation (N, H, W, C), the space it went through, and the errors of the ends' projections, if any.
 
-    `shows` names what a conditional model was asked for. A grid's images lie row by row, `columns` in each.
+    `shows` names what a conditional model was asked for. A grid's images lie row by row, `columns` in each. `ends` are the ends' captions.
     """
 
     images: np.ndarray
@@ -39,14 +39,16 @@ class Way:
     errors: list[float]
     shows: str | None = None
     columns: int = 0
+    ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _End:
-    """One end of a way: a seed, or an image (H, W, C) with what the data say of it, where they do."""
+    """One end of a way: a seed, or an image (H, W, C) with what the data say of it, where they do; and its caption."""
 
     at: int | np.ndarray
     truth: Any | None
+    caption: str
 
     @property
     def is_seed(self) -> bool:
@@ -109,12 +111,13 @@ def way(
         assert along is not None
         line, along = line.repeat(number, *[1] * (line.ndim - 1)), replace(along, values=along.values.repeat_interleave(number, 0))
     images = images_from(trained.model, line, chosen, along)
-    return Way(images, chosen, errors, None if shown is None else " to ".join(dict.fromkeys(shown.names)), number)
+    shows = None if shown is None else " to ".join(dict.fromkeys(shown.names))
+    return Way(images, chosen, errors, shows, number, tuple(end.caption for end in ends))
 
 
 def _by_layers(
     trained: Trained,
-    ends: tuple[str | np.ndarray, str | np.ndarray | None],
+    asked: tuple[str | np.ndarray, str | np.ndarray | None],
     number: int,
     grid: bool,
     path: Literal["lerp", "slerp"],
@@ -125,17 +128,18 @@ def _by_layers(
 ) -> Way:
     """A way on which some layers of the codes change and the others stay, or both in a grid."""
     chosen = parse_layers(trained.model, layers)
-    a, b = ends
+    a, b = asked
     if b is None:
         raise UserError("layers change from one end to another", "B", "give another end")
     if told is not None or space == "noise":
         raise UserError("layers are parts of codes", "--layers", "leave --label, --attributes and --space out")
-    one, other = codes(trained.model, [inputs.end(trained, end, data_root)[0] for end in (a, b)])
+    ends = [inputs.end(trained, end, data_root) for end in (a, b)]
+    one, other = codes(trained.model, [at for at, *_ in ends])
     line = blend(one, other, number, path)
     across = line if grid else line[:1]
     made = crossed(trained.model, across, line, chosen)  # (across, along the layers, H, W, C)
     images = made.swapaxes(0, 1).reshape(-1, *made.shape[2:])
-    return Way(images, "code", [], None, number)
+    return Way(images, "code", [], None, number, tuple(caption for *_, caption in ends))
 
 
 def blend(a: Tensor, b: Tensor, steps: int, path: Literal["lerp", "slerp"]) -> Tensor:

@@ -81,12 +81,14 @@ def parse_layers(model: LatentModel, words: str | None) -> list[int]:
     return sorted(found)
 
 
-def read_ends(trained: Trained, words: Sequence[str], number: int, data_root: str | None = None) -> tuple[list[str], list[End]]:
-    """Seeds, image files and items, or the first `number` images of the one data set or folder that is named: their names, and they."""
+def read_ends(trained: Trained, words: Sequence[str], number: int, data_root: str | None = None) -> tuple[list[str], list[End], list[str]]:
+    """Seeds, image files and items, or the first `number` images of the one data set or folder that is named: their names, they, and
+    their captions."""
     if len(words) == 1 and not words[0].removeprefix("seed:").isdigit():
         found = inputs.gather(trained, words, number, data_root)
-        return found.names, list(found.images)
-    return list(words), [inputs.end(trained, word, data_root)[0] for word in words]
+        return found.names, list(found.images), found.captions
+    ends, _, captions = zip(*(inputs.end(trained, word, data_root) for word in words), strict=True)
+    return list(words), list(ends), list(captions)
 
 
 def require_mixes(model: LatentModel) -> None:

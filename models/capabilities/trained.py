@@ -110,7 +110,7 @@ class Trained:
 
     def images(self, sources: Iterable[str | Path], data_root: str | None = None, spec: DataSpec | None = None) -> np.ndarray:
         """Image files and data-set items ("mnist:test:17") as the model takes them: uint8 (N, H, W, C); of another source by its `spec`."""
-        return np.stack([image for image, _ in inputs.read(self, sources, data_root, spec)])
+        return np.stack([one.image for one in inputs.read(self, sources, data_root, spec)])
 
     def gather(self, sources: Sequence[str], limit: int, data_root: str | None = None, spec: DataSpec | None = None) -> Gathered:
         """Files and items, or the first `limit` images of the one data set or folder that is named; for another source, give its `spec`."""

@@ -13,7 +13,7 @@ from models.base import DataSpec, LatentModel, Translates, TranslatesBack
 from models.capabilities import verb
 from models.capabilities.ask import device_of, evaluating, models_with, pictures_in_blocks, stepwise
 from models.capabilities.inputs import checked
-from models.capabilities.pictures import alike, grid
+from models.capabilities.pictures import Captions, alike, grid
 from models.data.batches import to_float
 from models.errors import UserError
 from models.randomness import check_seed, image_noise
@@ -65,10 +65,12 @@ def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = 
     return found.reshape(len(images), len(noise), *found.shape[1:])
 
 
-def picture(originals: np.ndarray, made: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+def picture(
+    originals: np.ndarray, made: np.ndarray | Sequence[np.ndarray], captions: Captions | None = None, scale: int | None = None
+) -> np.ndarray:
     """A row for each image (N, H, W, C): itself, and what it became (K, H', W', C')."""
     first, *others = alike(originals, *made)
-    return grid([image for own, its in zip(first, others, strict=True) for image in (own, *its)], 1 + len(made[0]))
+    return grid([image for own, its in zip(first, others, strict=True) for image in (own, *its)], 1 + len(made[0]), captions, scale)
 
 
 def source_of(model: LatentModel, back: bool) -> DataSpec:

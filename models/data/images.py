@@ -3,7 +3,7 @@
 The policy, in the order of `decode`:
 
 * only regular files are opened, and only PNG, JPEG, WebP, GIF, BMP, TIFF, PPM/PGM/PBM and, where Pillow can, AVIF content is tried,
-  whatever the suffix says;
+  whatever the suffix says; HEIC and HEIF by pillow-heif, the extra `heif`, which is asked directly and not registered with Pillow;
 * the size in the header is checked before pixels are allocated; compressed text chunks are limited by Pillow to 1 MB each;
 * all pixels are decoded: a truncated file is an error (Pillow's `verify` accepts cut JPEGs);
 * the first frame of an animation is taken, EXIF orientation is applied, an invalid orientation is ignored;
@@ -16,6 +16,7 @@ The policy, in the order of `decode`:
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import secrets
@@ -36,7 +37,9 @@ from models.errors import UserError, printable
 _AVIF = features.check("avif")  # in Pillow from 11.3 on, where it was built so
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(["AVIF"] if _AVIF else []))
 _USUAL = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-SUFFIXES = (*_USUAL, *([".avif"] if _AVIF else []))
+HEIF = (".heic", ".heif", ".hif")  # looked at without pillow-heif as well: a phone's photos should not be missing without a word
+SUFFIXES = (*_USUAL, *([".avif"] if _AVIF else []), *HEIF)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
 FITS = ("crop", "pad", "stretch")
 WHITE = (255, 255, 255)
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a suspicious image; 256 MiB as RGB
@@ -115,7 +118,7 @@ def _opened(source: Source) -> Iterator[Image.Image]:
         start = file.read(32)
         file.seek(0)
         try:
-            image: Image.Image = stack.enter_context(Image.open(file, formats=FORMATS))
+            image: Image.Image = stack.enter_context(_open_heif(file) if _is_heif(start) else Image.open(file, formats=FORMATS))
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise BadImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS:,} (make it smaller first)")
@@ -134,6 +137,21 @@ def _opened(source: Source) -> Iterator[Image.Image]:
             raise BadImage("not enough memory to decode it") from error
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more
             raise BadImage(f"damaged: {printable(error) or type(error).__name__}") from error
+
+
+def _is_heif(start: bytes) -> bool:
+    """Whether a file begins as HEIC or HEIF. AVIF may call itself mif1 as well."""
+    brands = [start[n : n + 4] for n in (8, *range(16, min(int.from_bytes(start[:4], "big"), len(start)), 4))]
+    return start[4:8] == b"ftyp" and any(brand in _HEIF_BRANDS for brand in brands) and not {b"avif", b"avis"} & {*brands}
+
+
+def _open_heif(file: IO[bytes]) -> Image.Image:
+    try:
+        plugin = importlib.import_module("pillow_heif")
+    except ImportError as error:
+        raise BadImage("HEIC is read by pillow-heif: pip install 'lgm[heif]'") from error
+    image: Image.Image = plugin.HeifImageFile(file)
+    return image
 
 
 def _open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
@@ -170,12 +188,12 @@ _STARTS = (
 
 def _what_it_is(start: bytes) -> str:
     """The reason for a file that no decoder recognised, guessed from its first bytes for the message's sake."""
-    accepted = "not an image of a known format (PNG, JPEG, WebP, GIF, BMP, TIFF, PPM)"
+    accepted = "not an image of a known format (PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, HEIC)"
     if not start:
         return "an empty file (0 bytes)"
     known = next((name for magic, name in _STARTS if start.startswith(magic)), None)
     if known is None and start[4:8] == b"ftyp":
-        known = "HEIC, AVIF or a video"
+        known = "AVIF or a video"
     if known is None and start.lstrip()[:1] == b"<":
         known = "HTML or XML"
     if known is None and all(byte in b"\t\n\r" or byte >= 32 for byte in start):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from models import api
 from models.base import Samples
@@ -17,8 +17,7 @@ from models.capabilities import pictures
 from models.errors import LgmError, UserError, printable
 from models.runs import history
 
-LABEL = 18  # pixels of a row's name above it
-_LARGE = 64  # pixels: smaller images are enlarged
+LABEL = 18  # pixels of a row's name above it: a run's name may be long
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,13 @@ def compare(runs: Mapping[str, Path]) -> Comparison:
     )
 
 
-def samples(runs: Mapping[str, Path], number: int, seed: int, device: str | None = None) -> tuple[np.ndarray, list[str]]:
+def samples(
+    runs: Mapping[str, Path], number: int, seed: int, device: str | None = None, scale: int | None = None
+) -> tuple[np.ndarray, list[str]]:
     """A picture with a row of samples for each run, of the noises 0 to `number` - 1 of the seed: uint8 (H, W, C).
 
-    Runs that cannot sample have no row; what they say is returned as well. Raises UserError where none can.
+    Small images are enlarged, `scale` times or until they can be seen. Runs that cannot sample have no row; what they say is returned as
+    well. Raises UserError where none can.
     """
     rows: dict[str, np.ndarray] = {}
     reasons = []
@@ -74,15 +76,14 @@ def samples(runs: Mapping[str, Path], number: int, seed: int, device: str | None
     if not rows:
         raise UserError("none of these runs can sample", "; ".join(reasons), "leave -o out")
     alike = pictures.alike(*rows.values())
-    times = max(1, _LARGE // alike[0].shape[1])
-    large = [images.repeat(times, 1).repeat(times, 2) for images in alike]
-    return np.concatenate([titled(pictures.grid(images, number), name) for name, images in zip(rows, large)]), reasons
+    times = scale or pictures.LEGIBLE // alike[0].shape[2]
+    return np.concatenate([titled(pictures.grid(images, number, scale=times), name) for name, images in zip(rows, alike)]), reasons
 
 
 def titled(picture: np.ndarray, text: str) -> np.ndarray:
     """A picture uint8 (H, W, C) with a line of text above it."""
     strip = Image.new("L", (picture.shape[1], LABEL), 255)
-    ImageDraw.Draw(strip).text((pictures.GAP, 2), text, fill=0, font=ImageFont.load_default(size=13))
+    ImageDraw.Draw(strip).text((pictures.GAP, 2), text, fill=0, font=pictures.font(13))
     return np.concatenate([np.asarray(strip)[..., None].repeat(picture.shape[2], 2), picture])
 
 

@@ -1,7 +1,8 @@
 """The page of `lgm explore`: what a run can be asked, to be tried with sliders and a brush. Made with Gradio, the extra `explore`.
 
 Each panel is a class: whether a run has it, what stands in it, and what its button does. What comes from a browser is decoded by the one
-decode policy and is nowhere kept; every result stands beside the command that makes it again. One question is answered at a time.
+decode policy and is nowhere kept; every result stands beside the command that makes it again. One question is answered at a time, and a
+search for somebody who has left ends at its next step.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from models.base import Completes, Constrains, Encodes, Mixes, Samples, Translates
-from models.capabilities import pictures
+from models.capabilities import masks, pictures
 from models.capabilities.ask import images_from
 from models.capabilities.told import has_to_tell
 from models.errors import LgmError, UserError, printable
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
 
 DIRECTIONS = 8  # principal directions of the codes that have a slider
 EXAMPLES = 512  # images whose codes these are found from
+STEPS = 300  # of a projection, as `lgm project` has them
 LARGE = 320  # pixels that a small picture is enlarged to, about
 UPLOAD = "20mb"
+PAINTED = "as painted"
+
+Waiting = Callable[[int, int], None]  # called with steps done and steps in all
 
 gr: Any = None  # gradio, once it was asked for: importing it takes seconds
 
@@ -50,11 +55,20 @@ def load_gradio() -> None:
     gr = gradio
 
 
+class Left(Exception):
+    """The page that asked is open no longer."""
+
+
 class Asked:
-    """A run on the page: its model, images of its data where they are at hand, and how its name is written in a command."""
+    """A run on the page: its model, images of its data where they are at hand, and how its name is written in a command.
+
+    `waiting` is what a search has to call: it tells the page how far it is, and raises `Left` where nobody waits for the answer.
+    """
 
     def __init__(self, trained: Trained, run: str, data_root: str | None = None) -> None:
         self.trained, self.run, self.lock = trained, run, threading.Lock()
+        self.waiting: Waiting = lambda done, total: None
+        self.left: set[str] = set()  # sessions of pages that were closed
         self.data: Items | None = None
         with suppress(LgmError):  # they are not at hand
             self.data = trained.data(trained.header.config.data, data_root)
@@ -189,6 +203,19 @@ class Directions(Panel):
         return np.asarray(image[0]), "the sliders have no command; `trained.encode` and the model's `decode` do this in Python"
 
 
+def _decodes(trained: Trained) -> bool:
+    """Whether a model shows again what it was shown, by an encoder and a decoder that need not be told what that is."""
+    model = trained.model
+    return isinstance(model, Encodes) and hasattr(model, "decode") and _tellable(trained, "encode", "decode")
+
+
+def _finds(trained: Trained) -> bool:
+    """Whether a model has no encoder, and the noise of an image can be searched."""
+    model = trained.model
+    able = isinstance(model, Samples) and not isinstance(model, Encodes) and _can(trained.require_samples)
+    return able and _tellable(trained, "sample")
+
+
 class Between(Panel):
     title, button = "Between two", "Walk"
 
@@ -219,8 +246,7 @@ class Again(Panel):
 
     @classmethod
     def fits(cls, asked: Asked) -> bool:
-        model = asked.trained.model
-        return isinstance(model, Encodes) and hasattr(model, "decode") and _tellable(asked.trained, "encode", "decode")
+        return _decodes(asked.trained)
 
     def inputs(self) -> list[Any]:
         return self.picture_input()
@@ -231,6 +257,23 @@ class Again(Panel):
         return pictures.grid(np.concatenate([image, again]), 2), self.asked.command("reconstruct", name)
 
 
+class Find(Panel):
+    title, button = "Project", "Search"
+
+    @classmethod
+    def fits(cls, asked: Asked) -> bool:
+        return _finds(asked.trained)
+
+    def inputs(self) -> list[Any]:
+        return [*self.picture_input(), gr.Slider(10, 1000, STEPS, step=10, label="steps")]
+
+    def answer(self, *values: Any) -> tuple[np.ndarray, str]:
+        path, number, steps = values
+        image, name = self.asked.image(path, number)
+        found = self.asked.trained.project(image, steps=int(steps), progress=self.asked.waiting).images
+        return pictures.grid(np.concatenate([image, found]), 2), self.asked.command("project", name, "--steps", int(steps))
+
+
 class Fill(Panel):
     """Paint a hole, and have it filled."""
 
@@ -238,13 +281,10 @@ class Fill(Panel):
 
     @classmethod
     def fits(cls, asked: Asked) -> bool:
-        model = asked.trained.model
-        if isinstance(model, Completes):
-            return True
-        return isinstance(model, Encodes) and hasattr(model, "decode") and _tellable(asked.trained, "encode", "decode")
+        return isinstance(asked.trained.model, Completes) or _decodes(asked.trained) or _finds(asked.trained)
 
     def inputs(self) -> list[Any]:
-        start = self.enlarged(self.asked.item(0)[0]) if self.asked.data is not None else None
+        start = _enlarged(self.asked.item(0)[0]) if self.asked.data is not None else None
         brush = gr.Brush(default_size=24, colors=["#ff00ff"], color_mode="fixed")
         label = "paint over what is to be filled"
         editor = gr.ImageEditor(
@@ -252,29 +292,38 @@ class Fill(Panel):
         )
         several = isinstance(self.asked.trained.model, Completes)
         count = gr.Slider(1, 8, 4, step=1, label="answers", visible=several)
-        return [editor, count, gr.Number(0, label="seed", precision=0, minimum=0, visible=several)]
+        kind = gr.Dropdown([PAINTED, *masks.KINDS], value=PAINTED, label="the hole")  # the others need no hand that paints
+        return [editor, kind, count, gr.Number(0, label="seed", precision=0, minimum=0)]
 
     def answer(self, *values: Any) -> tuple[np.ndarray, str]:
-        drawn, count, seed = values
-        image, hole = self.painted(drawn)
+        drawn, kind, count, seed = values
+        image, hole = self.holed(drawn, kind, int(seed))
         trained = self.asked.trained
         if isinstance(trained.model, Completes):
-            found = trained.complete(image[None], hole, int(count), int(seed))[0]
-            words = ["--variants", int(count), "--seed", int(seed)]
+            found, words = trained.complete(image[None], hole, int(count), int(seed))[0], ["--variants", int(count)]
         else:
-            found, words = trained.inpaint(image[None], hole[None]).images[-1], []
+            found, words = trained.inpaint(image[None], hole[None], seed=int(seed), progress=self.asked.waiting).images[-1], []
         masked = np.where(hole[..., None], np.uint8(255), image)
         shown = pictures.grid(np.concatenate([image[None], masked[None], found]), 2 + len(found))
-        return shown, self.asked.command("inpaint", "image.png", "--mask", "mask.png", *words)
+        mask = "mask.png" if kind == PAINTED else kind
+        return shown, self.asked.command("inpaint", "image.png", "--mask", mask, "--seed", int(seed), *words)
 
     def files(self, *values: Any) -> dict[str, np.ndarray]:
-        image, hole = self.painted(values[0])
-        return {"image.png": image, "mask.png": hole[..., None].astype(np.uint8) * 255}
+        drawn, kind, _, seed = values
+        image, hole = self.holed(drawn, kind, int(seed))
+        return {"image.png": image} | ({"mask.png": hole[..., None].astype(np.uint8) * 255} if kind == PAINTED else {})
 
-    def painted(self, drawn: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The editor's picture in the model's shape, and what was painted over: (H, W, C) uint8 and (H, W) bool."""
+    def holed(self, drawn: Any, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The editor's picture in the model's shape, and its hole: (H, W, C) uint8 and (H, W) bool."""
         if drawn is None or drawn["background"] is None:
             raise UserError("no image", self.title, "upload one")
+        if kind != PAINTED:
+            image = self.fitted(drawn["background"][..., :3])
+            return image, masks.of_images(kind, 1, image.shape[:2], seed)[0]
+        return self.painted(drawn)
+
+    def painted(self, drawn: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The same where the hole is what was painted over."""
         background = drawn["background"]
         strokes = np.zeros(background.shape[:2], np.uint8)
         for layer in drawn["layers"]:
@@ -283,11 +332,6 @@ class Fill(Panel):
         if not hole.any():
             raise UserError("nothing is painted over", self.title, "paint over what is to be filled")
         return self.fitted(background[..., :3]), hole
-
-    def enlarged(self, image: np.ndarray) -> np.ndarray:
-        times = max(1, round(LARGE / image.shape[0]))
-        large = image.repeat(times, 0).repeat(times, 1)
-        return large.repeat(3 // large.shape[2], 2)
 
     def fitted(self, image: np.ndarray, in_colour: bool = True) -> np.ndarray:
         """A picture of the editor in the model's size, and, if it is one, in its channels."""
@@ -316,7 +360,7 @@ class Edit(Panel):
         if wanted is None:
             raise UserError("nothing is asked for", "Edit", "choose what the image is to show")
         image, name = self.asked.image(path, number)
-        found = self.asked.trained.edit(image, wanted).images
+        found = self.asked.trained.edit(image, wanted, progress=self.asked.waiting).images
         return pictures.grid(np.concatenate([image, found]), 2), self.asked.command("edit", name, *words)
 
 
@@ -359,7 +403,7 @@ class Mix(Panel):
         return shown, self.asked.command("mix", name, "--with", its_name, "--layers", layers)
 
 
-PANELS: tuple[type[Panel], ...] = (Sample, Directions, Between, Again, Fill, Edit, Translate, Mix)
+PANELS: tuple[type[Panel], ...] = (Sample, Directions, Between, Again, Find, Fill, Edit, Translate, Mix)
 
 
 def _can(ask: Callable[[], None]) -> bool:
@@ -397,7 +441,10 @@ def page(asked: Asked) -> Any:
                     inputs = panel.inputs()
                     button = gr.Button(panel.button, variant="primary")
                 with gr.Column():
-                    picture = gr.Image(label=panel.title, format="png", interactive=False, buttons=["download", "fullscreen"])
+                    buttons = ["download", "fullscreen"]
+                    picture = gr.Image(
+                        label=panel.title, show_label=False, format="png", interactive=False, buttons=buttons, elem_classes="result"
+                    )
                     command = gr.Textbox(label="the same from the command line", interactive=False, lines=2)
                     files = gr.File(label="its files", file_count="multiple", interactive=False, visible=False)
             answer = _answering(asked, panel)
@@ -409,17 +456,28 @@ def page(asked: Asked) -> Any:
                     )
             if isinstance(panel, (Sample, Directions)):
                 made.load(answer, inputs, [picture, command, files], api_name=False)
+        made.unload(_leaving(asked))
     return made
 
 
 def _answering(asked: Asked, panel: Panel) -> Callable[..., Sequence[Any]]:
-    def answer(*values: Any) -> Sequence[Any]:
+    def answer(request: gr.Request, shown: Any = gr.Progress(), *values: Any) -> Sequence[Any]:  # noqa: B008
+        def waiting(done: int, total: int) -> None:
+            if request.session_hash in asked.left:
+                raise Left
+            if done % 10 == 0:
+                shown((done, total))
+
         try:
             with asked.lock:
+                waiting(1, 1)  # it may have been closed while another question was answered
+                asked.waiting = waiting
                 picture, command = panel.answer(*values)
                 files = panel.files(*values)
         except LgmError as error:
             raise gr.Error(f"{error.what}: {error.where}. {error.fix}", print_exception=False) from error
+        except Left as error:
+            raise gr.Error("the page was closed", print_exception=False) from error
         folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) if files else Path()
         written = [str(pictures.write(image, folder / name)) for name, image in files.items()]
         return _enlarged(picture), command, gr.update(value=written or None, visible=bool(written))
@@ -427,15 +485,28 @@ def _answering(asked: Asked, panel: Panel) -> Callable[..., Sequence[Any]]:
     return answer
 
 
+def _leaving(asked: Asked) -> Callable[..., None]:
+    def left(request: gr.Request) -> None:
+        asked.left.add(request.session_hash)
+
+    return left
+
+
 def _enlarged(picture: np.ndarray) -> np.ndarray:
     """A small picture larger, each pixel a square; grey in three channels."""
-    times = max(1, LARGE // min(picture.shape[:2])) if max(picture.shape[:2]) < 3 * LARGE else 1
-    large = picture.repeat(times, 0).repeat(times, 1)
-    return large.repeat(3 // large.shape[2], 2)
+    times = LARGE // min(picture.shape[:2]) if max(picture.shape[:2]) < 3 * LARGE else 1
+    return pictures.enlarged(picture, times).repeat(3 // picture.shape[2], 2)
 
 
 def _plain(text: object) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>#" else letter for letter in printable(text))
+
+
+_CSS = """
+.result .image-container { padding-top: 2.2rem; }
+input[type=range]::-webkit-slider-thumb { border: 1px solid #6b7280; }
+input[type=range]::-moz-range-thumb { border: 1px solid #6b7280; }
+"""  # the buttons stand above a picture and not on it; a slider is seen on white as well
 
 
 @contextmanager
@@ -456,6 +527,7 @@ def serving(asked: Asked, port: int | None, browser: bool = False) -> Iterator[s
                 prevent_thread_lock=True,
                 max_file_size=UPLOAD,
                 theme=theme,
+                css=_CSS,
                 footer_links=[],
             )
         except OSError as error:

@@ -147,7 +147,7 @@ def page(facts: Facts) -> str:
     parts = [_table(told, "What it is")]
     commands = {"go on": f"lgm train --resume {shlex.quote(str(facts.run))}", "train it again": reproduce(config)}
     parts.append(
-        _section("Commands", "".join(f"<p>{_text(name)}</p><pre tabindex=0>{_text(line)}</pre>" for name, line in commands.items()))
+        _section("Commands", "".join(f"<p>{_text(name)}</p><pre tabindex=0>{_command(line)}</pre>" for name, line in commands.items()))
     )
     if facts.examples is not None:
         picture = pictures.grid(facts.examples, 12)
@@ -170,6 +170,11 @@ def page(facts: Facts) -> str:
 
 def _text(value: object) -> str:
     return html.escape(printable(value, 2000))
+
+
+def _command(line: str) -> str:
+    """A command whose words are not torn at their hyphens where it takes several lines."""
+    return " ".join(f"<span>{_text(word)}</span>" for word in line.split(" "))
 
 
 def _section(title: str, body: str) -> str:

@@ -15,28 +15,40 @@ from models.data.load import describe
 from models.device import pick
 from models.training import checkpoint, hub
 from models.training.build import build
+from models.training.expected import expected
 from models.training.places import new_run
 from models.training.plan import ask, complete
 from models.training.stages import borders
 
 
 def describe_plan(
-    model: str, data: str | Mapping[str, str] | None = None, *, out: str | os.PathLike[str] | None = None, **settings: Any
+    model: str,
+    data: str | Mapping[str, str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    measure: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing."""
+    """What `train` would do with the same arguments: configuration, networks with their sizes, stages, data. Writes nothing.
+
+    With `measure` also how long it would take here, stage by stage and in all, from some real steps: a few seconds.
+    """
     device = pick(settings.get("device"))
     planned = complete(ask(model, data, **settings))
     config = planned.config
     built = build(dataclasses.replace(config, compile=False), planned.spec, torch.device("cpu"), planned.headers)
     stages = built.stages()
+    seconds = expected(planned, device) if measure else {}
     return {
         "run": str(out or new_run(model, config.data, *config.sources.values())),
         "device": str(device),
         "configuration": dataclasses.asdict(config),
         "stages": [
             {"name": stage.name, "until images": end, "players": list(stage.players)}
+            | ({"seconds": round(seconds[stage.name], 1)} if seconds else {})
             for stage, end in zip(stages, borders(config, stages), strict=True)
         ],
+        **({"seconds": round(sum(seconds.values()), 1)} if seconds else {}),
         "networks": _sizes(built),
         "data": describe(planned.data),
         **({"further data": {name: describe(other) for name, other in planned.others.items()}} if planned.others else {}),

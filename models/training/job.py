@@ -45,8 +45,8 @@ def make_job(
         raise UserError("the ranks see different data", config.data, "give every machine the same files")
     notes = (*warnings, *data.notes, *(note for other in others.values() for note in other.notes))
     if ranks.writes:
-        unseen, missing = _held_out(config, model, data, device)
-        more["observers"] = usual(config, model, batches, run, unseen)
+        held, missing = unseen(config, model, data, device)
+        more["observers"] = usual(config, model, batches, run, held)
         notes = (*notes, *missing)
     return loop.Job(config, model, batches, fingerprint, run, device, ranks, warnings=notes, **more)
 
@@ -59,7 +59,7 @@ def _digest(model: LatentModel) -> str:
     return total.hexdigest()
 
 
-def _held_out(config: RunConfig, model: LatentModel, data: Items, device: torch.device) -> tuple[Batches | None, tuple[str, ...]]:
+def unseen(config: RunConfig, model: LatentModel, data: Items, device: torch.device) -> tuple[Batches | None, tuple[str, ...]]:
     """The images that a model which validates is measured on, or a warning where there are none."""
     if not isinstance(model, Validates):
         return None, ()

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,11 @@ from models.training.distributed import Ranks
 from models.training.exchange import Buffers
 from models.training.journal import Journal, Window
 from models.training.observers import Observer, View
-from models.training.speed import Speed
+from models.training.speed import Pace, Speed
 from models.training.stages import borders
 from models.training.turn import Mover
 
+_SLOW = 10.0  # seconds: one step like that tells enough
 _LOST = 1000  # what a rank that cannot read its data tells the others; signals have smaller numbers
 
 
@@ -75,6 +76,16 @@ def train(job: Job) -> Iterator[events.Event]:
         trainer = _Trainer(job)
         stack.callback(trainer.close)
         yield from trainer.run(stop)
+
+
+def rehearsed(job: Job, seconds: float) -> list[Pace]:
+    """What each stage of a job takes, from some of its steps, for about so many seconds together. The model is not what it was behind it,
+    and the run's folder has to be one that nobody wants to keep."""
+    trainer = _Trainer(job)
+    try:
+        return [trainer.rehearse(number, seconds / len(trainer.stages)) for number in range(len(trainer.stages))]
+    finally:
+        trainer.close()
 
 
 class _Trainer:
@@ -136,25 +147,17 @@ class _Trainer:
         yield events.Finished(self.images, str(job.run), time.monotonic() - started)
 
     def _stage(self, number: int, stage: Stage, stop: signals.Stop, begin: int, end: int) -> Iterator[events.Event]:
-        job, config = self.job, self.config
+        job = self.job
         yield events.StageStarted(self.images, stage.name, number + 1, len(self.stages), end)
         yield from self._ready(number, stage, stop)
         self.stage = stage
-        self.batch = stage.batch or config.batch
-        mover = self.mover = Mover(self.model, stage.players, job.ranks, job.fused, stage.settings)
-        self.buffers = Buffers(self.model, job.ranks)  # what the stage has prepared is the same on all ranks
+        mover = self._mover(stage)
         if job.tensors and job.start and job.start.stage == stage.name:
             self._restore(mover, job.tensors, job.start)  # behind a border the new stage's optimizers start afresh
         if job.tensors:
             job.tensors.clear()  # all is restored; do not hold the memory for the rest of the run
-        for player in mover.players.values():
-            for module in player.modules:
-                module.train(not player.steady)
         self.speed.restart(self.images)
-        keys = stage.needs if stage.needs is not None else self.model.needs
-        ranks = (job.ranks.rank, job.ranks.world)
-        stream = job.batches.stream(config.seed, self.batch, self.images, keys, config.workers, *ranks, stage.size)
-        with contextlib.closing(stream):
+        with contextlib.closing(self._stream(stage)) as stream:
             batch, lost = _next(stream)
             asked = job.ranks.any(_LOST if lost else 0)
             while not asked:
@@ -205,6 +208,22 @@ class _Trainer:
             seed_torch(self.job.device, self.config.seed, "prepare", stage.name)
             with torch.no_grad():
                 stage.prepare(self.job.batches.whole(stage.batch or self.config.batch, stage.size))
+
+    def _mover(self, stage: Stage) -> Mover:
+        """Who moves in a stage, ready to learn."""
+        self.batch = stage.batch or self.config.batch
+        mover = self.mover = Mover(self.model, stage.players, self.job.ranks, self.job.fused, stage.settings)
+        self.buffers = Buffers(self.model, self.job.ranks)  # what the stage has prepared is the same on all ranks
+        for player in mover.players.values():
+            for module in player.modules:
+                module.train(not player.steady)
+        return mover
+
+    def _stream(self, stage: Stage) -> Generator[Batch, None, None]:
+        job, config = self.job, self.config
+        keys = stage.needs if stage.needs is not None else self.model.needs
+        ranks = (job.ranks.rank, job.ranks.world)
+        return job.batches.stream(config.seed, self.batch, self.images, keys, config.workers, *ranks, stage.size)
 
     def _step(self, stage: Stage, mover: Mover, batch: Batch, begin: int, end: int) -> None:
         job, config = self.job, self.config
@@ -312,6 +331,43 @@ class _Trainer:
     def close(self) -> None:
         if self.journal:
             self.journal.close()
+
+    # --- before a run ---------------------------------------------------------------------------------------------------------------------
+
+    def rehearse(self, number: int, seconds: float) -> Pace:
+        """Some steps at the beginning of a stage, for about so many seconds, and a look of every observer."""
+        stage, begin, end = self.stages[number], (self.borders[number - 1] if number else 0), self.borders[number]
+        self.stage, self.images = stage, begin
+        preparing = self._timed(self._prepare, stage)
+        if begin == end:
+            return Pace(stage.name, preparing)
+        mover = self._mover(stage)
+        with contextlib.closing(self._stream(stage)) as stream:
+
+            def steps(number: int) -> None:
+                for _ in range(number):
+                    self.images = self.images if self.images < end else begin  # a short stage again, and no schedule beyond its end
+                    self._step(stage, mover, next(stream), begin, end)
+
+            count, spent = 1, self._timed(steps, 1)
+            if spent < _SLOW:  # memory was found and kernels were chosen in the first one
+                spent = self._timed(steps, 1)
+            while spent < seconds:
+                more = min(count, max(1, int((seconds - spent) * count / spent)))  # a clock that is seldom read costs nothing
+                spent += self._timed(steps, more)
+                count += more
+        view = self._view(stage, 0.0)
+        looks = tuple((type(one), one.every, self._timed(lambda one: [*one.look(view)], one)) for one in self.job.observers)
+        return Pace(stage.name, preparing, spent / count, (end - begin) // self.batch, end - begin, looks)
+
+    def _timed(self, work: Callable[[Any], object], what: Any) -> float:
+        """Seconds that some work takes."""
+        wait = torch.cuda.synchronize if self.job.device.type == "cuda" else lambda: None
+        wait()
+        began = time.perf_counter()
+        work(what)
+        wait()
+        return time.perf_counter() - began
 
     # --- state ---------------------------------------------------------------------------------------------------------------------------
 

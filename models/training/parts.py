@@ -15,7 +15,7 @@ from models.config import RunConfig
 from models.data.clauses import in_shape
 from models.data.load import parse
 from models.errors import UserError, nearest, printable
-from models.training import checkpoint
+from models.training import checkpoint, hub
 from models.training.build import build_part, source_of
 from models.training.checkpoint import PartHeader
 from models.training.places import anywhere
@@ -41,11 +41,11 @@ def take_all(cls: type[LatentModel], asked: Mapping[str, str], options: Collecti
     for name, part in cls.takes.items():
         if name not in asked and not part.optional:
             raise UserError(f"the part {name!r} is missing: {part.about}", f"--part {name}", f"give a run: --part {name}=RUN")
-    runs = {name: Path(run).expanduser() for name, run in asked.items()}
-    return {name: checkpoint.of_newest(run, partial(_take, cls, name, run, options)) for name, run in runs.items()}
+    places = {name: Path(hub.local(run)).expanduser() for name, run in asked.items()}
+    return {name: checkpoint.of_newest(place, partial(_take, cls, name, asked[name], options)) for name, place in places.items()}
 
 
-def _take(cls: type[LatentModel], name: str, run: Path, options: Collection[str], path: Path) -> Taken:
+def _take(cls: type[LatentModel], name: str, run: str, options: Collection[str], path: Path) -> Taken:
     asked, flag = cls.takes[name], f"--part {name}={run}"
     header = checkpoint.read_header(path)
     with torch.device("meta"):

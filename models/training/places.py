@@ -10,6 +10,7 @@ from typing import Any
 
 from models.data.load import parse, settled
 from models.registry import MODELS
+from models.training.hub import is_remote
 
 RUNS = "runs"
 
@@ -45,4 +46,4 @@ def new_run(model: str, *data: str) -> Path:
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(path if is_remote(path) else Path(path).expanduser().absolute())

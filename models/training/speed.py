@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 TICK = 0.2  # seconds between two Progressed events
 WINDOW = 2.0  # seconds over which images are counted
@@ -32,3 +33,15 @@ class Speed:
             if now - self._began > WINDOW:
                 self._began, self._images = now, images
         return self._rate
+
+
+class Pace(NamedTuple):
+    """What a stage takes, as some of its first steps say: seconds of its preparation and of a step, how many steps and images it has, and
+    of what looks on its kind, its cadence in images, and the seconds of a look."""
+
+    stage: str
+    preparing: float
+    step: float = 0.0
+    steps: int = 0
+    images: int = 0
+    looks: tuple[tuple[type, int, float], ...] = ()

@@ -43,7 +43,7 @@ def begin(
             planned = complete(asked)
         config = planned.config
         built = build(config, planned.spec, device, planned.headers)
-        _fill_parts(built, planned.parts)
+        fill_parts(built, planned.parts)
         taken = [f"{first} lies there already, this run goes to {run}"] if out is None and run != first else []
         warnings = (*taken, *ill_advised(device, config.precision, config.fast), *short(config, built.stages()))
         more = {"fused": fused, "parts": planned.headers}
@@ -58,6 +58,7 @@ def _place(run: str | os.PathLike[str], ranks: Ranks) -> Path:
     return run
 
 
-def _fill_parts(model: LatentModel, parts: Mapping[str, Taken]) -> None:
+def fill_parts(model: LatentModel, parts: Mapping[str, Taken]) -> None:
+    """Give a model's parts their weights."""
     for name, taken in parts.items():
         checkpoint.load_state(model.parts[name], taken.tensors)

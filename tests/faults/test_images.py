@@ -6,8 +6,10 @@ import builtins
 import contextlib
 import io
 import os
+import re
 import socket
 import subprocess
+import sys
 import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +106,72 @@ def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:
     assert len(load_folder(request(tmp_path))) == 2
     with pytest.raises(BadImage):
         decode(content[: len(content) // 2])
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    """As a phone writes it."""
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install 'lgm[heif]'")
+    out = io.BytesIO()
+    heif.from_pillow(image).save(out, quality=-1, **options)  # without loss
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_heic_is_read_by_pillow_heif(mode: str, tmp_path: Path) -> None:
+    smooth = np.linspace(0, 255, 48 * 64 * 4).reshape(48, 64, 4).astype(np.uint8)
+    smooth[..., 3] = 255
+    image = Image.fromarray(smooth).convert(mode)
+    content = heic(image)
+    formats = set(Image.OPEN)
+    found = decode_with_info(content)
+    wanted = np.asarray(image.convert("L" if mode == "L" else "RGB")).reshape(48, 64, -1)
+    assert np.abs(found.array.astype(int) - wanted).mean() < 3
+    assert (found.format, found.frames) == ("HEIF", 1)
+    header = read_header(content)
+    assert (header.height, header.width, header.channels) == found.array.shape
+    assert set(Image.OPEN) == formats, "nothing of Pillow is changed"
+    (tmp_path / "a.HEIC").write_bytes(content)
+    (tmp_path / "b.png").write_bytes(encoded(image, "PNG"))
+    assert len(load_folder(request(tmp_path))) == 2
+    with ThreadPoolExecutor(4) as threads:
+        assert all(np.array_equal(found.array, other) for other in threads.map(decode, [content] * 16))
+    for cut in range(8, len(content), 41):
+        with pytest.raises(BadImage):
+            decode(content[:cut])
+
+
+def test_heic_stands_upright() -> None:
+    tall = np.zeros((64, 32, 3), np.uint8)
+    tall[:16] = RED
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held so that it has to be turned clockwise
+    content = heic(Image.fromarray(np.rot90(tall).copy()), exif=exif.tobytes())
+    assert (read_header(content).height, read_header(content).width) == (64, 32)
+    found = decode(content)
+    assert found.shape == tall.shape
+    assert np.abs(found.astype(int) - tall).mean() < 4
+
+
+def test_a_heic_that_claims_too_much_is_a_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = heic(Image.new("RGB", (64, 64)))
+    monkeypatch.setattr(images, "MAX_PIXELS", 64 * 64 - 1)
+    with pytest.raises(BadImage, match="more than the limit"):
+        decode(content)
+
+
+def test_without_pillow_heif_a_heic_says_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for brands in (b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heix"):
+        content = (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands + bytes(40)
+        with pytest.raises(BadImage, match=re.escape("pip install 'lgm[heif]'")):
+            decode(content)
+    (tmp_path / "photo.heic").write_bytes(content)
+    with pytest.raises(UserError, match="pillow-heif"):
+        load_folder(request(tmp_path))
+    for other in (b"avif\0\0\0\0mif1", b"isom\0\0\0\0mp42"):
+        with pytest.raises(BadImage) as error:
+            decode((8 + len(other)).to_bytes(4, "big") + b"ftyp" + other + bytes(40))
+        assert "lgm[heif]" not in str(error.value)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
