@@ -137,7 +137,7 @@ def train_as_rank(data: str, run: str) -> None:
 
 def test_two_ranks_of_which_one_measures(split: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    ranks.finished(ranks.two(tmp_path, run, train_as_rank, (str(split), str(run))))
+    ranks.finished(ranks.together(tmp_path, run, train_as_rank, (str(split), str(run))))
     assert [line["images"] for line in support.log(run) if "measures" in line] == [40, 80, 96]
     assert checkpoint.read_header(support.newest(run)).environment["world"] == 2
 

@@ -26,18 +26,21 @@ from models.training.events import Event
 from models.training.job import make_job
 from models.training.places import absolute, anywhere
 
+Found = tuple[Header, dict[str, torch.Tensor], Sequence[str]]  # a checkpoint, its tensors, and a message about each newer one
+
 
 def go_on(run: str | os.PathLike[str], *, accept_data: bool, fused: bool, **changes: Any) -> Iterator[Event]:
     """Go on with a run where its newest intact checkpoint stands; see `models.api.resume`."""
     folder = Path(run)
-    device = pick(_changed(_newest(folder)[0], changes, folder).device)
+    found = newest(folder)
+    device = pick(_changed(found[0], changes, folder).device)
     with process_group(device) as ranks:
-        yield from among(ranks, folder, accept_data=accept_data, fused=fused, **changes)
+        yield from among(ranks, folder, found, accept_data=accept_data, fused=fused, **changes)
 
 
-def among(ranks: Ranks, folder: Path, *, accept_data: bool, fused: bool, **changes: Any) -> Iterator[Event]:
-    """The same in a process group that is there already."""
-    start, tensors, damaged = _newest(folder)
+def among(ranks: Ranks, folder: Path, found: Found, *, accept_data: bool, fused: bool, **changes: Any) -> Iterator[Event]:
+    """The same in a process group that is there already, from what this rank has found in the folder."""
+    start, tensors, damaged = found
     assert start.path is not None
     if (named := ranks.from_first(start.path.name)) != start.path.name:  # a folder in the net may look older from here
         start, tensors = _read(start.path.with_name(named))
@@ -61,7 +64,7 @@ def among(ranks: Ranks, folder: Path, *, accept_data: bool, fused: bool, **chang
     yield from loop.train(dataclasses.replace(job, warnings=(*job.warnings, *other)))
 
 
-def _newest(run: Path) -> tuple[Header, dict[str, torch.Tensor], Sequence[str]]:
+def newest(run: Path) -> Found:
     """The newest intact checkpoint, its tensors, and a message about each newer one."""
     if not run.is_dir():
         raise UserError("no such run", run, "give the folder that `lgm train` wrote")

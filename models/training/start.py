@@ -18,7 +18,7 @@ from models.training.job import make_job
 from models.training.parts import Taken
 from models.training.places import first_run, new_run
 from models.training.plan import ask, complete
-from models.training.resume import among
+from models.training.resume import among, newest
 from models.training.stages import short
 
 
@@ -32,7 +32,7 @@ def begin(
     with process_group(device) as ranks:
         asked = ask(model, data, **settings)
         if out is not None and ranks.any(int(ranks.writes and elastic.is_begun(Path(out), asked.values, asked.epochs, ranks.again))):
-            yield from among(ranks, Path(out), accept_data=False, fused=fused)
+            yield from among(ranks, Path(out), newest(Path(out)), accept_data=False, fused=fused)
             return
         data_of_all = (asked.values["data"], *asked.values["sources"].values())
         first = first_run(model, *data_of_all)

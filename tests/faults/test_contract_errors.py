@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from models.data.batches import Batches
 from models.errors import ContractError, RunFailed, UserError
 from models.losses import one_centred_penalty, r1_penalty
 from models.training import checkpoint, loop
+from models.training.distributed import Ranks
 from models.training.turn import Mover
 
 CPU = torch.device("cpu")
@@ -210,7 +212,7 @@ def test_G5_stale_graph_is_translated(tmp_path: Path) -> None:
     assert "recompute it after the yield" in message
 
 
-def test_players_of_one_turn_see_each_other_where_they_stood() -> None:
+def test_players_of_one_turn_see_each_other_where_they_stood(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two losses on one graph: the gradients are those at the start of the turn, and each reaches its own player only."""
 
     class Pair(toy.Toy):
@@ -223,10 +225,17 @@ def test_players_of_one_turn_see_each_other_where_they_stood() -> None:
     critic = torch.autograd.grad(loss, list(model.critic.parameters()), retain_graph=True)
     generator = torch.autograd.grad(-loss, list(model.generator.parameters()), retain_graph=True)
     mover = Mover(model, ("critic", "generator"), fused=False)
-    seen: list[torch.Tensor] = []
-    mover.ranks = type("Spy", (), {"average_": lambda self, tensors: seen.extend(t.clone() for t in tensors)})()
+    seen: dict[int, torch.Tensor] = {}
+
+    @contextmanager
+    def noted(ranks: Ranks, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+        yield
+        seen.update({id(p): p.grad.clone() for p in parameters if p.grad is not None})
+
+    monkeypatch.setattr("models.training.turn.gradients_averaged", noted)
     moved = mover.apply(Turn({"critic": loss, "generator": -loss}), 0)
-    assert all(torch.allclose(a, b) for a, b in zip((*critic, *generator), seen, strict=True))
+    for slope, parameter in zip((*critic, *generator), (*model.critic.parameters(), *model.generator.parameters()), strict=True):
+        assert torch.allclose(slope, seen[id(parameter)])
     assert moved == {id(p) for m in (model.critic, model.generator) for p in m.parameters()}
     assert all(p.grad is None for p in model.parameters())
 
