@@ -62,7 +62,7 @@ class CrossDomain(LatentModel):
     before = {"untouched": True, "spread": 1.0}
     presets = {
         "quick": Preset(500_000, batch=64, about="two minutes"),
-        "default": Preset(3_000_000, batch=64, about="ten minutes"),
+        "default": Preset(3_000_000, batch=64, about="eleven minutes of one core"),
         "paper": Preset(
             20_000_000,
             options={
