@@ -294,7 +294,8 @@ def compare(task: Task, way: Direction, runs: Sequence[models.api.Trained], back
     lines = [row("real images", [way.real_row()]), row("reconstructions of real images", [way.reconstructed()])]
     if way.wanted.ndim == 1:
         lines.append(row("class named, a random training image of its partner, reconstructed", [way.retrieved()]))
-        lines.append(row(f"CVAE ({chosen.cvae_images:,} images), asked for the class", [way.asked()]))
+        if chosen.cvae_images:
+            lines.append(row(f"CVAE ({chosen.cvae_images:,} images), asked for the class", [way.asked()]))
     said = ""
     if paired:
         regressed, off = way.regressed()
@@ -340,7 +341,7 @@ def main() -> None:
     parser.add_argument("--images", type=parse_count, help="of the translator, instead of the preset's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="options of the translator")
     parser.add_argument("--vae-images", type=parse_count, default=None, help="of the auto-encoders, instead of the preset's")
-    parser.add_argument("--cvae-images", type=parse_count, default=300_000)
+    parser.add_argument("--cvae-images", type=parse_count, default=300_000, help="0: without a CVAE")
     parser.add_argument("--judge-images", type=parse_count, default=240_000)
     parser.add_argument("--number", type=parse_count, default=LIMIT, help="held-out images that are looked at")
     parser.add_argument("--shown", type=parse_count, default=SHOWN, help="images that are translated several times")

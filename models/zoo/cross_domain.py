@@ -2,10 +2,10 @@
 
 Source: a note on cross-domain generation with latent exploration (arXiv 1805.10130), after Latent Constraints (Engel et al. 2018). Two
 auto-encoders, each trained on its own domain, are frozen. For each direction a gated map G takes the code of an image and noise epsilon to
-a code of the other domain, and a critic D judges pairs: (z, a code of a matching image) is real; (z, G(z, epsilon)), (z, epsilon) and (z, a
-code of another group) are not; the last are not the note's, but Latent Constraints'. G minimises -log D + noise_weight * |epsilon - G(z,
-epsilon)|^2, so that it keeps what it can of the noise, and with it the variety of the domain. Who matches is known by class, attributes or
-identity, not image by image.
+a code of the other domain, and a critic D judges pairs: (z, a code of a matching image) is real; (z, G(z, epsilon)) and (z, a code of
+another group) are not. The last are not the note's, but Latent Constraints'; the note has (z, epsilon) instead (`untouched`), which drives
+translations away from where noise is and so costs variety: that is where most codes are. G minimises -log D + noise_weight * |epsilon -
+G(z, epsilon)|^2, so that it keeps what it can of the noise. Who matches is known by class, attributes or identity, not image by image.
 
 `pairs=none` knows nothing of who matches: critics see codes alone, and a cycle term asks that the way back finds the code again. That keeps
 images apart, but gives no reason to find which class is which.
@@ -13,7 +13,8 @@ images apart, but gives no reason to find which class is which.
 All codes are encoded once, whitened by their mean and covariance, and cached; so epsilon is of their scale, and a step costs no image.
 What is translated is the encoder's answer, the best there is to know of an image. What translations should be like are draws of the
 posterior where the part has one, new ones in every step: so its decoder has learned codes, and dimensions that it does not use are noise
-on both sides, which needs no learning; among means alone, whitening makes them as large as all others.
+on both sides, which needs no learning; among means alone, whitening makes them as large as all others. Half of the posterior's deviation
+does for that, and what is decoded is nearer to what the encoder's answers are decoded to.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ class CrossDomain(LatentModel):
         pairs: Literal["label", "attributes", "identity", "none"] = "label"  # what images that match have in common
         map: tuple[str, ...] = ()  # classes that belong together, 1=6,2=7 or by name; those of equal names where nothing is said
         codes: Literal["draw", "mean"] = "draw"  # what translations should be like: draws of posteriors, if the part has such, or means
+        spread: Annotated[float, Range(0, 1)] = 0.5  # deviation of a draw, in the posterior's
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (256, 256, 256)  # hidden layers of maps and critics
         noise_weight: Annotated[float, Range(0, 1e6)] = 0.03  # pull of a translation towards its noise
         mismatched: bool = True  # whether critics also see pairs of real codes that do not match
+        untouched: bool = False  # whether critics also see codes beside the noise itself, as fakes
         cycle_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of finding the code again on the way back, for pairs=none
         penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of R1 on real pairs
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
@@ -56,12 +59,20 @@ class CrossDomain(LatentModel):
         "to": Part((Encodes,), "an auto-encoder of the other domain", source="to"),
     }
     averaged = ("there", "back")
+    before = {"untouched": True, "spread": 1.0}
     presets = {
-        "quick": Preset(500_000, about="two minutes"),
-        "default": Preset(2_000_000, about="seven minutes"),
+        "quick": Preset(500_000, batch=64, about="two minutes"),
+        "default": Preset(3_000_000, batch=64, about="eleven minutes of one core"),
         "paper": Preset(
             20_000_000,
-            options={"hidden": (1024, 1024, 1024, 1024), "noise_weight": 0.1, "lr": 1e-4, "codes": "mean", "mismatched": False},
+            options={
+                "hidden": (1024, 1024, 1024, 1024),
+                "noise_weight": 0.1,
+                "lr": 1e-4,
+                "codes": "mean",
+                "mismatched": False,
+                "untouched": True,
+            },
             about="the note's three groups; nets and learning rate of Latent Constraints, because the note names none",
         ),
     }
@@ -170,14 +181,16 @@ class CrossDomain(LatentModel):
         code = self._codes[side][item]
         if side not in self._deviations:
             return code
-        drawn = self._deviations[side][item] * torch.randn_like(code)
+        drawn = self.config.spread * self._deviations[side][item] * torch.randn_like(code)
         return code + rescaled(drawn, self.get_buffer(f"scale_{side}"))
 
     def _judged(self, judge: nn.Module, met: Met, made: Tensor, noise: Tensor, penalty: bool) -> tuple[Tensor, Tensor]:
         """What a critic pays, and the share of pairs that it takes for what they are: for real pairs and translations."""
         c = self.config
         real = self.pair(met.code, met.partner)
-        fakes = [self.pair(met.code, made)] if c.pairs == "none" else [self.pair(met.code, made), self.pair(met.code, noise)]
+        fakes = [self.pair(met.code, made)]
+        if c.untouched and c.pairs != "none":
+            fakes.append(self.pair(met.code, noise))
         on_real, *on_fakes = judge(torch.cat([real, *fakes])).chunk(1 + len(fakes))
         loss = real_loss(on_real) + sum(fake_loss(on_fake) for on_fake in on_fakes) / len(on_fakes)
         if c.mismatched and c.pairs != "none":

@@ -93,14 +93,14 @@ def matched(pairs: str, matches: dict[int, int], mine: int, its: int) -> bool:
 @pytest.mark.parametrize(
     "options",
     [
-        {"noise_weight": 0.7, "penalty_every": 2, "mismatched": False},
+        {"noise_weight": 0.7, "penalty_every": 2, "mismatched": False, "untouched": True},
         {"mismatched": True, "penalty_every": 3, "noise_weight": 0.2},
-        {"pairs": "none", "cycle_weight": 2.0},
+        {"pairs": "none", "cycle_weight": 2.0, "untouched": True},
     ],
     ids=str,
 )
 def test_both_players_losses(options: dict[str, Any], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """-log D of a real pair, -log(1 - D) of a translation, of noise and of strangers; the maps: -log D, and the way from the noise."""
+    """-log D of a real pair, -log(1 - D) of a translation, strangers and noise if asked; the maps: -log D, and the way from the noise."""
     model, draws = prepared(monkeypatch, codes="mean", **options)
     c, blind, kept = model.config, model.config.pairs == "none", list[Met]()
     meet = model._met
@@ -117,7 +117,7 @@ def test_both_players_losses(options: dict[str, Any], number: int, monkeypatch: 
     for way, judge, those, noise in ways:
         fake = way(those.code, noise).detach()
         real = judge(seen(those.code, those.partner))
-        fakes = [judge(seen(those.code, fake))] + ([] if blind else [judge(seen(those.code, noise))])
+        fakes = [judge(seen(those.code, fake))] + ([judge(seen(those.code, noise))] if c.untouched and not blind else [])
         total = total + minus_log(real) + sum(map(minus_log_of_not, fakes)) / len(fakes)
         if c.mismatched and not blind:
             apart = those.apart.flatten() > 0
@@ -174,9 +174,10 @@ def test_translations_go_through_the_whitened_codes(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_means_are_translated_to_what_should_be_draws_of_the_posteriors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the scale of draws, both."""
-    model, draws = prepared(monkeypatch, codes="draw")
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_means_are_translated_to_what_should_be_draws_of_the_posteriors(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the scale of whole draws, both; a draw has `spread` times the posterior's deviation."""
+    model, draws = prepared(monkeypatch, codes="draw", spread=spread)
     sides = {"from": HERE, "to": THERE}
     means, deviations, centres, factors = {}, {}, {}, {}
     for side, data in sides.items():
@@ -184,11 +185,11 @@ def test_means_are_translated_to_what_should_be_draws_of_the_posteriors(monkeypa
             mean, deviation = (found.double().numpy() for found in model.parts[side].posterior(data["image"]))
             np.testing.assert_allclose(mean, model.parts[side].encode(data["image"]), atol=1e-5)
         means[side], deviations[side], centres[side] = mean, deviation, mean.mean(0)
-        spread = np.cov(mean.T, bias=True) + np.diag((deviation**2).mean(0))
-        factors[side] = np.linalg.cholesky(spread + 1e-6 * np.eye(4))
+        covariance = np.cov(mean.T, bias=True) + np.diag((deviation**2).mean(0))
+        factors[side] = np.linalg.cholesky(covariance + 1e-6 * np.eye(4))
 
     def white(side: str, item: Any, noise: Any = 0.0) -> Tensor:
-        drawn = means[side][item] + deviations[side][item] * np.asarray(noise, np.float64)
+        drawn = means[side][item] + spread * deviations[side][item] * np.asarray(noise, np.float64)
         return torch.from_numpy(np.linalg.solve(factors[side], (drawn - centres[side]).T).T).float()
 
     met = model._met("from", "to", torch.arange(40))
