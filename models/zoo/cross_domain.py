@@ -47,7 +47,7 @@ class CrossDomain(LatentModel):
         mismatched: bool = True  # whether critics also see pairs of real codes that do not match
         untouched: bool = False  # whether critics also see codes beside the noise itself, as fakes
         cycle_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of finding the code again on the way back, for pairs=none
-        penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of R1 on real pairs
+        penalty_weight: Annotated[float, Range(0, 1e6)] = 0.1  # of R1 on real pairs
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
         lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate of maps and critics
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
@@ -72,6 +72,7 @@ class CrossDomain(LatentModel):
                 "codes": "mean",
                 "mismatched": False,
                 "untouched": True,
+                "penalty_weight": 1.0,
             },
             about="the note's three groups; nets and learning rate of Latent Constraints, because the note names none",
         ),
