@@ -345,7 +345,7 @@ def test_two_machines_go_on_after_one_has_failed(pictures: Path, tmp_path: Path)
     run, straight, port = tmp_path / "run", tmp_path / "straight", free_port()
     (tmp_path / "killed.py").write_text(KILLED_ONCE)
     machine = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
-    machine += ["--rdzv-id", "test", "--max-restarts", "1"]
+    machine += ["--rdzv-id", "test", "--max-restarts", "3"]
     words = [str(tmp_path / "killed.py"), *support.arguments("vae", pictures, run)]
     with ThreadPoolExecutor(2) as pool:
         for done in pool.map(lambda _: torchrun(machine, words, per_machine=1, KILLED=str(tmp_path / "mark")), range(2)):
