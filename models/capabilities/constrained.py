@@ -22,7 +22,6 @@ from models.errors import UserError, printable
 
 Rule = Callable[[Tensor], Tensor]
 
-
 LOOK = 8  # steps from one look at whether all codes rest to the next: each waits for the device
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from models.data.items import Chosen, Items
 from models.data.sources import FolderSource, ItemSource
-from models.device import pick
 from models.errors import printable
 from models.evaluation import sides
 from models.evaluation.plan import LOOKS, Plan, Work
@@ -126,7 +125,7 @@ def _looked_at(source: Source, wants: set[str], work: Work, labels: Tensor | Non
     if not wants - {"labels"}:
         return Collected(len(source), labels=labels)
     features = work.features if wants & LOOKS else Blind()
-    moments = Moments(features.dimensions, pick(work.how.device)) if "moments" in wants else None
+    moments = Moments(features.dimensions, work.device) if "moments" in wants else None
     parts: dict[str, list[Tensor]] = {name: [] for name in ("features", "logits", "sharpness") if name in wants}
     for block in _blocks(source, features, work):
         if moments is not None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from models import api
 from models.base import Classifies, LatentModel, Samples
 from models.config import EvaluationConfig, check, parse_assignments
@@ -91,10 +93,10 @@ def parse_options(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 class Work:
-    """What all steps of an evaluation share: its settings, its ranks, the feature network, and what had to be said so far."""
+    """What all steps of an evaluation share: its settings, its ranks and device, the feature network, and what had to be said so far."""
 
-    def __init__(self, how: EvaluationConfig, ranks: Ranks) -> None:
-        self.how, self.ranks, self.warnings = how, ranks, list[str]()
+    def __init__(self, how: EvaluationConfig, ranks: Ranks, device: torch.device) -> None:
+        self.how, self.ranks, self.device, self.warnings = how, ranks, device, list[str]()
 
     @cached_property
     def features(self) -> Features:
@@ -116,7 +118,7 @@ def working(how: EvaluationConfig) -> Iterator[Work]:
     device = pick(how.device)
     settle(device)
     with process_group(device) as ranks:
-        yield Work(how, ranks)
+        yield Work(how, ranks, device)
 
 
 def open_features(how: EvaluationConfig) -> Features:

@@ -12,7 +12,7 @@ from typing import Any
 
 from models import layout
 from models.data.images import atomic_file
-from models.device import block_of, pick
+from models.device import block_of
 from models.errors import UserError, printable
 from models.evaluation.collect import Found
 from models.evaluation.plan import Plan, Work
@@ -109,7 +109,7 @@ def _of_all(work: Work, shown: str) -> dict[str, Any]:
 
 def _of_samples(work: Work) -> dict[str, Any]:
     """What changes samples by rounding: how many are made together."""
-    return {"block": block_of(pick(work.how.device))}
+    return {"block": block_of(work.device)}
 
 
 def _warn_if_few(name: str, count: int, dimensions: int, work: Work) -> None:
