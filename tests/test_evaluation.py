@@ -282,17 +282,17 @@ def test_I2_identical_and_shuffled_sides(pictures: Path, features: str, vae: Pat
 
 
 @pytest.mark.parametrize(("batch", "workers"), [(1, 1), (7, 3)])
-def test_I3_batch_and_workers_change_no_number(vae: Path, pictures: Path, features: str, batch: int, workers: int) -> None:
+def test_I3_batch_and_workers_change_no_number(vae: Path, pictures: Path, other: Path, features: str, batch: int, workers: int) -> None:
     settings = {"features": features, "number": 20, "cached": False}
     how = {"batch": batch, "workers": workers}
     assert evaluation.fid(str(vae), str(pictures), **settings, **how)["fid"] == pytest.approx(
         evaluation.fid(str(vae), str(pictures), **settings)["fid"], rel=1e-5
     )
     options = {"kid": {"subset": 10}, "path-length": {"pairs": 10}}
-    one, other = (evaluation.evaluate(vae, options=options, **settings, **more)["metrics"] for more in ({}, how))
-    assert set(one) == set(other) == set(METRICS.entries()) - {"accuracy", "class-diversity", "answers", "swap", "classification"}
+    one, again = (evaluation.evaluate(vae, data=str(other), options=options, **settings, **more)["metrics"] for more in ({}, how))
+    assert set(one) == set(again) == set(METRICS.entries()) - {"accuracy", "class-diversity", "answers", "swap", "classification"}
     for name in one:
-        assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-7), name
+        assert one[name] == pytest.approx(again[name], rel=1e-5, abs=1e-7), name
 
 
 def test_I4_a_subset_larger_than_a_side(vae: Path, features: str) -> None:
@@ -327,12 +327,12 @@ def test_I5_constant_images_and_single_ones(pictures: Path, features: str, tmp_p
 def test_I5_a_model_that_always_makes_the_same(vae: Path, features: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.zoo.vae.VAE.sample", lambda self, noise: noise.new_zeros(len(noise), *self.spec.shape))
     found = document("evaluate", vae, "--features", features, "-n", 15, "--set", "kid.subset=15", "--set", "path-length.pairs=10")
-    assert found["not_measured"] == {}
+    assert list(found["not_measured"]) == ["copying"]  # there are no images that the run has not seen
     assert found["metrics"]["diversity"]["diversity"] == found["metrics"]["sharpness"]["sharpness"] == 0
     assert found["metrics"]["path-length"] == {"ppl": 0, "median": 0}
     assert found["metrics"]["fid"]["fid"] > 0
     single = document("evaluate", vae, "--features", features, "-n", 1)
-    assert set(single["not_measured"]) == {"kid", "prdc", "diversity", "inception-score"}
+    assert set(single["not_measured"]) == {"kid", "prdc", "diversity", "inception-score", "copying"}
 
 
 def test_I8_grey_and_coloured_sides(pictures: Path, features: str, tmp_path: Path) -> None:
@@ -542,7 +542,7 @@ def test_H12_evaluate_prints_one_document_and_writes_the_same(vae: Path, feature
     before = support.contents(vae)
     words = ["evaluate", vae, "--features", features, "-n", 20, "--set", "kid.subset=10", "--set", "path-length.pairs=20", "--seed", 3]
     found = document(*words)
-    assert set(found["metrics"]) == set(METRICS.entries()) - {"accuracy", "class-diversity", "answers", "swap", "classification"}
+    assert set(found["metrics"]) == set(METRICS.entries()) - {"accuracy", "class-diversity", "answers", "swap", "classification", "copying"}
     assert found["not_for_this_model"] == {
         "accuracy": "its samples cannot be asked to show something",
         "answers": "it answers no questions",
@@ -550,7 +550,7 @@ def test_H12_evaluate_prints_one_document_and_writes_the_same(vae: Path, feature
         "swap": "it does not mix who with how",
         "classification": "it does not classify",
     }
-    assert found["not_measured"] == {}
+    assert list(found["not_measured"]) == ["copying"]  # there are no images that the run has not seen
     assert (found["images_seen"], found["checkpoint"]) == (96, str(support.newest(vae)))
     recipe = found["recipe"]
     assert recipe["images"] == {"generated": 20, "real": 20, "real_kept": 20, "reconstructed": 20}
@@ -682,6 +682,19 @@ def test_which_images_are_reconstructed(vae: Path, pictures: Path, other: Path, 
     found = document("evaluate", run, *words)
     assert found["reconstructed"] == str(tmp_path / "both:test")
     assert found["warnings"] == []
+
+
+def test_copies_of_training_images_are_found(
+    vae: Path, pictures: Path, other: Path, features: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["evaluate", vae, "--metrics", "copying", "--features", features, "-n", 12]
+    found = document(*words, "--data", other)["metrics"]["copying"]
+    assert found["nearest"] > 0 and found["nearest_real"] > 0
+    images = np.stack(pixels_of(pictures))[..., None]
+    monkeypatch.setattr(SampledSource, "load", lambda self, start, stop: list(images[start:stop]))
+    assert document(*words, "--data", other)["metrics"]["copying"] == pytest.approx(found | {"copying": 1, "nearest": 0}, abs=1e-4)
+    assert "training images are copies of themselves" in refused(*words)
+    assert "copying" in document(*words[:2], "--features", features, "-n", 12, "--set", "kid.subset=5")["not_measured"]
 
 
 def test_options_of_metrics(vae: Path) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from models.errors import ContractError, RunFailed, UserError
-from models.metrics import class_balance, class_diversity, diversity, fid, inception_score, kid, prdc, sharpness
+from models.metrics import class_balance, class_diversity, copying, diversity, fid, inception_score, kid, prdc, sharpness
 from models.metrics.stats import files, frechet, neighbours
 from models.metrics.stats.evidence import Collected, Evidence
 from models.metrics.stats.frechet import cholesky_rows, factor, frechet_distance
@@ -598,6 +598,20 @@ def test_diversity_by_hand() -> None:
     assert same == {"diversity": 0, "diversity_real": 0}
     with pytest.raises(UserError, match="3 real and 1 generated"):
         diversity.measure(evidence(real, generated[:1]), diversity.Config())
+
+
+def test_copying_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "BLOCK", 2)
+    training = torch.tensor([[0.0, 0], [10, 0], [-10, 24]])
+    held_out = torch.tensor([[0.0, 1], [10, 3]])  # at distances 1 and 3
+    found = copying.copying(training, torch.tensor([[2.0, 0], [10, 0], [-10, 29], [9, 0]]), held_out)  # 2, 0, 5, and 1: a tie
+    assert found == pytest.approx({"copying": (1 + 2 + 0 + 1.5) / 8, "nearest": 2, "nearest_real": 2})
+    distance, which = copying.nearest(training, held_out.flip(0))
+    assert distance == pytest.approx([3, 1]) and which.tolist() == [1, 0]
+    assert copying.copying(training, training, held_out)["copying"] == 1
+    assert copying.copying(training, training + 100, held_out)["copying"] == 0
+    rows = features(300, 8)
+    assert copying.copying(rows[:100], rows[100:200], rows[200:])["copying"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_sharpness_by_hand() -> None:

@@ -50,16 +50,18 @@ def judge(chosen: argparse.Namespace, **settings: Any) -> str:
     return f"classifier:{finished(chosen.classifier or chosen.out / 'classifier', 'classifier', chosen, **settings)}"
 
 
-def measured(run: Path, metrics: Sequence[str], features: str, chosen: argparse.Namespace, **settings: Any) -> dict[str, Any]:
-    """The metrics in the run's `evaluation.json`, which is made where it is missing or of other features."""
-    path = run / evaluation.REPORT
+def measured(
+    run: Path, metrics: Sequence[str], features: str, chosen: argparse.Namespace, report: str = evaluation.REPORT, **settings: Any
+) -> dict[str, Any]:
+    """The metrics in the run's report of that name, which is made where it is missing or of other features."""
+    path = run / report
     if path.exists():
         found = json.loads(path.read_text())
         if set(metrics) <= set(found["metrics"]) and found.get("features asked for") == features:
             return dict(found["metrics"])
     print(f"evaluating {run}", flush=True)
     found = evaluation.evaluate(run, data=chosen.test, metrics=metrics, features=features, data_root=chosen.data_root, **settings)
-    evaluation.write_report(found | {"features asked for": features}, run)
+    evaluation.write_report(found | {"features asked for": features}, run, path)
     return dict(found["metrics"])
 
 

@@ -45,6 +45,7 @@ class CrossDomain(LatentModel):
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (256, 256, 256)  # hidden layers of maps and critics
         noise_weight: Annotated[float, Range(0, 1e6)] = 0.03  # pull of a translation towards its noise
         mismatched: bool = True  # whether critics also see pairs of real codes that do not match
+        mismatch_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of those pairs beside the translations: a large one makes maps decide
         untouched: bool = False  # whether critics also see codes beside the noise itself, as fakes
         cycle_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of finding the code again on the way back, for pairs=none
         penalty_weight: Annotated[float, Range(0, 1e6)] = 0.1  # of R1 on real pairs
@@ -196,7 +197,7 @@ class CrossDomain(LatentModel):
         loss = real_loss(on_real) + sum(fake_loss(on_fake) for on_fake in on_fakes) / len(on_fakes)
         if c.mismatched and c.pairs != "none":
             on_strangers = nn.functional.softplus(judge(self.pair(met.code, met.stranger)).float())
-            loss = loss + (on_strangers * met.apart).sum() / met.apart.sum().clamp_min(1)
+            loss = loss + c.mismatch_weight * (on_strangers * met.apart).sum() / met.apart.sum().clamp_min(1)
         if penalty and c.penalty_weight:
             loss = loss + c.penalty_weight * c.penalty_every * r1_penalty(judge, real)
         return loss, judged_right(on_real, on_fakes[0])
