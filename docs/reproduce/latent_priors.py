@@ -86,7 +86,7 @@ def place(out: Path, name: str, seed: int) -> Path:
 
 def table(found: dict[str, list[dict[str, Any]]], others: dict[str, list[dict[str, Any]]]) -> str:
     lines = []
-    for name in ("AEGAN", SHARPENED):
+    for name in (name for name in ("AEGAN", SHARPENED) if name in found):
         here, there = ([one["reconstruction"]["fid"] for one in reports[name]] if name in reports else [] for reports in (found, others))
         lines.append([f"reconstructions of {name}", common.cell(here), *([common.cell(there)] if there else [])])
     for name, reports in found.items():
@@ -105,9 +105,13 @@ def table(found: dict[str, list[dict[str, Any]]], others: dict[str, list[dict[st
 
 def ratios(found: dict[str, list[dict[str, Any]]], judge: str) -> str:
     fid = {name: statistics.mean(report["fid"]["fid"] for report in reports) for name, reports in found.items() if "long" not in name}
-    vae = min(value for name, value in fid.items() if name.startswith("VAE"))
-    best = min(value for name, value in fid.items() if name.startswith("AEGAN"))
-    return f"{judge}: the best FID(AEGAN) is {best / vae:.2f} of the better VAE's and {best / fid['WAE-GAN']:.2f} of WAE-GAN's.\n"
+    best = {
+        kind: min((value for name, value in fid.items() if name.startswith(kind)), default=None) for kind in ("AEGAN", "VAE", "WAE-GAN")
+    }
+    aegan, vae, wae = best.values()
+    if not (aegan and vae and wae):
+        return ""
+    return f"{judge}: the best FID(AEGAN) is {aegan / vae:.2f} of the better VAE's and {aegan / wae:.2f} of WAE-GAN's.\n"
 
 
 def show_neighbours(run: Path, features: str, chosen: argparse.Namespace) -> None:
@@ -126,6 +130,7 @@ def main() -> None:
     parser.add_argument("--codes", type=parse_count, default=1_200_000, help="that the latent GAN and the flows see")
     parser.add_argument("--sharpen", type=float, default=0.55, help="share of the images that the sharpened decoder sees in its last stage")
     parser.add_argument("--longer", type=parse_count, default=0, help="images of a VAE and a WAE-GAN that are trained longer; 0: none")
+    parser.add_argument("--without", nargs="*", default=[], metavar="ROW", help="rows to leave out, by name")
     parser.add_argument("--other-judge", type=Path, help="a run of `lgm train classifier`, for the FID in other features")
     parser.add_argument("--widths", type=common.widths, default=None)
     parser.add_argument("--latent", type=int, default=64)
@@ -134,13 +139,15 @@ def main() -> None:
     features, other = common.judge(chosen), f"classifier:{chosen.other_judge}"
     found: dict[str, list[dict[str, Any]]] = {}
     others: dict[str, list[dict[str, Any]]] = {}
-    for name, how in rows(chosen.images, chosen.codes, chosen.sharpen, chosen.longer).items():
+    wanted = rows(chosen.images, chosen.codes, chosen.sharpen, chosen.longer)
+    for name, how in ((name, how) for name, how in wanted.items() if name not in chosen.without):
         these = chosen.seeds[:1] if name in ONCE else chosen.seeds
         runs = [trained(name, how, seed, chosen) for seed in these]
         found[name] = [common.measured(run, METRICS, features, chosen) for run in runs]
         if chosen.other_judge:
             others[name] = [common.measured(run, ("fid", "reconstruction"), other, chosen, report="evaluation-other.json") for run in runs]
-    show_neighbours(place(chosen.out, SHARPENED, chosen.seeds[0]), features, chosen)
+    if SHARPENED in found:
+        show_neighbours(place(chosen.out, SHARPENED, chosen.seeds[0]), features, chosen)
     text = f"{table(found, others)}\n{ratios(found, 'judge')}{ratios(others, 'other judge') if others else ''}"
     (chosen.out / "table.md").write_text(text)
     print(text)
