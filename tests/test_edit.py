@@ -97,6 +97,23 @@ def test_the_search_changes_what_is_asked_for_and_keeps_the_rest(slider: Trained
     assert np.allclose(said.distance, distance, atol=1e-5)
 
 
+class Faint(Slider):
+    """Its pictures show half of what the code says of the first quarter."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return super().decode(latent * torch.tensor([0.5, 1, 1, 1]))
+
+
+def test_the_reader_looks_at_what_can_be_seen() -> None:
+    """A code that pleases it and is not seen in the picture is not enough."""
+    faint, enough = painter("attributes", Faint), np.log(0.95 / 0.05) / 10
+    for look, least in (("code", enough), ("picture", 2 * enough)):
+        found = faint.edit(DARK[:1], {"smile": 1}, steps=500, lr=0.02, look=look)
+        assert found.verdict.reached.all()
+        assert least < float(found.codes[0, 0]) < 1.2 * least
+        assert found.verdict.read[0, 1, 0] == pytest.approx(0.95, abs=0.03)
+
+
 def test_what_images_show_may_be_said(slider: Trained) -> None:
     """The reader would say that neither has glasses."""
     found = slider.edit(DARK, {"smile": 1}, told=[{"glasses": 1}, {"glasses": 0}], fast=True)
@@ -194,6 +211,7 @@ def test_a_code_near_the_middle_moves_as_far_as_any(slider: Trained) -> None:
         ({"smile": 1}, {"steps": 0}, "steps 0: --iterations"),
         ({"smile": 1}, {"certainty": 1.5}, "certainty 1.5: --certainty"),
         ({"smile": 1}, {"realism_weight": -1.0}, "realism_weight -1.0: --realism-weight"),
+        ({"smile": 1}, {"look": "away"}, "look 'away': --look"),
         ({"smile": 1}, {"fast": True, "rule": bright}, "one pass follows no rule"),
     ],
 )

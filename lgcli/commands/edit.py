@@ -56,6 +56,9 @@ def edit(
     lr: Annotated[float, typer.Option(metavar="X", help="Step of the search.")] = 0.01,
     realism_weight: Annotated[float, typer.Option(metavar="X", help="The critic's weight in the search; the reader's is 1.")] = 0.05,
     distance_weight: Annotated[float, typer.Option(metavar="X", help="Weight of the distance from the image's code.")] = 0.0,
+    look: Annotated[
+        str, typer.Option(metavar="WHAT", help="What the reader looks at: the code of the picture, or the bare code.")
+    ] = "picture",
     output: o.Picture = None,
     scale: o.Scale = None,
     captions: o.Captions = False,
@@ -105,7 +108,7 @@ def edit(
     said = truth if told is None else parse_attributes([told]) if "=" in told else told
     how: dict[str, Any] = {"told": said, "fast": fast, "data": None if data is None else trained.data(data, o.root(data_root))}
     how |= {"steps": iterations, "lr": lr, "realism": realism, "certainty": certainty}
-    how |= {"realism_weight": realism_weight, "distance_weight": distance_weight}
+    how |= {"realism_weight": realism_weight, "distance_weight": distance_weight, "look": look}
     with render.progress() as advance:
         edits = [trained.edit(originals, one, progress=partial(advance, "searching"), **how) for one in asked]
     if out is not None:

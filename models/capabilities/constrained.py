@@ -36,6 +36,7 @@ class Effort:
         certainty: the reader's probability, from 0 to 1, of each thing that was asked for.
         realism_weight: of the critic's word in what is minimised; the reader's has 1.
         distance_weight: of the distance from where the code began.
+        look: what the reader looks at, a `code` itself, or the code of the `picture` that is made of it.
     """
 
     steps: int = 300
@@ -44,8 +45,11 @@ class Effort:
     certainty: float = 0.95
     realism_weight: float = 0.05
     distance_weight: float = 0.0
+    look: str = "picture"
 
     def __post_init__(self) -> None:
+        if self.look not in ("picture", "code"):
+            raise UserError(f"look {printable(self.look)!r}", "--look", "picture or code")
         bounds = {"realism": (0, 1), "certainty": (0, 1), "realism_weight": (0, 1e6), "distance_weight": (0, 1e6)}
         for name, (low, high) in {"steps": (1, 1e6), "lr": (1e-9, 1e3), **bounds}.items():
             value = getattr(self, name)
@@ -159,7 +163,7 @@ def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Ru
         loss = loss + effort.distance_weight * model.distance(code, start) + effort.realism_weight * F.softplus(-real)
         content &= real.sigmoid() >= effort.realism
     if aim is not None:
-        misread, sure = _read(model.logits(code), aim.told)
+        misread, sure = _read(model.logits(_seen(model, code, effort)), aim.told)
         loss = loss + misread
         content &= ((sure >= effort.certainty) | ~aim.asked).all(1)
     if rule is not None:
@@ -167,6 +171,11 @@ def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Ru
         loss = loss + F.softplus(-value)
         content &= value > 0
     return loss, content
+
+
+def _seen(model: Any, code: Tensor, effort: Effort) -> Tensor:
+    """What the reader looks at, for codes (B, D). One may please it and show nothing; the code of its picture says what can be seen."""
+    return code if effort.look == "code" else model.encode(model.decode(code)).float()
 
 
 def _as_told(aim: Aim | None, values: Tensor | None = None) -> dict[str, Tensor]:
@@ -211,7 +220,9 @@ def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim
             said["distance"] = in_blocks(model.distance, device, codes, start).numpy()
             reached &= said["realism"][:, 1] >= effort.realism
         if aim is not None and told is not None:
-            said["read"] = both(lambda code, wanted: _read(model.logits(code), replace(told, values=wanted))[1], *rows)
+            said["read"] = both(
+                lambda code, wanted: _read(model.logits(_seen(model, code, effort)), replace(told, values=wanted))[1], *rows
+            )
             said["asked"] = aim.asked.numpy()
             reached &= ((said["read"][:, 1] >= effort.certainty) | ~said["asked"]).all(1)
         if rule is not None:

@@ -95,6 +95,7 @@ def matched(pairs: str, matches: dict[int, int], mine: int, its: int) -> bool:
     [
         {"noise_weight": 0.7, "penalty_every": 2, "mismatched": False, "untouched": True},
         {"mismatched": True, "penalty_every": 3, "noise_weight": 0.2},
+        {"mismatch_weight": 4.0},
         {"pairs": "none", "cycle_weight": 2.0, "untouched": True},
     ],
     ids=str,
@@ -121,7 +122,7 @@ def test_both_players_losses(options: dict[str, Any], number: int, monkeypatch: 
         total = total + minus_log(real) + sum(map(minus_log_of_not, fakes)) / len(fakes)
         if c.mismatched and not blind:
             apart = those.apart.flatten() > 0
-            total = total + minus_log_of_not(judge(seen(those.code, those.stranger))[apart])
+            total = total + c.mismatch_weight * minus_log_of_not(judge(seen(those.code, those.stranger))[apart])
         if number % c.penalty_every == 0:
             total = total + c.penalty_weight * c.penalty_every * (slopes(judge, seen(those.code, those.partner)) ** 2).mean() / 2
         right = right + share_right(real, fakes[0]) / 2
