@@ -459,6 +459,12 @@ class Constrains(Encodes, Protocol):
     def distance(self, latent: Tensor, other: Tensor) -> Tensor:
         """How far codes are from each other, 1 being as far as the encoder is unsure of one: (B, latent) twice -> (B,). Differentiable."""
 
+    def ways(self) -> Tensor | None:
+        """Where codes that show each thing lie: of an attribute the mean code with it less that without, of a class its mean code.
+
+        (K, latent), but for a shift that all classes share; None where the model does not know.
+        """
+
 
 @runtime_checkable
 class Validates(Protocol):

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import support
 import torch
-from painter import Copyist, Critic, Painter, cells, done, lgm, painter, refused
+from painter import SPEC, Copyist, Critic, Painter, cells, done, lgm, painter, refused
 from PIL import Image
 from torch import Tensor
 
 import models
+from models.capabilities import constrained
+from models.capabilities.told import Told
 from models.capabilities.trained import Trained
 from models.errors import UserError
 
@@ -53,6 +55,9 @@ class Slider(Painter):
 
     def distance(self, latent: Tensor, other: Tensor) -> Tensor:
         return (latent - other).square().mean(1) / 0.01
+
+    def ways(self) -> Tensor | None:
+        return None
 
     def features(self, image: Tensor) -> Tensor:
         return self.encode(image)
@@ -112,6 +117,42 @@ def test_the_reader_looks_at_what_can_be_seen() -> None:
         assert found.verdict.reached.all()
         assert least < float(found.codes[0, 0]) < 1.2 * least
         assert found.verdict.read[0, 1, 0] == pytest.approx(0.95, abs=0.03)
+
+
+class Steered(Slider):
+    """It knows the ways: an attribute's is its quarter, and some of the last one comes along."""
+
+    def ways(self) -> Tensor | None:
+        return torch.tensor([[0.8, 0, 0, 0.1], [0, 0.8, 0, 0], [0, 0, 0.8, 0]])
+
+
+def test_a_line_is_gone_as_far_as_it_must() -> None:
+    """Steps of a quarter of the ways that are asked for, each until the reader is sure; what is not asked for stays."""
+    steered, images = painter("attributes", Steered), quarters((20, 40, 160, 128), (200, 40, 40, 128))
+    bare = steered.encode(images)
+    found = steered.edit(images, [{"smile": 1, "hat": 0}, {"smile": 1}])
+    smile, hat = (int(np.ceil((np.log(0.95 / 0.05) / 10 - now) / 0.2)) for now in (bare[0, 0], -bare[0, 2]))
+    assert smile != hat
+    assert torch.allclose(found.codes[0], bare[0] + torch.tensor([0.2 * smile, 0, -0.2 * hat, 0.025 * smile]), atol=1e-6)
+    assert torch.equal(found.codes[1], bare[1]), "it smiled before"
+    assert found.verdict.steps.tolist() == [max(smile, hat), 0]
+    assert found.verdict.reached.all()
+    for n, wanted in enumerate(({"smile": 1, "hat": 0}, {"smile": 1})):
+        assert torch.equal(steered.edit(images[n : n + 1], wanted).codes[0], found.codes[n])
+    short = steered.edit(images[:1], {"smile": 1}, steps=2)
+    assert (short.verdict.reached.tolist(), short.verdict.steps.tolist()) == ([False], [2])
+    assert float(short.codes[0, 0] - bare[0, 0]) == pytest.approx(0.4, abs=1e-6)
+    never = steered.edit(images[:1], {"smile": 1}, certainty=1.0)
+    assert (never.verdict.reached.tolist(), never.verdict.steps.tolist()) == ([False], [16])
+    free = steered.edit(images[:1], {"smile": 1}, search="free", steps=200, lr=0.05)
+    assert 0.29 < float(free.codes[0, 0]) < 0.5
+
+
+def test_from_class_to_class_a_line_begins_at_the_likeliest_other() -> None:
+    logits = torch.tensor([[3.0, 2, 1], [3, 2, 1], [0, 1, 2]])
+    told = Told("label", SPEC, torch.tensor([0, 2, 2]))
+    found = constrained._toward(logits, constrained.Aim(told, torch.ones(3, 3, dtype=torch.bool)))
+    assert found.tolist() == [[1, -1, 0], [-1, 0, 1], [0, -1, 1]]
 
 
 def test_what_images_show_may_be_said(slider: Trained) -> None:
@@ -212,6 +253,7 @@ def test_a_code_near_the_middle_moves_as_far_as_any(slider: Trained) -> None:
         ({"smile": 1}, {"certainty": 1.5}, "certainty 1.5: --certainty"),
         ({"smile": 1}, {"realism_weight": -1.0}, "realism_weight -1.0: --realism-weight"),
         ({"smile": 1}, {"look": "away"}, "look 'away': --look"),
+        ({"smile": 1}, {"search": "far"}, "search 'far': --search"),
         ({"smile": 1}, {"fast": True, "rule": bright}, "one pass follows no rule"),
     ],
 )

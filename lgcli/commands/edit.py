@@ -50,6 +50,9 @@ def edit(
     classifier: Annotated[
         str | None, typer.Option(metavar="RUN", help="What does this classifier see, before and after?", show_default=False)
     ] = None,
+    search: Annotated[
+        str, typer.Option(metavar="HOW", help="line: along the ways between mean codes; free: by gradient, anywhere.")
+    ] = "line",
     iterations: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Steps of the search, at most.")] = 300,
     realism: Annotated[float, typer.Option(metavar="P", help="The critic's probability that ends the search.")] = 0.3,
     certainty: Annotated[float, typer.Option(metavar="P", help="The reader's probability of what is asked that ends it.")] = 0.95,
@@ -71,9 +74,9 @@ def edit(
 ) -> None:
     """Give images another attribute, or another class, and leave the rest: a row for each, itself, its reconstruction, and the edits.
 
-    A run of latent-constraints searches the code that its critics are content with (--fast: moves it at once). Any other auto-encoder
-    adds the mean code with the attribute less that without, from labelled data (--data celeba). A model that is told what images show,
-    cvae say, decodes the same code under another label. --out writes single files, the first edit's first.
+    A run of latent-constraints goes from the image's code towards those that show it, until it can be seen (--fast: at once). Any other
+    auto-encoder adds the mean code with the attribute less that without, from labelled data (--data celeba). A model that is told what images
+    show, cvae say, decodes the same code under another label. --out writes single files, the first edit's first.
     """
     from lgcli import render
     from models import api
@@ -107,7 +110,7 @@ def edit(
     path = o.picture_path(output, f"{api.name_of(run)}-edits", force) if out is None else o.free_path(out, force, "--out")
     said = truth if told is None else parse_attributes([told]) if "=" in told else told
     how: dict[str, Any] = {"told": said, "fast": fast, "data": None if data is None else trained.data(data, o.root(data_root))}
-    how |= {"steps": iterations, "lr": lr, "realism": realism, "certainty": certainty}
+    how |= {"search": search, "steps": iterations, "lr": lr, "realism": realism, "certainty": certainty}
     how |= {"realism_weight": realism_weight, "distance_weight": distance_weight, "look": look}
     with render.progress() as advance:
         edits = [trained.edit(originals, one, progress=partial(advance, "searching"), **how) for one in asked]

@@ -1,7 +1,9 @@
-"""Codes under constraints: a gradient search from where a code stands to where critics, and rules, are content with it.
+"""Codes under constraints: a search from where a code stands to where critics, and rules, are content with it.
 
 Engel, Hoffman, Roberts, Latent Constraints, 2018: z' begins at the image's code; Adam moves it against the critic of what is plausible and
-the reader of what is shown, until both are sure enough.
+the reader of what is shown, until both are sure enough. That is the `free` search. It finds codes that please the reader and show little,
+and that are often another person's; on the way between mean codes (`line`), where many images lie, the first code that the reader is sure
+of shows more and keeps more (docs/results.md).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from models.errors import UserError, printable
 
 Rule = Callable[[Tensor], Tensor]
 
+STRIDE, STRIDES = 0.25, 16  # of the way between two mean codes; how many at most
 LOOK = 8  # steps from one look at whether all codes rest to the next: each waits for the device
 
 
@@ -30,7 +33,8 @@ class Effort:
     """How a search goes, and when it is content.
 
     Attributes:
-        steps: at most.
+        search: `line`, along the ways between mean codes, where the model knows these and no rule is given; or `free`, by gradient.
+        steps: at most; of a line not more than `STRIDES`.
         lr: Adam's, for a code whose numbers are about 1.
         realism: the critic's probability, from 0 to 1, that a code is one of an image.
         certainty: the reader's probability, from 0 to 1, of each thing that was asked for.
@@ -39,6 +43,7 @@ class Effort:
         look: what the reader looks at, a `code` itself, or the code of the `picture` that is made of it.
     """
 
+    search: str = "line"
     steps: int = 300
     lr: float = 0.01
     realism: float = 0.3
@@ -48,8 +53,9 @@ class Effort:
     look: str = "picture"
 
     def __post_init__(self) -> None:
-        if self.look not in ("picture", "code"):
-            raise UserError(f"look {printable(self.look)!r}", "--look", "picture or code")
+        for name, known in (("search", ("line", "free")), ("look", ("picture", "code"))):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} {printable(getattr(self, name))!r}", f"--{name}", f"give {' or '.join(known)}")
         bounds = {"realism": (0, 1), "certainty": (0, 1), "realism_weight": (0, 1e6), "distance_weight": (0, 1e6)}
         for name, (low, high) in {"steps": (1, 1e6), "lr": (1e-9, 1e3), **bounds}.items():
             value = getattr(self, name)
@@ -107,6 +113,7 @@ def searched(
     model: LatentModel, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort, progress: Callable[[int, int], None]
 ) -> tuple[Tensor, np.ndarray]:
     """Codes near `start` (N, D) with which all are content, or the best that were found; and the steps that each took (N,)."""
+    ways = model.ways() if isinstance(model, Constrains) and rule is None and effort.search == "line" else None
     codes, steps = [], []
     blocks = range(0, len(start), SEARCHED)
     for number, first in enumerate(blocks):
@@ -115,10 +122,48 @@ def searched(
         def advance(step: int, done: int = number * effort.steps) -> None:
             progress(done + step, len(blocks) * effort.steps)
 
-        code, taken = _descend(model, start[rows], None if aim is None else aim[rows], rule, effort, advance)
+        if aim is not None and ways is not None:
+            code, taken = _walk(model, ways, start[rows], aim[rows], effort, advance)
+        else:
+            code, taken = _descend(model, start[rows], None if aim is None else aim[rows], rule, effort, advance)
         codes.append(code[: len(start) - first])
         steps.append(taken[: len(start) - first])
     return torch.cat(codes), torch.cat(steps).numpy()
+
+
+def _walk(model: Any, ways: Tensor, start: Tensor, aim: Aim, effort: Effort, progress: Callable[[int], None]) -> tuple[Tensor, Tensor]:
+    """One block's codes (B, D) and steps (B,), on the CPU: each attribute's way is gone until the reader is sure of that one."""
+    device = device_of(model)
+    code, aim = start.to(device), aim.to(device)
+    most, limit = torch.full((len(code),), -1.0, device=device), min(effort.steps, STRIDES)
+    steps = torch.full((len(code),), limit, device=device)
+    resting = torch.zeros(len(code), dtype=torch.bool, device=device)
+    with evaluating(model):
+        toward, best = _toward(model.logits(code), aim), code
+        for step in range(limit + 1):
+            _, sure = _read(model.logits(_seen(model, code, effort)), aim.told)
+            least = torch.where(aim.asked, sure, 1.0).amin(1)
+            content = least >= effort.certainty
+            better = ~resting & (content | (least > most))
+            best, most = torch.where(better.unsqueeze(1), code, best), torch.where(better, least, most)
+            steps = torch.where(content & ~resting, step, steps)
+            resting |= content
+            if step == limit or bool(resting.all()):
+                break
+            lacking = aim.asked & (sure < effort.certainty) if aim.told.kind == "attributes" else ~content.unsqueeze(1)
+            code = code + STRIDE * (toward * lacking) @ ways
+            progress(step + 1)
+    progress(effort.steps)
+    return best.cpu(), steps.cpu()
+
+
+def _toward(logits: Tensor, aim: Aim) -> Tensor:
+    """How much of each way leads to what is wanted, (B, K): the whole of an attribute's, there or back; from the likeliest other class."""
+    if aim.told.kind == "attributes":
+        return 2 * aim.told.values - 1
+    wanted = F.one_hot(aim.told.values, logits.shape[1])
+    now = logits.masked_fill(wanted.bool(), float("-inf")).argmax(1)
+    return (wanted - F.one_hot(now, logits.shape[1])).float()
 
 
 def _descend(

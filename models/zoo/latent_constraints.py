@@ -4,7 +4,8 @@ Paper: Engel, Hoffman, Roberts, Latent Constraints, 2018 (arXiv 1711.05772), and
 critic D(z, y) tells codes of the data with what these show (draws of the posteriors) from codes of the prior, moved or not, and from codes
 whose label is another one's. A gated map G(z, y), the actor, moves codes to where D takes them for real; a penalty on the posterior's scale
 keeps it from moving further than it must. A reader tells from a code what its image shows, for edits by search: these need D and the reader
-alone. Without condition, D and G know nothing of y, and what is left is the constraint to what is realistic.
+alone. Mean codes of what images show are kept as well, because edits are best sought on the ways between these (docs/results.md). Without
+condition, D and G know nothing of y, and what is left is the constraint to what is realistic.
 
 All codes are encoded once and cached, so a step costs no image, and labels that the auto-encoder has never seen cost minutes. The prior is
 N(0, I) for an auto-encoder with posteriors. Another one's codes are whitened by their mean and covariance first, so that N(0, I) is the
@@ -52,6 +53,7 @@ class LatentConstraints(LatentModel):
         keep_weight: Annotated[float, Range(0, 1e6)] = 0.03  # of that on how far it moves the codes of images; 0: it is not shown any
         raw_prior: Annotated[float, Range(0, 1)] = 0.1  # share of the fakes that are the prior's codes themselves
         reader_noise: Annotated[float, Range(0, 100)] = 0.5  # deviation of what is added to the codes that the reader learns from
+        ways: bool = True  # whether mean codes of what images show are kept, the ways that edits go
         mismatched: bool = True  # whether the critic also sees real codes with what others show
         penalty: Literal["r1", "gradient", "none"] = "r1"  # on the critic: R1 on real codes, or one-centred between real and fake
         penalty_weight: Annotated[float, Range(0, 1e6)] = 3.0  # of that penalty
@@ -63,6 +65,7 @@ class LatentConstraints(LatentModel):
     config: Config
     takes = {"vae": Part((Encodes,), "a trained auto-encoder")}
     averaged: tuple[str, ...] = ("actor", "critic")
+    before = {"ways": False}
     presets = {
         "quick": Preset(300_000, about="a look within minutes"),
         "default": Preset(1_000_000),
@@ -102,6 +105,8 @@ class LatentConstraints(LatentModel):
         if told:
             self.reader = mlp([self.latent, *config.hidden, told], lambda: nn.LeakyReLU(0.2))
             self.averaged += ("reader",)
+        self.means: Tensor | None  # (told, latent), of whitened codes: as `ways`, but not yet on the codes' scale
+        self.register_buffer("means", torch.zeros(told, self.latent) if told and config.ways else None)
         self.register_buffer("code_mean", torch.zeros(self.latent))
         self.register_buffer("code_scale", torch.eye(self.latent))  # maps whitened codes to codes
         self.register_buffer("deviation", torch.ones(self.latent))  # of a posterior on average, of whitened codes
@@ -128,16 +133,29 @@ class LatentConstraints(LatentModel):
             means, deviations = zip(*(self.base.posterior(batch.image) for batch in whole))
             self._codes, self._deviations = torch.cat(means), torch.cat(deviations)
             self.deviation.copy_(self._deviations.mean(0))
-            return
-        codes, changes = [], []
-        for batch in whole:
-            code = self.base.encode(batch.image).float()
-            codes.append(code)
-            changes.append(self.base.encode(self.base.decode(code)).float() - code)
-        mean, scale, self._codes = whiten(torch.cat(codes), full=True)
-        self.code_mean.copy_(mean)
-        self.code_scale.copy_(scale)
-        self.deviation.copy_(rescaled(torch.cat(changes), scale).square().mean(0).sqrt().clamp_min(FLOOR))
+        else:
+            codes, changes = [], []
+            for batch in whole:
+                code = self.base.encode(batch.image).float()
+                codes.append(code)
+                changes.append(self.base.encode(self.base.decode(code)).float() - code)
+            mean, scale, self._codes = whiten(torch.cat(codes), full=True)
+            self.code_mean.copy_(mean)
+            self.code_scale.copy_(scale)
+            self.deviation.copy_(rescaled(torch.cat(changes), scale).square().mean(0).sqrt().clamp_min(FLOOR))
+        if self.means is not None and self.condition is not None:
+            shown = torch.cat([shown_by(self.spec, batch, self.condition) for batch in whole])
+            self.means.copy_(self._means(self._codes, (shown > 0).float()))
+
+    def _means(self, codes: Tensor, shown: Tensor) -> Tensor:
+        """The mean code of each class; with an attribute less that without it; 0 where there are none: (N, D), 0 or 1 (N, K) -> (K, D)."""
+        count = shown.sum(0).unsqueeze(1)
+        means = shown.T @ codes / count.clamp_min(1)
+        if self.condition != "attributes":
+            return means
+        others = len(codes) - count
+        without = (codes.sum(0) - shown.T @ codes) / others.clamp_min(1)
+        return torch.where((count > 0) & (others > 0), means - without, 0.0)
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
@@ -258,6 +276,10 @@ class LatentConstraints(LatentModel):
     def distance(self, latent: Tensor, other: Tensor) -> Tensor:
         """The mean squared distance of codes (B, latent) in units of the posterior's mean deviations: (B,)."""
         return (rescaled(latent - other, self.code_scale) / self.deviation).square().mean(1)
+
+    def ways(self) -> Tensor | None:
+        """Mean codes of what images show, (K, latent): see `Constrains`."""
+        return None if self.means is None else self.means @ self.code_scale.T
 
     def _in(self, latent: Tensor) -> Tensor:
         return rescaled(latent.float() - self.code_mean, self.code_scale)

@@ -164,3 +164,35 @@ def test_it_takes_attributes_or_else_classes_where_nobody_says(condition: str, w
     model, _ = prepared(monkeypatch, condition=condition)
     assert model.target == wanted
     assert model.needs == {"image", *([wanted] if wanted else [])}
+
+
+@pytest.mark.parametrize("base", ["vae", "aegan"])
+@pytest.mark.parametrize("condition", ["label", "attributes", "none"])
+def test_mean_codes_of_what_images_show_are_kept(condition: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = prepared(monkeypatch, base, condition=condition)
+    ways = model.ways()
+    if condition == "none":
+        assert ways is None
+        return
+    with torch.no_grad():
+        codes = torch.cat([model.encode(batch(DATA, list(range(*rows))).image) for rows in WHOLE])
+    shown = vectors(condition, DATA, list(range(40))) > 0
+    means = torch.stack([codes[has].mean(0) for has in shown.T])
+    if condition == "attributes":
+        close(ways, means - torch.stack([codes[~has].mean(0) for has in shown.T]))
+    else:  # but for a shift that all classes share
+        close(ways - ways[0], means - means[0])
+
+
+def test_what_no_image_shows_is_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = prepared(monkeypatch, condition="attributes")
+    shown = torch.ones(40, 3)
+    shown[:, 1], shown[:20, 2] = 0, 0
+    codes = torch.randn(40, 3)
+    close(model._means(codes, shown), torch.stack([torch.zeros(3), torch.zeros(3), codes[20:].mean(0) - codes[:20].mean(0)]))
+
+
+def test_runs_from_before_have_no_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = prepared(monkeypatch, condition="attributes", **model_class("latent-constraints").before)
+    assert model.ways() is None
+    assert "means" not in model.state_dict()
