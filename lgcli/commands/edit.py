@@ -75,8 +75,8 @@ def edit(
     """Give images another attribute, or another class, and leave the rest: a row for each, itself, its reconstruction, and the edits.
 
     A run of latent-constraints goes from the image's code towards those that show it, until it can be seen (--fast: at once). Any other
-    auto-encoder adds the mean code with the attribute less that without, from labelled data (--data celeba). A model that is told what images
-    show, cvae say, decodes the same code under another label. --out writes single files, the first edit's first.
+    auto-encoder adds the mean code with the attribute less that without, from labelled data (--data celeba). A model that is told what
+    images show, cvae say, decodes the same code under another label. --out writes single files, the first edit's first.
     """
     from lgcli import render
     from models import api
