@@ -9,9 +9,9 @@ constraint without labels; and one of what was asked for, by class or attributes
 sigma 0.1, and a CVAE of the same nets and as many images; how far each moves the prior, in the posterior's deviations, squared. Judged by
 a classifier trained on the same data.
 
-`edits` changes each attribute of held-out portraits along the ways between mean codes, by a free search, in one pass, and by arithmetic with
-mean codes. Two classifiers that took no part say whether the attribute is read as asked, and whether the person is the one that they name in
-the unedited reconstruction.
+`edits` changes each attribute of held-out portraits along the ways between mean codes, by a free search, in one pass, and by arithmetic
+with mean codes. Two classifiers that took no part say whether the attribute is read as asked, and whether the person is the one that they
+name in the unedited reconstruction.
 
 Trains what is missing in `--out`; times are wall times of the training, where it took place in this call.
 """
