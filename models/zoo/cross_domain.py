@@ -45,9 +45,7 @@ class CrossDomain(LatentModel):
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (256, 256, 256)  # hidden layers of maps and critics
         noise_weight: Annotated[float, Range(0, 1e6)] = 0.03  # pull of a translation towards its noise
         mismatched: bool = True  # whether critics also see pairs of real codes that do not match
-        mismatch_weight: Annotated[float, Range(0, 1e6)] = (
-            1.0  # of those pairs beside the translations: 4 makes maps decide where a source is in doubt
-        )
+        mismatch_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of those pairs beside the translations: 4 makes maps decide
         untouched: bool = False  # whether critics also see codes beside the noise itself, as fakes
         cycle_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of finding the code again on the way back, for pairs=none
         penalty_weight: Annotated[float, Range(0, 1e6)] = 0.1  # of R1 on real pairs
