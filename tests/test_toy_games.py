@@ -85,11 +85,15 @@ def built(name: str, **options: Any) -> LatentModel:
     return model
 
 
+def batch_of(points: Tensor, label: Tensor, index: Tensor) -> Batch:
+    data = {"image": points, "label": label}
+    return Batch(index, lambda key, index: data[key][index], CPU)
+
+
 def batches(points: Tensor, label: Tensor) -> Iterator[Batch]:
     dice = torch.Generator().manual_seed(2)
-    data = {"image": points, "label": label}
     while True:
-        yield Batch(torch.randint(len(points), (BATCH,), generator=dice), lambda key, index: data[key][index], CPU)
+        yield batch_of(points, label, torch.randint(len(points), (BATCH,), generator=dice))
 
 
 def play(model: LatentModel, steps: int) -> None:
@@ -100,7 +104,7 @@ def play(model: LatentModel, steps: int) -> None:
         model.eval()
         if stage.prepare:
             with torch.no_grad():
-                stage.prepare([Batch(torch.arange(POINTS), lambda key, index: points, CPU)])
+                stage.prepare([batch_of(points, label, torch.arange(POINTS))])
         mover = Mover(model, stage.players)
         for player in mover.players.values():
             for module in player.modules:
