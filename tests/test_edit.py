@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_a_line_is_gone_as_far_as_it_must() -> None:
     steered, images = painter("attributes", Steered), quarters((20, 40, 160, 128), (200, 40, 40, 128))
     bare = steered.encode(images)
     found = steered.edit(images, [{"smile": 1, "hat": 0}, {"smile": 1}])
-    smile, hat = (int(np.ceil((np.log(0.95 / 0.05) / 10 - now) / 0.2)) for now in (bare[0, 0], -bare[0, 2]))
+    smile, hat = (ceil((np.log(0.95 / 0.05) / 10 - float(now)) / 0.2) for now in (bare[0, 0], -bare[0, 2]))
     assert smile != hat
     assert torch.allclose(found.codes[0], bare[0] + torch.tensor([0.2 * smile, 0, -0.2 * hat, 0.025 * smile]), atol=1e-6)
     assert torch.equal(found.codes[1], bare[1]), "it smiled before"
