@@ -131,30 +131,45 @@ def searched(
     return torch.cat(codes), torch.cat(steps).numpy()
 
 
+class _Best:
+    """The best code of each row that a search has come to (B, ...), and the step at which all were content with it: there it rests."""
+
+    def __init__(self, start: Tensor, limit: int) -> None:
+        self.code = start
+        self.steps = torch.full((len(start),), limit, device=start.device)
+        self.resting = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+        self._least = torch.full((len(start),), torch.inf, device=start.device)
+
+    @torch.no_grad()
+    def offer(self, code: Tensor, loss: Tensor, content: Tensor, step: int) -> None:
+        """Codes, how bad they are (B,), and whether all are content with them (B,)."""
+        better = ~self.resting & (content | (loss < self._least))
+        self.code = torch.where(better.view(-1, *[1] * (code.ndim - 1)), code, self.code)
+        self._least = torch.where(better, loss, self._least)
+        self.steps = torch.where(content & ~self.resting, step, self.steps)
+        self.resting |= content
+
+
 def _walk(model: Any, ways: Tensor, start: Tensor, aim: Aim, effort: Effort, progress: Callable[[int], None]) -> tuple[Tensor, Tensor]:
     """One block's codes (B, D) and steps (B,), on the CPU: each attribute's way is gone until the reader is sure of that one."""
     device = device_of(model)
     code, aim = start.to(device), aim.to(device)
-    most, limit = torch.full((len(code),), -1.0, device=device), min(effort.steps, STRIDES)
-    steps = torch.full((len(code),), limit, device=device)
-    resting = torch.zeros(len(code), dtype=torch.bool, device=device)
+    limit = min(effort.steps, STRIDES)
+    best = _Best(code, limit)
     with evaluating(model):
-        toward, best = _toward(model.logits(code), aim), code
+        toward = _toward(model.logits(code), aim)
         for step in range(limit + 1):
             _, sure = _read(model.logits(_seen(model, code, effort)), aim.told)
             least = torch.where(aim.asked, sure, 1.0).amin(1)
             content = least >= effort.certainty
-            better = ~resting & (content | (least > most))
-            best, most = torch.where(better.unsqueeze(1), code, best), torch.where(better, least, most)
-            steps = torch.where(content & ~resting, step, steps)
-            resting |= content
-            if step == limit or bool(resting.all()):
+            best.offer(code, -least, content, step)
+            if step == limit or bool(best.resting.all()):
                 break
             lacking = aim.asked & (sure < effort.certainty) if aim.told.kind == "attributes" else ~content.unsqueeze(1)
             code = code + STRIDE * (toward * lacking) @ ways
             progress(step + 1)
     progress(effort.steps)
-    return best.cpu(), steps.cpu()
+    return best.code.cpu(), best.steps.cpu()
 
 
 def _toward(logits: Tensor, aim: Aim) -> Tensor:
@@ -176,28 +191,22 @@ def _descend(
     scale = model.code_scale if isinstance(model, Constrains) else None  # the codes of other models come in any size
     way = torch.zeros_like(start).requires_grad_()
     optimizer = torch.optim.Adam([way], lr=effort.lr)
-    best, least = start.clone(), torch.full((len(start),), float("inf"), device=device)
-    steps = torch.full((len(start),), effort.steps, device=device)
-    resting = torch.zeros(len(start), dtype=torch.bool, device=device)
+    best = _Best(start, effort.steps)
     with evaluating(model):
         for step in range(effort.steps + 1):
             with torch.enable_grad():
                 code = start + (size * way if scale is None else way @ scale.T)
                 loss, content = _asked_of(model, code, start, aim, rule, effort)
                 total = loss.sum()
-            with torch.no_grad():
-                better = ~resting & (content | (loss < least))
-                best, least = torch.where(better.view(-1, *[1] * (code.ndim - 1)), code, best), torch.where(better, loss, least)
-                steps = torch.where(content & ~resting, step, steps)
-                resting |= content
-            if step == effort.steps or (step % LOOK == 0 and bool(resting.all())):  # what rests no longer changes
+            best.offer(code, loss, content, step)
+            if step == effort.steps or (step % LOOK == 0 and bool(best.resting.all())):  # what rests no longer changes
                 break
             total.backward(inputs=[way])
             optimizer.step()
             optimizer.zero_grad()
             progress(step + 1)
     progress(effort.steps)
-    return best.cpu(), steps.cpu()
+    return best.code.cpu(), best.steps.cpu()
 
 
 def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort) -> tuple[Tensor, Tensor]:
