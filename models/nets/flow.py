@@ -61,16 +61,19 @@ def flow_loss(velocity: nn.Module, x: Tensor, told: Tensor | None = None) -> Ten
 def carried(velocity: nn.Module, noise: Tensor, steps: int, told: Tensor | None = None, guidance: float = 1.0) -> Tensor:
     """Noise (B, D) carried to time 1 by Heun's method, in float32: a pure, differentiable function. (B, D) -> (B, D).
 
-    The last step is Euler's, because beyond it the field was never asked. `guidance` above 1 exaggerates what is `told`, against the field
-    that is told nothing (Ho and Salimans, Classifier-Free Diffusion Guidance, 2022).
+    The last step is Euler's, because beyond it the field was never asked. `guidance` above 1 exaggerates in what the field differs from a
+    poorer one: what is `told` from the field that is told nothing (Ho and Salimans, Classifier-Free Diffusion Guidance, 2022); told
+    nothing, all that was learned from the field of N(0, I), which whitened vectors have if they are Gaussian (Karras et al., Guiding a
+    Diffusion Model with a Bad Version of Itself, 2024). A field of few steps leans towards that Gaussian, and this sets it upright.
     """
 
     def at(x: Tensor, time: float) -> Tensor:
         when = x.new_full((1,), time)
-        found = velocity(x, when, told)
-        if told is None or guidance == 1:
-            return found.float()
-        return torch.lerp(velocity(x, when, torch.zeros_like(told)).float(), found.float(), guidance)
+        found = velocity(x, when, told).float()
+        if guidance == 1:
+            return found
+        poorer = gaussian_velocity(x, time) if told is None else velocity(x, when, torch.zeros_like(told)).float()
+        return torch.lerp(poorer, found, guidance)
 
     x = noise.float()
     for n in range(steps):
@@ -80,3 +83,8 @@ def carried(velocity: nn.Module, noise: Tensor, steps: int, told: Tensor | None 
             slope = (slope + at(x + slope / steps, then)) / 2
         x = x + slope / steps
     return x
+
+
+def gaussian_velocity(x: Tensor, time: float) -> Tensor:
+    """The mean velocity where vectors are N(0, I) like the noise: x cov(vector - e, x) / var(x) at points x (B, D). (B, D) -> (B, D)."""
+    return x * ((2 * time - 1) / (time**2 + (1 - time) ** 2))

@@ -3,7 +3,8 @@
 Papers: Lipman et al., Flow Matching for Generative Modeling, 2023; Dao et al., Flow Matching in Latent Space, 2023. Codes are encoded once,
 whitened by their mean and covariance, and cached; a velocity field carries noise to them. It starts as no motion at all, which is the
 Gaussian fitted to the codes. With a condition it is told what the images show, and nothing of one item in ten, so that what is asked for
-can be exaggerated (guidance; Ho and Salimans, Classifier-Free Diffusion Guidance, 2022).
+can be exaggerated (guidance; Ho and Salimans, Classifier-Free Diffusion Guidance, 2022). Without one, what the codes have beyond that
+Gaussian is.
 
 The data are those of the auto-encoder's run unless others are named: labels that it has never seen serve as well.
 """
@@ -32,7 +33,7 @@ class LatentFlow(LatentModel):
     class Config:
         condition: Literal["none", "label", "identity", "attributes"] = "none"  # what the images are asked to show
         steps: Annotated[int, Range(1, 1000)] = 8  # from noise to a code
-        guidance: Annotated[float, Range(0, 100)] = 1.5  # how much what is asked for is exaggerated; 1: not at all
+        guidance: Annotated[float, Range(0, 100)] = 1.5  # how much what is asked for is exaggerated, or all that is not Gaussian; 1: not
         untold: Annotated[float, Range(0, 1)] = 0.1  # share of the items that the field is told nothing of
         width: Annotated[int, Range(1, 8192)] = 512  # of the network
         blocks: Annotated[int, Range(1, 100)] = 4  # of the network

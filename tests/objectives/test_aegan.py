@@ -75,9 +75,10 @@ def test_mirrored_images_and_their_codes_come_half_of_the_time(monkeypatch: pyte
     agree(model, turn, {"encoder": error, "decoder": error})
 
 
-def test_a_flow_is_asked_for_the_mean_velocity(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_a_flow_is_asked_for_the_mean_velocity(guidance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """At (1 - t) noise + t code for t = sigmoid of a normal number: code - noise, squared error; sampled by Heun's method."""
-    model, draws = prepared(monkeypatch, prior="flow", steps=3)
+    model, draws = prepared(monkeypatch, prior="flow", steps=3, guidance=guidance)
     stage = model.stages()[1]
     assert stage == Stage("flow", model.flow_turns, ("velocity",), share=0.5, prepare=model.prepare_codes, needs=frozenset(), batch=8)
     real = white(model, codes_of(model))[CHOSEN]
@@ -89,7 +90,9 @@ def test_a_flow_is_asked_for_the_mean_velocity(monkeypatch: pytest.MonkeyPatch) 
     agree(model, turn, {"velocity": error}, untouched=("encoder", "decoder"))
 
     def slope(x: Tensor, time: float) -> Tensor:
-        return model.velocity(x, torch.full((6,), time))
+        # Of independent e and code from N(0, I): E(code - e | x) = x cov(code - e, x) / var(x) for x = (1 - time) e + time code.
+        gaussian = x * (time * 1 - (1 - time) * 1) / (time**2 + (1 - time) ** 2)
+        return gaussian + guidance * (model.velocity(x, torch.full((6,), time)) - gaussian)
 
     x = noise
     for now in (0, 1 / 3):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.base import Clock
 from models.config import check
+from models.nets.flow import gaussian_velocity
 from models.registry import model_class
 
 DATA = items(40)
@@ -77,6 +78,16 @@ def test_it_samples_by_heun_s_method_with_guidance(guidance: float, monkeypatch:
 def test_before_the_first_step_it_is_the_gaussian_fitted_to_the_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     base, _ = made("vae", monkeypatch, latent=3)
     cls = model_class("latent-flow")
-    model = cls(check(cls.Config, small("latent-flow"), "test"), SPEC, {"base": base.eval()})
     noise = torch.randn(6, 3)
-    close(model.sample(noise), base.decode(noise))
+    for steps, guidance in ((8, 1.0), (1000, 1.5)):  # with guidance noise goes a detour, and comes to where it began
+        model = cls(check(cls.Config, small("latent-flow", steps=steps, guidance=guidance), "test"), SPEC, {"base": base.eval()})
+        assert float((model.sample(noise) - base.decode(noise)).detach().abs().max()) < (2e-2 if guidance > 1 else 1e-5)
+
+
+def test_the_gaussian_s_velocity_is_what_a_field_learns_of_gaussian_vectors() -> None:
+    torch.manual_seed(0)
+    noise, vector = torch.randn(2, 200_000, 1).double()
+    for time in (0.0, 0.2, 0.5, 0.9, 1.0):
+        point = (1 - time) * noise + time * vector
+        slope = (point * (vector - noise)).sum() / (point**2).sum()  # least squares
+        assert abs(float(gaussian_velocity(torch.ones(1, 1), time)) - float(slope)) < 0.01
