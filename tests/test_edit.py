@@ -118,6 +118,8 @@ def test_the_reader_looks_at_what_can_be_seen() -> None:
         assert found.verdict.reached.all()
         assert least < float(found.codes[0, 0]) < 1.2 * least
         assert found.verdict.read[0, 1, 0] == pytest.approx(0.95, abs=0.03)
+        if look == "code":  # what a free search does if nobody says
+            assert torch.equal(found.codes, faint.edit(DARK[:1], {"smile": 1}, steps=500, lr=0.02).codes)
 
 
 class Steered(Slider):
@@ -295,6 +297,10 @@ def test_arithmetic_adds_the_difference_of_mean_codes(straight: Callable[[str], 
     found = vae.edit(images, data.fields["label"].names[1], data=data)
     now = [int((means - code).square().sum(1).argmin()) for code in start]
     assert torch.allclose(found.codes, start + means[1] - means[now], atol=1e-5)
+    further = vae.edit(images, {names[0]: 0}, data=data, strength=2.5)
+    assert torch.allclose(further.codes, start - 2.5 * ways[0], atol=1e-5)
+    with pytest.raises(UserError, match="a strength of 2: --strength"):
+        vae.edit(images, rule=bright, strength=2)
 
 
 def test_arithmetic_says_what_the_data_lack(straight: Callable[[str], Path], pictures: Path) -> None:

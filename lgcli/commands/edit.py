@@ -47,6 +47,7 @@ def edit(
         str | None,
         typer.Option(metavar="DATA", help="Labelled data: add the difference of mean codes. For any auto-encoder.", show_default=False),
     ] = None,
+    strength: Annotated[float, typer.Option(metavar="X", help="With --data: how many times that difference.")] = 1.0,
     classifier: Annotated[
         str | None, typer.Option(metavar="RUN", help="What does this classifier see, before and after?", show_default=False)
     ] = None,
@@ -60,8 +61,13 @@ def edit(
     realism_weight: Annotated[float, typer.Option(metavar="X", help="The critic's weight in the search; the reader's is 1.")] = 0.05,
     distance_weight: Annotated[float, typer.Option(metavar="X", help="Weight of the distance from the image's code.")] = 0.0,
     look: Annotated[
-        str, typer.Option(metavar="WHAT", help="What the reader looks at: the code of the picture, or the bare code.")
-    ] = "picture",
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="What the reader looks at: the picture's code, or the bare code (default in a free search).",
+            show_default=False,
+        ),
+    ] = None,
     output: o.Picture = None,
     scale: o.Scale = None,
     captions: o.Captions = False,
@@ -109,7 +115,12 @@ def edit(
         pictures.check_grid(width, trained.model.spec.size, width, lists=lists, singles=True, scale=scale, captions=captions)
     path = o.picture_path(output, f"{api.name_of(run)}-edits", force) if out is None else o.free_path(out, force, "--out")
     said = truth if told is None else parse_attributes([told]) if "=" in told else told
-    how: dict[str, Any] = {"told": said, "fast": fast, "data": None if data is None else trained.data(data, o.root(data_root))}
+    how: dict[str, Any] = {
+        "told": said,
+        "fast": fast,
+        "strength": strength,
+        "data": None if data is None else trained.data(data, o.root(data_root)),
+    }
     how |= {"search": search, "steps": iterations, "lr": lr, "realism": realism, "certainty": certainty}
     how |= {"realism_weight": realism_weight, "distance_weight": distance_weight, "look": look}
     with render.progress() as advance:

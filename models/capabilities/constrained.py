@@ -40,7 +40,8 @@ class Effort:
         certainty: the reader's probability, from 0 to 1, of each thing that was asked for.
         realism_weight: of the critic's word in what is minimised; the reader's has 1.
         distance_weight: of the distance from where the code began.
-        look: what the reader looks at, a `code` itself, or the code of the `picture` that is made of it.
+        look: what the reader looks at, a `code` itself, or the code of the `picture` that is made of it; None: the picture, but in a free
+            search, where that costs some 30 times as much and shows little more.
     """
 
     search: str = "line"
@@ -50,12 +51,12 @@ class Effort:
     certainty: float = 0.95
     realism_weight: float = 0.05
     distance_weight: float = 0.0
-    look: str = "picture"
+    look: str | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("search", ("line", "free")), ("look", ("picture", "code"))):
+        for name, known in (("search", ("line", "free")), ("look", (None, "picture", "code"))):
             if getattr(self, name) not in known:
-                raise UserError(f"{name} {printable(getattr(self, name))!r}", f"--{name}", f"give {' or '.join(known)}")
+                raise UserError(f"{name} {printable(getattr(self, name))!r}", f"--{name}", f"give {' or '.join(filter(None, known))}")
         bounds = {"realism": (0, 1), "certainty": (0, 1), "realism_weight": (0, 1e6), "distance_weight": (0, 1e6)}
         for name, (low, high) in {"steps": (1, 1e6), "lr": (1e-9, 1e3), **bounds}.items():
             value = getattr(self, name)
@@ -113,7 +114,7 @@ def searched(
     model: LatentModel, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort, progress: Callable[[int, int], None]
 ) -> tuple[Tensor, np.ndarray]:
     """Codes near `start` (N, D) with which all are content, or the best that were found; and the steps that each took (N,)."""
-    ways = model.ways() if isinstance(model, Constrains) and rule is None and effort.search == "line" else None
+    ways = model.ways() if isinstance(model, Constrains) and effort.search == "line" else None
     codes, steps = [], []
     blocks = range(0, len(start), SEARCHED)
     for number, first in enumerate(blocks):
@@ -129,6 +130,12 @@ def searched(
         codes.append(code[: len(start) - first])
         steps.append(taken[: len(start) - first])
     return torch.cat(codes), torch.cat(steps).numpy()
+
+
+def settled(model: LatentModel, rule: Rule | None, effort: Effort) -> Effort:
+    """The search that this model can do, and what its reader looks at."""
+    line = isinstance(model, Constrains) and rule is None and effort.search == "line" and model.ways() is not None
+    return replace(effort, search="line" if line else "free", look=effort.look or ("picture" if line else "code"))
 
 
 class _Best:

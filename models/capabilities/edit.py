@@ -25,7 +25,7 @@ from torch import Tensor
 from models.base import Constrains, Encodes, LatentModel
 from models.capabilities import verb
 from models.capabilities.ask import images_from, models_with, require, require_alike
-from models.capabilities.constrained import Aim, Effort, Rule, Verdict, judged, moved, searched
+from models.capabilities.constrained import Aim, Effort, Rule, Verdict, judged, moved, searched, settled
 from models.capabilities.inputs import checked
 from models.capabilities.interpolate import blend
 from models.capabilities.reconstruct import codes_of
@@ -67,6 +67,7 @@ def edit(
     told: Words | None = None,
     fast: bool = False,
     data: Items | None = None,
+    strength: float = 1.0,
     rule: Rule | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **effort: Any,
@@ -78,6 +79,7 @@ def edit(
         told: what the images show now; where nobody says, the model's reader or classifier does.
         fast: one pass of a model with critics instead of a search.
         data: labelled data for arithmetic with mean codes; `wanted` are then words of these data.
+        strength: how far arithmetic goes: so many times the way between the mean codes.
         rule: images (B, C, H, W) in [-1, 1] -> numbers (B,), above 0 where all is well; differentiable. It goes with `wanted`, or alone.
         progress: called with (steps done, steps in all).
         effort: fields of `Effort`, for a search.
@@ -92,19 +94,22 @@ def edit(
         raise UserError("nothing is asked for", "--attributes", "say what to change: --attributes smile=1, or --label 3")
     if fast and rule is not None:
         raise UserError("one pass follows no rule", "fast", "leave it out")
+    if not np.isfinite(strength) or (data is None and strength != 1):
+        fix = "give a number" if data is not None else "it is for arithmetic: give labelled data (--data)"
+        raise UserError(f"a strength of {printable(strength)}", "--strength", fix)
     if data is not None or has_to_tell(model, "decode"):
         for flag, given in (("--fast", fast), ("rule", rule is not None)):
             if given:
                 raise UserError("there are no critics in this way of editing", flag, "leave it out")
         assert wanted is not None
-        return _by_condition(trained, shown, wanted, told) if data is None else _by_arithmetic(model, shown, wanted, data)
+        return _by_condition(trained, shown, wanted, told) if data is None else _by_arithmetic(model, shown, wanted, data, strength)
     if wanted is not None and not isinstance(model, Constrains):
         raise _no_critics(model)
     if wanted is not None and condition_of(model) is None:
         what = "this run was trained without labels: it knows what is plausible, but nothing by name"
         raise UserError(what, "--attributes", "give labelled data for arithmetic (--data), or train it with labels (--labels FILE.csv)")
     aim = _aim(trained, shown, wanted, told) if isinstance(model, Constrains) and trained.condition is not None else None
-    start = codes_of(model, shown, None)
+    start, tried = codes_of(model, shown, None), settled(model, rule, tried)
     if fast:
         assert aim is not None
         codes, steps = moved(model, start, aim), np.zeros(len(start), int)
@@ -160,7 +165,7 @@ def _by_condition(trained: Trained, images: np.ndarray, wanted: Words, told: Wor
     return Edited(images_from(trained.model, code, "code", aim.told), code, code, told=(own, aim.told))
 
 
-def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: Items) -> Edited:
+def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: Items, strength: float) -> Edited:
     """Codes plus the mean code with what is asked for, less the mean code without it: of another class, that of the nearest one."""
     if has_to_tell(model, "encode", "decode"):
         raise UserError("this model's decoder is told what to show", "--data", "leave it out: it needs no arithmetic")
@@ -191,14 +196,14 @@ def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: 
     for row, one in enumerate(several):
         if field == "attributes":
             for column, given in columns(names, one).items():
-                codes[row] += way(column) if given else -way(column)
+                codes[row] += strength * (way(column) if given else -way(column))
             continue
         number = data.fields[field].number_of(str(one))
         if number is None:
             raise UserError(f"unknown class {printable(one)!r}", "--label", printable(nearest(str(one), names)))
         means = torch.stack([of_class(k) for k in shown.unique().tolist()])
         now = (means - start[row]).square().flatten(1).sum(1).argmin()
-        codes[row] += of_class(number) - means[now]
+        codes[row] += strength * (of_class(number) - means[now])
     return Edited(images_from(model, codes, "code"), start, codes)
 
 
