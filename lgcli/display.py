@@ -84,19 +84,21 @@ class _Lines(_Silent):
     """Plain lines on stderr, losses at most every few seconds."""
 
     def __init__(self) -> None:
-        self.total, self.last = 0, 0.0
+        self.total, self.ends, self.last = 0, 0, 0.0
 
     def show(self, event: events.Event) -> None:
         from models.training import events as e
 
         if isinstance(event, e.Started):
             self.total = event.total
+        if isinstance(event, e.StageStarted):
+            self.ends = event.ends
         if isinstance(event, e.Logged):
             if time.monotonic() - self.last < _PLAIN_SECONDS:
                 return
             self.last = time.monotonic()
         if not isinstance(event, e.Progressed):
-            print(describe(event, self.total), file=sys.stderr, flush=True)
+            print(describe(event, self.total, self.ends), file=sys.stderr, flush=True)
 
 
 class _Display(_Silent):
@@ -156,8 +158,8 @@ class _Display(_Silent):
         return Group(self.bar, Text(losses), *measures, *pictures)
 
 
-def describe(event: events.Event, total: int) -> str:
-    """One plain line for an event."""
+def describe(event: events.Event, total: int, ends: int = 0) -> str:
+    """One plain line for an event of a run of `total` images, whose stage ends after `ends`: another one may be many times as fast."""
     from models.training import events as e
 
     match event:
@@ -168,8 +170,9 @@ def describe(event: events.Event, total: int) -> str:
             return f"stage {event.number}/{event.stages} {event.stage}: images {event.images:,} to {event.ends:,}"
         case e.Logged():
             losses = ", ".join(f"{name} {value:.4g}" for name, value in event.losses.items())
-            left = (total - event.images) / event.rate if event.rate else 0
-            return f"{event.images:,} of {total:,} images, {event.rate:,.0f}/s, {_clock(left)} left: {losses}"
+            left = _clock(((ends or total) - event.images) / event.rate if event.rate else 0)
+            until = "left" if ends in (0, total) else "to the next stage"
+            return f"{event.images:,} of {total:,} images, {event.rate:,.0f}/s, {left} {until}: {losses}"
         case e.Validated():
             measures = ", ".join(f"{name} {value:.4g}" for name, value in event.measures.items())
             return f"{event.images:,} of {total:,} images, measured on {event.held_out:,} held-out images: {measures}"

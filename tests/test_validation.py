@@ -311,6 +311,13 @@ def test_a_plain_line() -> None:
     assert describe(event, 90_000) == said
 
 
+def test_a_plain_line_says_how_long_its_own_stage_takes() -> None:
+    """Another stage may be many times as fast, so nobody can say from this one's rate when the run ends."""
+    event = events.Logged(40_000, "auto-encoder", {"decoder loss": 0.25}, 100.0)
+    assert describe(event, 1_100_000, 46_000) == "40,000 of 1,100,000 images, 100/s, 0:01:00 to the next stage: decoder loss 0.25"
+    assert describe(event, 46_000, 46_000) == "40,000 of 46,000 images, 100/s, 0:01:00 left: decoder loss 0.25"
+
+
 def test_the_live_display_keeps_the_newest() -> None:
     display = _Display()
     display.console = display.live.console = display.bar.live.console = Console(file=open(os.devnull, "w"), width=200)
