@@ -55,6 +55,11 @@ class Question:
         channels = self.wanted.shape[1]
         return torch.tensor(float(self.wanted[0].numel())) if self.hole is None else self.hole.flatten(1).sum(1) * channels
 
+    def with_answer(self, answer: Tensor) -> Tensor:
+        """What a discriminator sees, the question and an answer (B, C, H, W), with what was known put back: (B, K + C, H, W)."""
+        whole = answer if self.hole is None else torch.lerp(self.wanted, answer.float(), self.hole)
+        return torch.cat([self.shown, whole], 1)
+
     def whole(self, answer: Tensor) -> Tensor:
         """The answer as an image in [-1, 1], with what was known put back."""
         image = answer.float()

@@ -6,6 +6,10 @@ down the answer's error, z <- z - rate * dl(G(h, z), y)/dz, and a network Z lear
 reached. Without the answer Z walks alone, and different starts end at different answers. l is the L1 distance (the squared one for the
 paper's toy). Two terms ask Z and G not to jump where h and z change a little.
 
+An absolute error paints what it does not know grey. With `judge_weight` above 0 a discriminator of patches (Isola et al. 2017, pix2pix)
+tells questions with their true answers from those with answers to which Z has come alone, from other starts, and G learns to make these
+look real, too.
+
 What Z learns. The paper's Z is told h and z, and learns where z is next, r', and how far that is, rho; in use (`walk=timeless`)
 
     z <- z + rho(z, h) (r'(z, h) - z) / ||r'(z, h) - z||.
@@ -32,8 +36,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
-from models.losses import slope
+from models.losses import fake_loss, judged_right, real_loss, slope
 from models.nets.explorer import Explorer
+from models.nets.patch import judge_for
 from models.nets.questions import Asking, Question, pairs_clause
 from models.nets.unet import Features, networks_for
 
@@ -55,6 +60,8 @@ class CGML(LatentModel):
         error: Literal["absolute", "squared"] = "absolute"  # of an answer
         smooth: Annotated[float, Range(0, 1e6)] = 0.1  # weight of the terms against jumps of G and Z
         shake: Annotated[float, Range(0, 10)] = 0.03  # deviation of the small changes that these terms try
+        judge_weight: Annotated[float, Range(0, 1e6)] = 0.0  # of a discriminator's verdict against the error; 0: none
+        judge_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128)  # channels of that discriminator
         lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
 
@@ -89,6 +96,9 @@ class CGML(LatentModel):
         self.encoder, self.decoder = networks_for(config.network, self.asking.seen, config.widths, config.latent, out)
         times = config.iterations if config.walk == "timed" else 0
         self.explorer = Explorer(self.encoder.features, config.latent, config.hidden, times)
+        if config.judge_weight:
+            both = DataSpec.of_images(self.asking.seen.channels + out, *self.asking.size)
+            self.discriminator = judge_for(config.network, both, config.judge_widths)
         if config.task == "inpaint":
             self.holes, self.completion_noise = config.mask, (config.latent,)
         else:
@@ -102,13 +112,16 @@ class CGML(LatentModel):
 
     def players(self) -> dict[str, Player]:
         c = self.config
-        return {
+        players = {
             "explorer": Player((self.explorer,), lr=c.lr, schedule=c.schedule),
             "answers": Player((self.encoder, self.decoder), lr=c.lr, schedule=c.schedule),
         }
+        if c.judge_weight:
+            players["discriminator"] = Player((self.discriminator,), lr=c.lr / 2, betas=(0.5, 0.999), schedule=c.schedule)
+        return players
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("answers and their latent space", self.turns, players=("explorer", "answers")),)
+        return (Stage("answers and their latent space", self.turns, players=tuple(self.players())),)
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
@@ -125,7 +138,16 @@ class CGML(LatentModel):
         error = self._error(question, answer).mean()
         shaken = self.decoder(features.shaken(c.shake), walk[-1] + c.shake * torch.randn_like(walk[-1]))
         jump = self._apart(shaken, answer.detach(), question)
-        yield Turn({"answers": error + c.smooth * jump}, {"error": error, "way of z": (walk[-1] - walk[0]).norm(dim=1).mean()})
+        loss, logs = error + c.smooth * jump, {"error": error, "way of z": (walk[-1] - walk[0]).norm(dim=1).mean()}
+        if c.judge_weight:
+            with torch.no_grad():
+                found = self.explored(known, torch.randn_like(walk[0]))
+            guess = self.decoder(features, found)
+            on_real = self.discriminator(question.with_answer(question.wanted))
+            on_fake = self.discriminator(question.with_answer(guess.detach()))
+            yield Turn({"discriminator": (real_loss(on_real) + fake_loss(on_fake)) / 2}, {"right": judged_right(on_real, on_fake)})
+            loss = loss + c.judge_weight * real_loss(self.discriminator(question.with_answer(guess)))
+        yield Turn({"answers": loss}, logs)
 
     def walked(self, question: Question, known: Features, start: Tensor) -> list[Tensor]:
         """Where z goes with the answer in sight: the start (B, latent), and its place after every step."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.patch import judge_for
-from models.nets.questions import Asking, Question, pairs_clause
+from models.nets.questions import Asking, pairs_clause
 from models.nets.unet import networks_for
 
 
@@ -82,17 +82,12 @@ class Pix2Pix(LatentModel):
         question = self.asking.of(batch)
         made = self.decoder(self.encoder(question.shown), torch.randn(len(batch), self.config.latent, device=batch.device))
 
-        on_real = self.judged(question, question.wanted)
-        on_fake = self.judged(question, made.detach())
+        on_real = self.discriminator(question.with_answer(question.wanted))
+        on_fake = self.discriminator(question.with_answer(made.detach()))
         yield Turn({"discriminator": (real_loss(on_real) + fake_loss(on_fake)) / 2}, {"right": judged_right(on_real, on_fake)})
 
-        error = question.error(made).mean()
-        yield Turn({"generator": real_loss(self.judged(question, made)) + self.config.error_weight * error}, {"error": error})
-
-    def judged(self, question: Question, answer: Tensor) -> Tensor:
-        """The discriminator's logits of a question with an answer: (B, C, H, W) -> (B, 1, h, w)."""
-        whole = answer if question.hole is None else torch.lerp(question.wanted, answer.float(), question.hole)
-        return self.discriminator(torch.cat([question.shown, whole], 1))
+        error, verdict = question.error(made).mean(), real_loss(self.discriminator(question.with_answer(made)))
+        yield Turn({"generator": verdict + self.config.error_weight * error}, {"error": error})
 
     # --- capabilities ---
 

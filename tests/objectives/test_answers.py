@@ -100,6 +100,34 @@ def test_z_walks_down_the_error_and_the_explorer_learns_each_step(
     assert next(step, None) is None
 
 
+def test_a_discriminator_judges_what_z_finds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From starts of their own: the error is that of where z has come with the answer in sight."""
+    settings = {"mask": "center", "iterations": 2, "latent": 5, "smooth": 0.0}
+    model, draws = made("cgml", monkeypatch, GREY, judge_weight=0.3, **settings)
+    shown = batch()
+    hole = torch.zeros(COUNT, 1, 16, 16)
+    hole[:, :, 4:12, 4:12] = 1
+    question = torch.cat([shown.image * (1 - hole), hole], 1)
+    step = turns(model, model.turns(shown, Clock(0)))
+    assert [list(next(step).losses) for _ in range(2)] == [["explorer"], ["explorer"]]
+    turn = next(step)
+    features = model.encoder(question)
+    answer = model.decoder(features, model.explored(features, draws.normal[-1]).detach())
+
+    def judged(image: Tensor) -> Tensor:
+        return model.discriminator(torch.cat([question, image * hole + shown.image * (1 - hole)], 1))
+
+    on_real, on_fake = judged(shown.image), judged(answer.detach())
+    agree(model, turn, {"discriminator": (minus_log(on_real) + minus_log_of_not(on_fake)) / 2}, untouched=("answers", "explorer"))
+    close(turn.logs["right"], share_right(on_real, on_fake))
+    turn = next(step)
+    start = on_sphere(draws.normal[0])
+    seen = model.decoder(features, model.walked(model.asking.of(shown), features.detach(), start)[-1].detach())
+    error = ((seen - shown.image).abs() * hole).sum() / hole.sum()
+    agree(model, turn, {"answers": error + 0.3 * minus_log(judged(answer))}, untouched=("explorer",))
+    assert next(step, None) is None
+
+
 @pytest.mark.parametrize("walk", ["timed", "timeless"])
 def test_in_use_the_explorer_walks_alone(walk: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = made("cgml", monkeypatch, PAIRS, task="pairs", iterations=4, latent=5, walk=walk)
