@@ -58,7 +58,7 @@ def flow_loss(velocity: nn.Module, x: Tensor, told: Tensor | None = None) -> Ten
     return F.mse_loss(found.float(), x - noise)
 
 
-def carried(velocity: nn.Module, noise: Tensor, steps: int, told: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+def carried(velocity: nn.Module, noise: Tensor, steps: int, told: Tensor | None = None, guidance: float | Tensor = 1.0) -> Tensor:
     """Noise (B, D) carried to time 1 by Heun's method, in float32: a pure, differentiable function. (B, D) -> (B, D).
 
     The last step is Euler's, because beyond it the field was never asked. `guidance` above 1 exaggerates in what the field differs from a
@@ -70,7 +70,7 @@ def carried(velocity: nn.Module, noise: Tensor, steps: int, told: Tensor | None 
     def at(x: Tensor, time: float) -> Tensor:
         when = x.new_full((1,), time)
         found = velocity(x, when, told).float()
-        if guidance == 1:
+        if isinstance(guidance, float | int) and guidance == 1:  # a tensor is not asked, which would wait for its device
             return found
         poorer = gaussian_velocity(x, time) if told is None else velocity(x, when, torch.zeros_like(told)).float()
         return torch.lerp(poorer, found, guidance)
@@ -83,6 +83,16 @@ def carried(velocity: nn.Module, noise: Tensor, steps: int, told: Tensor | None 
             slope = (slope + at(x + slope / steps, then)) / 2
         x = x + slope / steps
     return x
+
+
+def guidance_for(velocity: nn.Module, noise: Tensor, steps: int, spread: float = 1.0) -> float:
+    """The guidance, from 1 to 4, with which what is carried from `noise` (B, D) has the quadratic mean `spread` of the vectors learned."""
+    low, high = 1.0, 4.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        narrow = float(carried(velocity, noise, steps, guidance=middle).detach().square().mean().sqrt()) < spread
+        low, high = (middle, high) if narrow else (low, middle)
+    return low
 
 
 def gaussian_velocity(x: Tensor, time: float) -> Tensor:

@@ -7,7 +7,8 @@ trains an auto-encoder on the squared error alone. In stage 2 it is frozen: G1 m
 Codes are encoded once, whitened by their mean and covariance over the data, and cached. G1 is z + net(z) with a net that starts small, so
 the latent GAN starts as the Gaussian fitted to the codes. A plain net has to find the covariance first, and on codes that are not far from
 a Gaussian its discriminator gives up before that (docs/results.md). `prior=flow` carries noise to codes along a learned velocity field
-instead (flow matching); `prior=gaussian` stops at that Gaussian, `prior=diagonal` at one without correlations: the baselines to beat.
+instead (flow matching), and is exaggerated until its draws are as wide as the codes (`guidance`); `prior=gaussian` stops at that Gaussian,
+`prior=diagonal` at one without correlations: the baselines to beat.
 
 A squared error alone blurs. In a last stage, `sharpen`, the encoder and the prior stay as they are, and a further discriminator, which sees
 images decoded from draws of the prior and from codes of the data beside real ones, moves the decoder, together with the squared error.
@@ -30,7 +31,7 @@ from models.nets.augment import differentiable, harmless, mirrored
 from models.nets.autoencoder import code_of, code_size, decoder_for, encoder_for, image_of, learned_image, raw_image, warm_up_for
 from models.nets.components import Components
 from models.nets.conv import ConvDiscriminator
-from models.nets.flow import Velocity, carried, flow_loss
+from models.nets.flow import Velocity, carried, flow_loss, guidance_for
 from models.nets.mlp import ResidualMlp, mlp
 from models.nets.whitening import unwhiten, whiten
 
@@ -40,6 +41,7 @@ DRAWN = 2**13  # codes of the prior that the decoder is sharpened on: through a 
 class AEGAN(LatentModel):
     code_mean: Tensor
     code_scale: Tensor
+    exaggeration: Tensor
 
     @dataclass(frozen=True)
     class Config:
@@ -53,7 +55,7 @@ class AEGAN(LatentModel):
         share: Annotated[float, Range(0.01, 0.99)] = 0.5  # of the run's images that train the auto-encoder
         prior: Literal["gan", "flow", "gaussian", "diagonal"] = "gan"  # how codes are sampled: G1, a flow, or a fitted Gaussian
         steps: Annotated[int, Range(1, 1000)] = 8  # of the flow from noise to a code
-        guidance: Annotated[float, Range(0, 100)] = 1.5  # how much the flow's difference from the fitted Gaussian is exaggerated; 1: not
+        guidance: Annotated[float, Range(0, 100)] = 0.0  # exaggerates the flow's difference from that Gaussian; 1: not, 0: to codes' spread
         flow_width: Annotated[int, Range(1, 8192)] = 512  # of the flow's network
         flow_blocks: Annotated[int, Range(1, 100)] = 4  # of the flow's network
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512)  # hidden layers of G1 and D1
@@ -138,6 +140,8 @@ class AEGAN(LatentModel):
                 self.image_critic = ConvDiscriminator(spec, config.image_widths)
         elif config.prior == "flow":
             self.velocity = Velocity(latent, config.flow_width, config.flow_blocks)
+            if not config.guidance:
+                self.register_buffer("exaggeration", torch.tensor(1.5))  # until it is measured
         self.averaged = {"gan": ("generator",), "flow": ("velocity",)}.get(config.prior, ())
         self.sharpens = config.sharpen > 0 and self.base is None  # the decoder of another run is not this one's to move
         if self.sharpens and config.share + config.sharpen >= 1 and config.prior in ("gan", "flow"):
@@ -179,25 +183,27 @@ class AEGAN(LatentModel):
     def stages(self) -> tuple[Stage, ...]:
         c = self.config
         if self.base is not None:
-            return (self.prior_stage(1.0),)
+            return self.prior_stages(1.0)
         fit = Stage("auto-encoder", self.autoencoder_turns, ("encoder", "decoder"), c.share, self.fit_components, samples=False)
         if not self.sharpens:
-            return fit, self.prior_stage(1 - c.share)
+            return fit, *self.prior_stages(1 - c.share)
         # In eval mode the decoder's batch norms keep the statistics of reconstructions, whatever the prior's draws would make of them.
         settings = {"decoder": {"lr": c.sharp_lr, "betas": (0.0, 0.99), "steady": True}}
         players = ("sharp_critic", "decoder")
         sharpen = Stage("sharpening", self.sharpening_turns, players, c.sharpen, self.prepare_draws, batch=c.sharp_batch, settings=settings)
-        return fit, self.prior_stage(1 - c.share - c.sharpen), sharpen
+        return fit, *self.prior_stages(1 - c.share - c.sharpen), sharpen
 
-    def prior_stage(self, share: float) -> Stage:
+    def prior_stages(self, share: float) -> tuple[Stage, ...]:
         c = self.config
         if c.prior == "flow":
-            return Stage("flow", self.flow_turns, ("velocity",), share, self.prepare_codes, needs=frozenset(), batch=c.latent_batch)
+            flow = Stage("flow", self.flow_turns, ("velocity",), share, self.prepare_codes, needs=frozenset(), batch=c.latent_batch)
+            guidance = Stage("guidance", self.flow_turns, players=(), share=0, prepare=self.prepare_guidance)
+            return (flow,) if c.guidance else (flow, guidance)
         if c.prior != "gan":
-            return Stage("fitted Gaussian", self.latent_turns, players=(), share=0, prepare=self.prepare_codes)
+            return (Stage("fitted Gaussian", self.latent_turns, players=(), share=0, prepare=self.prepare_codes),)
         needs = frozenset({"image"}) if c.image_weight and c.image_real == "data" else frozenset()
         players = ("code_critic", "generator") + (("image_critic",) if c.image_weight else ())
-        return Stage("latent GAN", self.latent_turns, players, share, prepare=self.prepare_codes, needs=needs, batch=c.latent_batch)
+        return (Stage("latent GAN", self.latent_turns, players, share, prepare=self.prepare_codes, needs=needs, batch=c.latent_batch),)
 
     def fit_components(self, whole: Whole) -> None:
         if self.components is not None:
@@ -235,6 +241,11 @@ class AEGAN(LatentModel):
 
     def flow_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         yield Turn({"velocity": flow_loss(self.velocity, self.real_codes(batch))})
+
+    def prepare_guidance(self, batches: Whole) -> None:
+        """Exaggerate the flow as much as gives its draws the spread of the whitened codes, which is 1."""
+        noise = torch.randn(DRAWN // 4, self.latent, device=self.code_mean.device)
+        self.exaggeration.fill_(guidance_for(self.velocity, noise, self.config.steps))
 
     def latent_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
@@ -291,7 +302,7 @@ class AEGAN(LatentModel):
     def prior_code(self, noise: Tensor) -> Tensor:
         """G1, the flow, or nothing where the prior is a fitted Gaussian: noise (B, latent) -> whitened codes (B, latent)."""
         if self.config.prior == "flow":
-            return carried(self.velocity, noise, self.config.steps, guidance=self.config.guidance)
+            return carried(self.velocity, noise, self.config.steps, guidance=self.config.guidance or self.exaggeration)
         return self.generator(noise) if self.config.prior == "gan" else noise
 
     def code_from(self, white: Tensor) -> Tensor:

@@ -489,9 +489,9 @@ def every_step(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_B3_stop_and_resume_is_the_straight_run(name: str, variant: str, every_step: Any, tmp_path: Path) -> None:
     straight = every_step(name, variant)
     borders = checkpoint.read_header(support.newest(straight)).borders
-    assert borders[-1] == TOTAL
+    assert TOTAL <= borders[-1] <= TOTAL + BATCH  # of a run this short the least stage takes a batch that is not there
     points = {BATCH, TOTAL - BATCH} | {end + d for end in borders for d in (-BATCH, 0, BATCH)}
-    for images in sorted(p for p in points if 0 < p < TOTAL):
+    for images in sorted(p for p in points if 0 < p < borders[-1]):
         run = tmp_path / str(images)
         (run / "checkpoints").mkdir(parents=True)
         shutil.copy(support.checkpoints(straight)[images], run / "checkpoints")
@@ -520,7 +520,7 @@ def test_saving_loading_and_saving_again_is_identical(name: str, variant: str, e
         assert made.start is not None
         assert made.tensors is not None
         trainer = loop._Trainer(made)
-        stage = next(s for s, end in zip(trainer.stages, trainer.borders) if images < end)
+        stage = next(s for s in trainer.stages if s.name == made.start.stage)
         trainer.stage, trainer.mover = stage, Mover(made.model, stage.players)
         trainer.mover.load(checkpoint.part(made.tensors, "optim"))
         again = checkpoint.write(tmp_path / f"again-{images}.safetensors", trainer._header(), trainer._tensors())

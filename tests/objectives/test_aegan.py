@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from models.base import Clock, Stage
 from models.config import check
 from models.errors import UserError
+from models.nets.flow import carried, guidance_for
 from models.registry import model_class
 
 DATA = items(40)
@@ -81,6 +83,7 @@ def test_a_flow_is_asked_for_the_mean_velocity(guidance: float, monkeypatch: pyt
     model, draws = prepared(monkeypatch, prior="flow", steps=3, guidance=guidance)
     stage = model.stages()[1]
     assert stage == Stage("flow", model.flow_turns, ("velocity",), share=0.5, prepare=model.prepare_codes, needs=frozenset(), batch=8)
+    assert len(model.stages()) == 2
     real = white(model, codes_of(model))[CHOSEN]
     (turn,) = stage.turns(batch(DATA, CHOSEN), Clock(0))
     noise, time = draws.normal
@@ -100,6 +103,28 @@ def test_a_flow_is_asked_for_the_mean_velocity(guidance: float, monkeypatch: pyt
         x = x + (slope(x, now) + slope(there, now + 1 / 3)) / 6
     x = x + slope(x, 2 / 3) / 3
     close(model.prior_code(noise), x)
+
+
+def test_a_flow_is_exaggerated_until_its_draws_are_as_wide_as_the_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = prepared(monkeypatch, prior="flow", guidance=0.0)
+    measure = model.stages()[2]
+    assert (measure.name, measure.players, measure.share) == ("guidance", (), 0)
+    measure.prepare([])
+    assert float(model.exaggeration) == pytest.approx(guidance_for(model.velocity, torch.randn(4096, 4), model.config.steps), abs=0.1)
+    noise = torch.randn(6, 4)
+    close(model.prior_code(noise), carried(model.velocity, noise, model.config.steps, guidance=float(model.exaggeration)))
+
+
+@pytest.mark.parametrize(("spread", "guidance"), [(0.5, 1.0), (math.exp(0.5), 2.5), (9.0, 4.0)])
+def test_the_guidance_that_gives_a_spread(spread: float, guidance: float) -> None:
+    """With dx/dt = what keeps N(0, I) as it is + w 0.2 x, noise grows by exp(0.2 w); w is from 1 to 4."""
+
+    def velocity(x: Tensor, time: Tensor, told: Tensor | None = None) -> Tensor:
+        return x * (2 * time - 1) / (time**2 + (1 - time) ** 2) + 0.2 * x
+
+    noise = torch.randn(512, 4)
+    noise /= noise.square().mean().sqrt()
+    assert guidance_for(velocity, noise, 100, spread) == pytest.approx(guidance, abs=0.03)
 
 
 def test_sharpening_pays_the_decoder_for_its_error_and_for_looking_real(monkeypatch: pytest.MonkeyPatch) -> None:
