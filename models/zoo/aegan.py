@@ -244,7 +244,7 @@ class AEGAN(LatentModel):
 
     def prepare_guidance(self, batches: Whole) -> None:
         """Exaggerate the flow as much as gives its draws the spread of the whitened codes, which is 1."""
-        noise = torch.randn(DRAWN // 4, self.latent, device=self.code_mean.device)
+        noise = torch.randn(DRAWN // 8, self.latent, device=self.code_mean.device)
         self.exaggeration.fill_(guidance_for(self.velocity, noise, self.config.steps))
 
     def latent_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:

@@ -124,7 +124,7 @@ def test_the_guidance_that_gives_a_spread(spread: float, guidance: float) -> Non
 
     noise = torch.randn(512, 4)
     noise /= noise.square().mean().sqrt()
-    assert guidance_for(velocity, noise, 100, spread) == pytest.approx(guidance, abs=0.03)
+    assert guidance_for(velocity, noise, 100, spread) == pytest.approx(guidance, abs=0.04)
 
 
 def test_sharpening_pays_the_decoder_for_its_error_and_for_looking_real(monkeypatch: pytest.MonkeyPatch) -> None:
