@@ -75,6 +75,7 @@ class Asking:
     Attributes:
         given: the field of the images that are shown; wanted: of those that are the answers.
         seen: the spec of what a network sees, at the size of what is wanted.
+        answered: of that with an answer, as a discriminator sees it (`Question.with_answer`).
         needs: the batch keys.
 
     Raises UserError where the data cannot be asked so.
@@ -89,6 +90,7 @@ class Asking:
             raise UserError("grey images have no colours to learn", "--task colourise", "choose data in colour, or another --task")
         self.size: tuple[int, int] = self.wanted.shape[1:]  # type: ignore[assignment]
         self.seen = DataSpec.of_images(self.given.shape[0] + (task == "inpaint"), *self.size)
+        self.answered = DataSpec.of_images(self.seen.channels + self.wanted.shape[0], *self.size)
 
     def of(self, batch: Batch) -> Question:
         """The questions of a batch; holes come from the step's random stream."""

@@ -97,8 +97,7 @@ class CGML(LatentModel):
         times = config.iterations if config.walk == "timed" else 0
         self.explorer = Explorer(self.encoder.features, config.latent, config.hidden, times)
         if config.judge_weight:
-            both = DataSpec.of_images(self.asking.seen.channels + out, *self.asking.size)
-            self.discriminator = judge_for(config.network, both, config.judge_widths)
+            self.discriminator = judge_for(config.network, self.asking.answered, config.judge_widths)
         if config.task == "inpaint":
             self.holes, self.completion_noise = config.mask, (config.latent,)
         else:

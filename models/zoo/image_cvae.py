@@ -57,7 +57,7 @@ class ImageCVAE(LatentModel):
         seen, out = self.asking.seen, self.asking.wanted.shape[0]
         self.encoder, self.decoder = networks_for(config.network, seen, config.widths, config.latent, out)
         look = MlpEncoder if config.network == "mlp" else ConvEncoder
-        self.recogniser = look(DataSpec.of_images(seen.channels + out, *seen.size), config.widths, 2 * config.latent)
+        self.recogniser = look(self.asking.answered, config.widths, 2 * config.latent)
         if config.task == "inpaint":
             self.holes, self.completion_noise = config.mask, (config.latent,)
         else:

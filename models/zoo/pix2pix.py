@@ -57,8 +57,7 @@ class Pix2Pix(LatentModel):
         self.needs = self.asking.needs
         seen, out = self.asking.seen, self.asking.wanted.shape[0]
         self.encoder, self.decoder = networks_for(config.network, seen, config.widths, config.latent, out)
-        both = DataSpec.of_images(seen.channels + out, *seen.size)
-        self.discriminator = judge_for(config.network, both, config.judge_widths)
+        self.discriminator = judge_for(config.network, self.asking.answered, config.judge_widths)
         if config.task == "inpaint":
             self.holes, self.completion_noise = config.mask, (config.latent,)
         else:
