@@ -85,12 +85,13 @@ def carried(velocity: nn.Module, noise: Tensor, steps: int, told: Tensor | None 
     return x
 
 
+@torch.no_grad()
 def guidance_for(velocity: nn.Module, noise: Tensor, steps: int, spread: float = 1.0) -> float:
     """The guidance, from 1 to 4, with which what is carried from `noise` (B, D) has the quadratic mean `spread` of the vectors learned."""
     low, high = 1.0, 4.0
     for _ in range(8):
         middle = (low + high) / 2
-        narrow = float(carried(velocity, noise, steps, guidance=middle).detach().square().mean().sqrt()) < spread
+        narrow = float(carried(velocity, noise, steps, guidance=middle).square().mean().sqrt()) < spread
         low, high = (middle, high) if narrow else (low, middle)
     return low
 
