@@ -275,6 +275,94 @@ def test_a_model_without_critics_says_what_would_serve(straight: Callable[[str],
         painter("label").edit(DARK, "cross")
 
 
+# ---- led by a classifier of pictures -------------------------------------------------------------------------------------------------
+
+
+class Onlooker(Slider):
+    """A classifier that takes a bright last quarter for four fifths of a smile."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        return 10 * (features[:, :3] + torch.tensor([0.8, 0, 0]) * features[:, 3:])
+
+
+def test_a_classifier_leads_through_the_codes_of_any_auto_encoder_and_little_else_changes() -> None:
+    blind, reader = painter(None, Slider), painter("attributes", Onlooker)
+    effort = {"reader": reader, "steps": 400, "lr": 0.02, "certainty": 0.85}
+    found = blind.edit(DARK, {"smile": 1}, **effort)
+    said = found.verdict
+    assert said.reached.all()
+    assert said.asked.tolist() == [[True, False, False]] * 2
+    assert said.wanted.values.tolist() == [[1, 0, 1], [1, 0, 0]], "what the reader sees besides is to stay"
+    assert np.array_equal(found.codes[1], found.start[1]), "it smiled before: no change is the least"
+    assert said.steps[1] == 0
+    assert said.read[0, 0, 0] < 0.01
+    enough = np.log(0.85 / 0.15) / 10
+    assert enough < float(found.codes[0, 0] + 0.8 * found.codes[0, 3]) < enough + 0.05, "the least change with which the reader is sure"
+    assert (found.codes[0, 1:] - found.start[0, 1:]).abs().max() < 0.05, "the change is spread over the picture, as squares would have it"
+    assert said.realism is said.distance is None
+    critical = painter("attributes", Slider).edit(DARK, {"smile": 1}, **effort)
+    assert torch.allclose(critical.codes, found.codes, atol=1e-3), "a model's own critics are not asked"
+
+
+def test_the_price_of_a_change_falls_until_the_classifier_is_sure() -> None:
+    """A change that is far too dear at first, and a classifier that is never sure: the search ends with what it found last."""
+    blind, reader = painter(None, Slider), painter("attributes", Slider)
+    found = blind.edit(DARK[:1], {"smile": 1}, reader=reader, steps=200, lr=0.02, picture_weight=10.0)
+    assert found.verdict.reached.all()
+    assert not blind.edit(DARK[:1], {"smile": 1}, reader=reader, steps=200, lr=0.02, picture_weight=5000.0).verdict.reached.any()
+    never = blind.edit(DARK[:1], {"smile": 1}, reader=reader, steps=20, lr=0.05, certainty=1.0)
+    assert (never.verdict.reached.tolist(), never.verdict.steps.tolist()) == ([False], [20])
+    assert float(never.codes[0, 0]) > float(never.start[0, 0])
+
+
+def test_led_edits_depend_on_their_own_image_alone() -> None:
+    blind, reader = painter(None, Slider), painter("attributes", Onlooker)
+    images = quarters(*np.random.default_rng(0).integers(0, 256, (37, 4)).tolist())
+    wanted = [{"smile": n % 2, "hat": 1} if n % 3 else {"glasses": 0} for n in range(37)]
+    together = blind.edit(images, wanted, reader=reader, steps=30)
+    for n in (0, 17, 36):
+        assert torch.equal(blind.edit(images[n : n + 1], wanted[n], reader=reader, steps=30).codes[0], together.codes[n])
+    told = blind.edit(images[:2], {"smile": 1}, told={"glasses": 1, "hat": 0}, reader=reader, steps=1)
+    assert told.verdict.wanted.values.tolist() == [[1, 1, 0]] * 2
+
+
+def test_a_classifier_of_classes_leads_from_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, straight: Callable[[str], Path], pictures: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, reader, image = straight("vae"), straight("classifier"), sorted(pictures.rglob("*.png"))[0]
+    shown, _ = done("edit", run, image, "--label", "cross,disc", "--reader", reader, "--iterations", 3, "--picture-weight", 1)
+    trained, critic = (models.load(one, device="cpu") for one in (run, reader))
+    for name, row in zip(("cross", "disc"), shown["edits"], strict=True):
+        found = trained.edit(trained.images([image]), name, reader=critic, steps=3, picture_weight=1.0)
+        assert row["read"][name] == pytest.approx(found.verdict.read[0, :, critic.model.spec.classes.index(name)].tolist())
+        assert set(row) == {"image", "edit", "reached", "steps", "read"}
+    assert "unknown label 'dsic'" in refused_beside("edit", run, image, "--label", "dsic", "--reader", reader)
+
+
+@pytest.mark.parametrize(
+    ("reader", "more", "what"),
+    [
+        (("attributes", Slider), {"fast": True}, "a classifier of pictures leads this way of editing, alone: --fast"),
+        (("attributes", Slider), {"rule": bright}, "a classifier of pictures leads this way of editing, alone: rule"),
+        (("attributes", Slider), {"picture_weight": -1}, "picture_weight -1: --picture-weight"),
+        ((None, Copyist), {}, "this model does not classify"),
+        (("label", Critic), {}, "this model is asked by label, not by attributes: --attributes"),
+    ],
+)
+def test_what_a_classifier_cannot_lead_is_said(reader: tuple[Any, Any], more: dict[str, Any], what: str) -> None:
+    with pytest.raises(UserError, match=re.escape(what)):
+        painter(None, Slider).edit(DARK, {"smile": 1}, reader=painter(*reader), **more)
+    if what.endswith("rule"):
+        small = painter("attributes", Slider, height=8, width=8)
+        with pytest.raises(
+            UserError, match=re.escape("the classifier looks at 8 x 8 in 1 channels, the pictures are 16 x 16 in 1 channels")
+        ):
+            painter(None, Slider).edit(DARK, {"smile": 1}, reader=small)
+        with pytest.raises(UserError, match="this model's decoder is told what to show: --reader"):
+            painter("label", Copyist).edit(DARK, {"smile": 1}, reader=painter("attributes", Slider))
+
+
 # ---- arithmetic ----------------------------------------------------------------------------------------------------------------------
 
 

@@ -9,10 +9,10 @@ constraint without labels; and one of what was asked for, by class or attributes
 0.1 on the VAE of sigma 0.1, and a CVAE of the same nets and as many images; how far each moves the prior, in the posterior's deviations,
 squared. Judged by a classifier trained on the same data.
 
-`edits` changes each attribute of held-out portraits along the ways between mean codes, by a free search, in one pass, and by arithmetic
-with mean codes. Two classifiers that took no part say whether the attribute is read as asked, and whether the person is the one that they
-name in the unedited reconstruction. Of `faces` the set itself draws the same portraits with the attribute turned round: what they see in
-the reconstructions of these is the most that an edit can reach through that auto-encoder.
+`edits` changes each attribute of held-out portraits along the ways between mean codes, by a free search, in one pass, led by a classifier
+of pictures, and by arithmetic with mean codes. Two other classifiers that took no part say whether the attribute is read as asked, and
+whether the person is the one that they name in the unedited reconstruction. Of `faces` the set itself draws the same portraits with the
+attribute turned round: what they see in the reconstructions of these is what a perfect edit would show through that auto-encoder.
 
 Trains what is missing in `--out`; times are wall times of the training, where it took place in this call.
 """
@@ -125,6 +125,8 @@ def edits(chosen: argparse.Namespace) -> str:
         run = timed(chosen.out / f"judge-{target}", "classifier", chosen, images=chosen.judge_images, options={"target": target})
         judges[target] = ClassifierFeatures(models.load(run, device="cpu").model, f"classifier:{run}")
     base = chosen.base or auto_encoder(chosen, 0.1)
+    leading = {"target": "attributes", "widths": (48, 96)}  # another net from another start than the judge's
+    reader = timed(chosen.out / "reader", "classifier", chosen, images=chosen.judge_images, seed=7, options=leading)
     ways = {w: constrained(chosen, base, f"constraints-{w:g}", condition="attributes", distance_weight=w) for w in (0.0, USUAL)}
     vae, trained = models.load(base, device="cpu"), {w: models.load(run, device="cpu") for w, run in ways.items()}
     data, examples = vae.data(chosen.test, chosen.data_root), vae.data(chosen.data, chosen.data_root)
@@ -158,6 +160,7 @@ def edits(chosen: argparse.Namespace) -> str:
         "free search": (USUAL, {"search": "free"}),
         "one pass": (USUAL, {"fast": True}),
         "one pass, distance weight 0": (0.0, {"fast": True}),
+        "led by a classifier of pictures": (None, {"reader": models.load(reader, device="cpu")}),
         "arithmetic": (None, {"data": examples}),
         "arithmetic, 1.5 times as far": (None, {"data": examples, "strength": 1.5}),
     }

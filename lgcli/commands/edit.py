@@ -47,6 +47,10 @@ def edit(
         str | None,
         typer.Option(metavar="DATA", help="Labelled data: add the difference of mean codes. For any auto-encoder.", show_default=False),
     ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="A classifier of such pictures that leads the search. For any auto-encoder.", show_default=False),
+    ] = None,
     strength: Annotated[float, typer.Option(metavar="X", help="With --data: how many times that difference.")] = 1.0,
     classifier: Annotated[
         str | None, typer.Option(metavar="RUN", help="What does this classifier see, before and after?", show_default=False)
@@ -54,12 +58,25 @@ def edit(
     search: Annotated[
         str, typer.Option(metavar="HOW", help="line: along the ways between mean codes; free: by gradient, anywhere.")
     ] = "line",
-    iterations: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Steps of the search, at most.")] = 300,
+    iterations: Annotated[
+        int | None,
+        typer.Option(parser=o.count, metavar="N", help="Steps of the search, at most: 300; 80 with --reader.", show_default=False),
+    ] = None,
     realism: Annotated[float, typer.Option(metavar="P", help="The critic's probability that ends the search.")] = 0.3,
-    certainty: Annotated[float, typer.Option(metavar="P", help="The reader's probability of what is asked that ends it.")] = 0.95,
-    lr: Annotated[float, typer.Option(metavar="X", help="Step of the search.")] = 0.01,
+    certainty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="The reader's probability of what is asked that ends it: 0.95; of classes with --reader 0.85.",
+            show_default=False,
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(metavar="X", help="Step of the search: 0.01; 0.05 with --reader.", show_default=False)] = None,
     realism_weight: Annotated[float, typer.Option(metavar="X", help="The critic's weight in the search; the reader's is 1.")] = 0.05,
     distance_weight: Annotated[float, typer.Option(metavar="X", help="Weight of the distance from the image's code.")] = 0.0,
+    picture_weight: Annotated[
+        float, typer.Option(metavar="X", help="With --reader: first weight of the difference from the reconstruction.")
+    ] = 50.0,
     look: Annotated[
         str | None,
         typer.Option(
@@ -80,9 +97,10 @@ def edit(
 ) -> None:
     """Give images another attribute, or another class, and leave the rest: a row for each, itself, its reconstruction, and the edits.
 
-    A run of latent-constraints goes from the image's code towards those that show it, until it can be seen (--fast: at once). Any other
-    auto-encoder adds the mean code with the attribute less that without, from labelled data (--data celeba). A model that is told what
-    images show, cvae say, decodes the same code under another label. --out writes single files, the first edit's first.
+    A run of latent-constraints goes from the image's code towards those that show it, until it can be seen (--fast: at once). With any
+    auto-encoder a classifier of pictures leads the search (--reader RUN), and little else changes; or the mean code with the attribute less
+    that without is added, from labelled data (--data celeba). A model that is told what images show, cvae say, decodes the same code under
+    another label. --out writes single files, the first edit's first.
     """
     from lgcli import render
     from models import api
@@ -104,7 +122,7 @@ def edit(
     asked += [part.strip() for word in label or () for part in ([word] if word in known else word.split(",")) if part.strip()]
     if not asked:
         raise UserError("nothing is asked for", "--attributes", "say what to change: --attributes smile=1, or --label 3")
-    if data is None and isinstance(trained.model, Encodes):  # before images are read and searched for
+    if data is None and reader is None and isinstance(trained.model, Encodes):  # before images are read and searched for
         for one in asked if trained.condition == ("attributes" if attributes else trained.condition) else ():
             _ = columns(trained.model.spec.attributes, one) if isinstance(one, dict) else resolve(trained.model, one)
     judge = _judge(classifier, asked, trained, device)
@@ -114,15 +132,16 @@ def edit(
         lists = len(originals) * (len(asked) if steps else 1)
         pictures.check_grid(width, trained.model.spec.size, width, lists=lists, singles=True, scale=scale, captions=captions)
     path = o.picture_path(output, f"{api.name_of(run)}-edits", force) if out is None else o.free_path(out, force, "--out")
-    said = truth if told is None else parse_attributes([told]) if "=" in told else told
+    said = (truth if reader is None else None) if told is None else parse_attributes([told]) if "=" in told else told
     how: dict[str, Any] = {
         "told": said,
         "fast": fast,
         "strength": strength,
         "data": None if data is None else trained.data(data, o.root(data_root)),
     }
-    how |= {"search": search, "steps": iterations, "lr": lr, "realism": realism, "certainty": certainty}
-    how |= {"realism_weight": realism_weight, "distance_weight": distance_weight, "look": look}
+    how |= {"search": search, "realism": realism, "realism_weight": realism_weight, "distance_weight": distance_weight, "look": look}
+    how |= {"picture_weight": picture_weight, "reader": None if reader is None else api.load(reader, device=device)}
+    how |= {name: given for name, given in {"steps": iterations, "lr": lr, "certainty": certainty}.items() if given is not None}
     with render.progress() as advance:
         edits = [trained.edit(originals, one, progress=partial(advance, "searching"), **how) for one in asked]
     if out is not None:

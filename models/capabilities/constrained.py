@@ -1,4 +1,4 @@
-"""Codes under constraints: a search from where a code stands to where critics, and rules, are content with it.
+"""Codes under constraints: a search from where a code stands to where critics, rules, or a classifier of pictures are content with it.
 
 Engel, Hoffman, Roberts, Latent Constraints, 2018: z' begins at the image's code; Adam moves it against the critic of what is plausible and
 the reader of what is shown, until both are sure enough. That is the `free` search. It finds codes that please the reader and show little,
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.base import Constrains, LatentModel
+from models.base import Classifies, Constrains, LatentModel
 from models.capabilities.ask import SEARCHED, device_of, evaluating, in_blocks
 from models.capabilities.told import Told
 from models.errors import UserError, printable
@@ -25,6 +25,7 @@ from models.errors import UserError, printable
 Rule = Callable[[Tensor], Tensor]
 
 STRIDE, STRIDES = 0.25, 16  # of the way between two mean codes; how many at most
+CHEAPEST = 1 / 12  # of a change's first price, what it falls to in a search whose reader is never sure
 LOOK = 8  # steps from one look at whether all codes rest to the next: each waits for the device
 
 
@@ -42,6 +43,8 @@ class Effort:
         distance_weight: of the distance from where the code began.
         look: what the reader looks at, a `code` itself, or the code of the `picture` that is made of it; None: the picture, but in a free
             search, where that costs some 30 times as much and shows little more.
+        picture_weight: of the mean absolute difference of pictures in [-1, 1] at the beginning of a search with a classifier of pictures,
+            whose word has 1. It falls as long as that one is not sure, and rises while it is.
     """
 
     search: str = "line"
@@ -52,12 +55,18 @@ class Effort:
     realism_weight: float = 0.05
     distance_weight: float = 0.0
     look: str | None = None
+    picture_weight: float = 50.0
+
+    @classmethod
+    def in_pictures(cls, kind: str, **given: Any) -> Effort:
+        """That of a search with a classifier of pictures: fewer and longer steps, and no surer than classifiers of classes learn to be."""
+        return cls(**{"steps": 80, "lr": 0.05, "certainty": 0.95 if kind == "attributes" else 0.85, **given})
 
     def __post_init__(self) -> None:
         for name, known in (("search", ("line", "free")), ("look", (None, "picture", "code"))):
             if getattr(self, name) not in known:
                 raise UserError(f"{name} {printable(getattr(self, name))!r}", f"--{name}", f"give {' or '.join(filter(None, known))}")
-        bounds = {"realism": (0, 1), "certainty": (0, 1), "realism_weight": (0, 1e6), "distance_weight": (0, 1e6)}
+        bounds = {"realism": (0, 1), "certainty": (0, 1)} | dict.fromkeys(("realism_weight", "distance_weight", "picture_weight"), (0, 1e6))
         for name, (low, high) in {"steps": (1, 1e6), "lr": (1e-9, 1e3), **bounds}.items():
             value = getattr(self, name)
             if not isinstance(value, int if name == "steps" else (int, float)) or not low <= value <= high:
@@ -111,9 +120,18 @@ def moved(model: Any, start: Tensor, aim: Aim) -> Tensor:
 
 
 def searched(
-    model: LatentModel, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort, progress: Callable[[int, int], None]
+    model: LatentModel,
+    start: Tensor,
+    aim: Aim | None,
+    rule: Rule | None,
+    effort: Effort,
+    progress: Callable[[int, int], None],
+    reader: Classifies | None = None,
 ) -> tuple[Tensor, np.ndarray]:
-    """Codes near `start` (N, D) with which all are content, or the best that were found; and the steps that each took (N,)."""
+    """Codes near `start` (N, ...) with which all are content, or the best that were found; and the steps that each took (N,).
+
+    With a `reader`, a classifier of pictures, it alone is asked, and `aim` is in its words.
+    """
     ways = model.ways() if isinstance(model, Constrains) and effort.search == "line" else None
     codes, steps = [], []
     blocks = range(0, len(start), SEARCHED)
@@ -123,7 +141,9 @@ def searched(
         def advance(step: int, done: int = number * effort.steps) -> None:
             progress(done + step, len(blocks) * effort.steps)
 
-        if aim is not None and ways is not None:
+        if aim is not None and reader is not None:
+            code, taken = _redraw(model, reader, start[rows], aim[rows], effort, advance)
+        elif aim is not None and ways is not None:
             code, taken = _walk(model, ways, start[rows], aim[rows], effort, advance)
         else:
             code, taken = _descend(model, start[rows], None if aim is None else aim[rows], rule, effort, advance)
@@ -188,32 +208,79 @@ def _toward(logits: Tensor, aim: Aim) -> Tensor:
     return (wanted - F.one_hot(now, logits.shape[1])).float()
 
 
+class _Free:
+    """Codes (B, ...) that Adam moves anywhere, beginning at `start`, in units in which they are about 1."""
+
+    def __init__(self, model: LatentModel, start: Tensor, lr: float) -> None:
+        self.start = start
+        self._size = start.flatten(1).square().mean(1).sqrt().clamp_min(1e-6).view(-1, *[1] * (start.ndim - 1))
+        self._scale = model.code_scale if isinstance(model, Constrains) else None  # the codes of other models come in any size
+        self._way = torch.zeros_like(start).requires_grad_()
+        self._optimizer = torch.optim.Adam([self._way], lr=lr)
+
+    def code(self) -> Tensor:
+        return self.start + (self._size * self._way if self._scale is None else self._way @ self._scale.T)
+
+    def descend(self, loss: Tensor) -> None:
+        """A step against losses (B,)."""
+        loss.backward(torch.ones_like(loss), inputs=[self._way])
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+
 def _descend(
     model: LatentModel, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort, progress: Callable[[int], None]
 ) -> tuple[Tensor, Tensor]:
     """One block's codes (B, D) and steps (B,), on the CPU. A code rests once all are content with it."""
     device = device_of(model)
     start, aim = start.to(device), None if aim is None else aim.to(device)
-    size = start.flatten(1).square().mean(1).sqrt().clamp_min(1e-6).view(-1, *[1] * (start.ndim - 1))
-    scale = model.code_scale if isinstance(model, Constrains) else None  # the codes of other models come in any size
-    way = torch.zeros_like(start).requires_grad_()
-    optimizer = torch.optim.Adam([way], lr=effort.lr)
-    best = _Best(start, effort.steps)
+    free, best = _Free(model, start, effort.lr), _Best(start, effort.steps)
     with evaluating(model):
         for step in range(effort.steps + 1):
             with torch.enable_grad():
-                code = start + (size * way if scale is None else way @ scale.T)
+                code = free.code()
                 loss, content = _asked_of(model, code, start, aim, rule, effort)
-                total = loss.sum()
             best.offer(code, loss, content, step)
             if step == effort.steps or (step % LOOK == 0 and bool(best.resting.all())):  # what rests no longer changes
                 break
-            total.backward(inputs=[way])
-            optimizer.step()
-            optimizer.zero_grad()
+            free.descend(loss)
             progress(step + 1)
     progress(effort.steps)
     return best.code.cpu(), best.steps.cpu()
+
+
+def _redraw(
+    model: LatentModel, reader: Classifies, start: Tensor, aim: Aim, effort: Effort, progress: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
+    """One block's codes (B, ...), and at which step they were found (B,), on the CPU.
+
+    Of the pictures of which the reader is sure enough the one that differs least is kept, or the last where there is none.
+    """
+    device, cheaper = device_of(model), CHEAPEST ** (1 / effort.steps)
+    start, aim = start.to(device), aim.to(device)
+    free, best, steps = _Free(model, start, effort.lr), start, torch.zeros(len(start), dtype=torch.long, device=device)
+    found, least = torch.zeros_like(steps, dtype=torch.bool), torch.full((len(start),), torch.inf, device=device)
+    price = torch.full_like(least, effort.picture_weight)
+    with evaluating(model):
+        before = _decoded(model, start)
+        for step in range(effort.steps + 1):
+            with torch.enable_grad():
+                code = free.code()
+                picture = _decoded(model, code)
+                misread, sure = _read(reader.classify(picture).float(), aim.told)
+                change = (picture - before).abs().flatten(1).mean(1)
+                loss = misread + price * change
+            content = ((sure >= effort.certainty) | ~aim.asked).all(1)
+            better = torch.where(content, ~found | (change < least), ~found).detach()
+            best = torch.where(better.view(-1, *[1] * (start.ndim - 1)), code.detach(), best)
+            steps, least = torch.where(better, step, steps), torch.where(better, change.detach(), least)
+            found |= content
+            if step == effort.steps:
+                break
+            free.descend(loss)
+            price = torch.where(content, price / cheaper, price * cheaper)
+            progress(step + 1)
+    return best.cpu(), steps.cpu()
 
 
 def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort) -> tuple[Tensor, Tensor]:
@@ -232,6 +299,11 @@ def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Ru
         loss = loss + F.softplus(-value)
         content &= value > 0
     return loss, content
+
+
+def _decoded(model: Any, code: Tensor) -> Tensor:
+    picture: Tensor = model.decode(code)
+    return picture.float()
 
 
 def _seen(model: Any, code: Tensor, effort: Effort) -> Tensor:
@@ -264,6 +336,20 @@ def _value(rule: Rule, images: Tensor) -> Tensor:
     if torch.is_grad_enabled() and not value.requires_grad:
         raise UserError("a rule has no slope", "rule", "let it be differentiable: no comparison, no detach, no numpy")
     return value.float()
+
+
+def judged_in_pictures(
+    model: LatentModel, reader: Classifies, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim, effort: Effort
+) -> Verdict:
+    """What a classifier of pictures says of those of codes as they were and as they became: (N, ...) twice."""
+
+    def read(code: Tensor, wanted: Tensor) -> Tensor:
+        return _read(reader.classify(_decoded(model, code)).float(), replace(aim.told, values=wanted))[1]
+
+    with evaluating(model):
+        seen = torch.stack([in_blocks(read, device_of(model), code, aim.told.values) for code in (start, codes)], 1)
+    reached = ((seen[:, 1] >= effort.certainty) | ~aim.asked).all(1)
+    return Verdict(reached.numpy(), steps, aim.told, read=seen.numpy(), asked=aim.asked.numpy())
 
 
 def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim | None, rule: Rule | None, effort: Effort) -> Verdict:

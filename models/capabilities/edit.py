@@ -4,6 +4,8 @@ How a code is moved depends on what there is to go by:
 
 * a model with critics of codes (`Constrains`) searches by gradient, from the image's own code, until its critic takes the code for real and
   its reader sees what was asked for; or it moves the code at once (`fast`; see `constrained.py`);
+* a classifier of pictures (`reader`) leads a search through the codes of any auto-encoder whose decoder is told nothing, for a picture that
+  shows what was asked for and differs from the reconstruction in few places;
 * a rule, any differentiable function of images that is above 0 where it is kept (`rule`), is searched for like an attribute, among the
   codes of any auto-encoder whose decoder is told nothing;
 * with labelled data (`data`), any auto-encoder adds the mean code with an attribute and takes away the mean code without it, as Radford et
@@ -22,14 +24,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import Constrains, Encodes, LatentModel
+from models.base import Classifies, Constrains, DataSpec, Encodes, LatentModel
 from models.capabilities import verb
-from models.capabilities.ask import images_from, models_with, require, require_alike
-from models.capabilities.constrained import Aim, Effort, Rule, Verdict, judged, moved, searched, settled
+from models.capabilities.ask import device_of, evaluating, images_from, in_blocks, models_with, require, require_alike
+from models.capabilities.classify import require_classifier, target_of
+from models.capabilities.constrained import Aim, Effort, Rule, Verdict, judged, judged_in_pictures, moved, searched, settled
 from models.capabilities.inputs import checked
 from models.capabilities.interpolate import blend
 from models.capabilities.reconstruct import codes_of
-from models.capabilities.told import Told, Words, columns, condition_of, has_to_tell, listed, resolve
+from models.capabilities.told import Told, Words, columns, condition_of, has_to_tell, in_words_of, listed
+from models.data.batches import to_float
 from models.data.items import Items
 from models.errors import UserError, nearest, printable
 from models.randomness import some
@@ -68,6 +72,7 @@ def edit(
     fast: bool = False,
     data: Items | None = None,
     strength: float = 1.0,
+    reader: Trained | None = None,
     rule: Rule | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **effort: Any,
@@ -80,6 +85,7 @@ def edit(
         fast: one pass of a model with critics instead of a search.
         data: labelled data for arithmetic with mean codes; `wanted` are then words of these data.
         strength: how far arithmetic goes: so many times the way between the mean codes.
+        reader: a classifier of such pictures, a model of its own, that leads a search; `wanted` and `told` are then its words.
         rule: images (B, C, H, W) in [-1, 1] -> numbers (B,), above 0 where all is well; differentiable. It goes with `wanted`, or alone.
         progress: called with (steps done, steps in all).
         effort: fields of `Effort`, for a search.
@@ -89,7 +95,7 @@ def edit(
     model = trained.model
     require(model, Encodes, "edit")
     require_alike(model, "decode", "edit")
-    shown, tried = checked(trained, images), Effort(**effort)
+    shown, tried = checked(trained, images), Effort(**effort) if reader is None else Effort.in_pictures(target_of(reader.model), **effort)
     if wanted is None and rule is None:
         raise UserError("nothing is asked for", "--attributes", "say what to change: --attributes smile=1, or --label 3")
     if fast and rule is not None:
@@ -97,6 +103,12 @@ def edit(
     if not np.isfinite(strength) or (data is None and strength != 1):
         fix = "give a number" if data is not None else "it is for arithmetic: give labelled data (--data)"
         raise UserError(f"a strength of {printable(strength)}", "--strength", fix)
+    if reader is not None:
+        for flag, given in (("--fast", fast), ("rule", rule is not None), ("--data", data is not None)):
+            if given:
+                raise UserError("a classifier of pictures leads this way of editing, alone", flag, "leave it out, or --reader")
+        assert wanted is not None
+        return _by_reader(model, shown, wanted, told, reader.model, tried, progress)
     if data is not None or has_to_tell(model, "decode"):
         for flag, given in (("--fast", fast), ("rule", rule is not None)):
             if given:
@@ -119,23 +131,33 @@ def edit(
 
 
 def _aim(trained: Trained, images: np.ndarray, wanted: Words | None, told: Words | None) -> Aim:
-    """What is asked for, in place of what the images show; all that they show where nothing is asked for."""
-    if wanted is not None and condition_of(trained.model) != "attributes":
-        asked = resolve(trained.model, wanted)
-        assert asked is not None
-        each = asked.for_each(len(images))
+    """What a model is asked for, in place of what the images show in its words."""
+    kind = condition_of(trained.model)
+
+    def shown() -> Told:
+        own = trained.shown_by(images, told)
+        assert own is not None
+        return own
+
+    assert kind is not None
+    return _aim_of(kind, trained.model.spec, len(images), wanted, shown)
+
+
+def _aim_of(kind: str, spec: DataSpec, count: int, wanted: Words | None, shown: Callable[[], Told]) -> Aim:
+    """What is asked of `count` images, in place of what they show; all that they show where nothing is asked for."""
+    if wanted is not None and kind != "attributes":
+        each = in_words_of(kind, spec, wanted).for_each(count)
         return Aim(each, each.soft().values > 0)
-    own = trained.shown_by(images, told)
-    assert own is not None
+    own = shown()
     if wanted is None:
         return Aim(own, torch.zeros_like(own.soft().values, dtype=torch.bool))
     values, named = own.values.clone(), torch.zeros(own.values.shape, dtype=torch.bool)
-    for row, one in enumerate(_for_each(wanted, len(images))):
+    for row, one in enumerate(_for_each(wanted, count)):
         if not isinstance(one, Mapping):
             raise UserError("this model is asked by attributes, not by label", "--label", "use --attributes")
         if not one:
             raise UserError("nothing is asked for", "--attributes", "name an attribute: --attributes smile=1")
-        for column, given in columns(trained.model.spec.attributes, one).items():
+        for column, given in columns(spec.attributes, one).items():
             values[row, column], named[row, column] = given, True
     return Aim(Told(own.kind, own.spec, values), named)
 
@@ -151,7 +173,7 @@ def _for_each(wanted: Words, count: int) -> list[Any]:
 def _no_critics(model: LatentModel) -> UserError:
     able = models_with("move", "realism")
     what = "this model has no critics of its codes, and its decoder is told nothing"
-    fix = f"give labelled data (--data celeba), or train critics on it (lgm train {able} --part vae=RUN)"
+    fix = f"give a classifier (--reader RUN) or labelled data (--data celeba), or train critics on it (lgm train {able} --part vae=RUN)"
     return UserError(what, type(model).__module__.rpartition(".")[2], fix)
 
 
@@ -163,6 +185,41 @@ def _by_condition(trained: Trained, images: np.ndarray, wanted: Words, told: Wor
     assert own is not None
     code = codes_of(trained.model, images, own)
     return Edited(images_from(trained.model, code, "code", aim.told), code, code, told=(own, aim.told))
+
+
+def _by_reader(
+    model: LatentModel,
+    images: np.ndarray,
+    wanted: Words,
+    told: Words | None,
+    reader: LatentModel,
+    effort: Effort,
+    progress: Callable[[int, int], None],
+) -> Edited:
+    """A search for codes in whose pictures a classifier sees what was asked for, and which differ little from the reconstructions."""
+    if has_to_tell(model, "encode", "decode"):
+        raise UserError("this model's decoder is told what to show", "--reader", "leave it out: it needs no search")
+    require_classifier(reader)
+    assert isinstance(reader, Classifies)
+    if reader.spec.shape != model.spec.shape:
+        its, own = ("{2} x {1} in {0} channels".format(*spec.shape) for spec in (reader.spec, model.spec))
+        raise UserError(f"the classifier looks at {its}, the pictures are {own}", "--reader", "train one on such pictures")
+    device = device_of(model)
+    if device_of(reader) != device:
+        raise UserError(f"the classifier is on {device_of(reader)}, the model on {device}", "--reader", "load both on the same device")
+    start, kind = codes_of(model, images, None), reader.target
+
+    def shown() -> Told:
+        if told is not None:
+            return in_words_of(kind, reader.spec, told).for_each(len(images))
+        logits = in_blocks(reader.classify, device, to_float(torch.from_numpy(images_from(model, start, "code"))))
+        return Told(kind, reader.spec, (logits > 0).float())
+
+    with evaluating(reader):
+        aim = _aim_of(kind, reader.spec, len(images), wanted, shown)
+        codes, steps = searched(model, start, aim, None, effort, progress, reader)
+        verdict = judged_in_pictures(model, reader, start, codes, steps, aim, effort)
+    return Edited(images_from(model, codes, "code"), start, codes, verdict=verdict)
 
 
 def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: Items, strength: float) -> Edited:

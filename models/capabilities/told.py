@@ -138,14 +138,21 @@ def resolve(model: LatentModel, words: Words | None) -> Told | None:
     """
     if words is None:
         return None
-    kind, spec = condition_of(model), model.spec
+    if (kind := condition_of(model)) is None:
+        raise UserError("this model takes no condition, it was trained without", f"--{_argument_for(words)}", "leave it out")
+    return in_words_of(kind, model.spec, words)
+
+
+def _argument_for(words: Words) -> str:
+    """The option of the commands by which words like these are said."""
     if isinstance(words, Told):
-        several, by = [*words.values], argument_of(words.kind)
-    else:
-        several = listed(words)
-        by = "attributes" if any(isinstance(word, Mapping) for word in several) else "label"
-    if kind is None:
-        raise UserError("this model takes no condition, it was trained without", f"--{by}", "leave it out")
+        return argument_of(words.kind)
+    return "attributes" if any(isinstance(word, Mapping) for word in listed(words)) else "label"
+
+
+def in_words_of(kind: str, spec: DataSpec, words: Words) -> Told:
+    """What words say of images in the classes, people or attributes of `spec`, in the order given. Raises UserError as `resolve` does."""
+    several, by = [*words.values] if isinstance(words, Told) else listed(words), _argument_for(words)
     if not several:
         raise UserError("nothing is named", f"--{argument_of(kind)}", "give a class's name or number, or attributes; or leave it out")
     if by != argument_of(kind):
