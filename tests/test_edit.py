@@ -326,6 +326,19 @@ def test_led_edits_depend_on_their_own_image_alone() -> None:
     assert told.verdict.wanted.values.tolist() == [[1, 1, 0]] * 2
 
 
+def test_a_led_search_may_begin_where_arithmetic_ends(straight: Callable[[str], Path], pictures: Path) -> None:
+    vae, reader = (models.load(straight(name), device="cpu") for name in ("vae", "classifier"))
+    data = vae.data(str(pictures))
+    images = data.rows("image", np.arange(4))
+    begun = vae.edit(images, "disc", data=data, strength=2.0)
+    found = vae.edit(images, "disc", data=data, strength=2.0, reader=reader, certainty=1.0, steps=1, lr=1e-6)
+    assert torch.allclose(found.codes, begun.codes, atol=1e-4)
+    assert not torch.allclose(found.codes, found.start, atol=1e-2)
+    assert torch.equal(found.start, begun.start)
+    sure = vae.edit(images, "disc", data=data, strength=2.0, reader=reader, certainty=0.0, steps=1)
+    assert torch.equal(sure.codes, sure.start), "the reader is content with what is there"
+
+
 def test_a_classifier_of_classes_leads_from_the_command_line(
     monkeypatch: pytest.MonkeyPatch, straight: Callable[[str], Path], pictures: Path, tmp_path: Path
 ) -> None:

@@ -154,13 +154,15 @@ def edits(chosen: argparse.Namespace) -> str:
             "",
         ]
     ]
+    led: dict[str, Any] = {"reader": models.load(reader, device="cpu")}
     how: dict[str, tuple[float | None, dict[str, Any]]] = {
         "along the ways between mean codes": (USUAL, {}),
         "the same, certainty 0.99": (USUAL, {"certainty": 0.99}),
         "free search": (USUAL, {"search": "free"}),
         "one pass": (USUAL, {"fast": True}),
         "one pass, distance weight 0": (0.0, {"fast": True}),
-        "led by a classifier of pictures": (None, {"reader": models.load(reader, device="cpu")}),
+        "led by a classifier of pictures": (None, led),
+        "the same, from 1.5 times the arithmetic": (None, led | {"data": examples, "strength": 1.5}),
         "arithmetic": (None, {"data": examples}),
         "arithmetic, 1.5 times as far": (None, {"data": examples, "strength": 1.5}),
     }

@@ -60,14 +60,14 @@ def edit(
     ] = "line",
     iterations: Annotated[
         int | None,
-        typer.Option(parser=o.count, metavar="N", help="Steps of the search, at most: 300; 80 with --reader.", show_default=False),
+        typer.Option(parser=o.count, metavar="N", help="Steps of the search, at most: 300; 60 with --reader.", show_default=False),
     ] = None,
     realism: Annotated[float, typer.Option(metavar="P", help="The critic's probability that ends the search.")] = 0.3,
     certainty: Annotated[
         float | None,
         typer.Option(
             metavar="P",
-            help="The reader's probability of what is asked that ends it: 0.95; of classes with --reader 0.85.",
+            help="The reader's probability of what is asked that ends it: 0.95; with --reader 0.9, of classes 0.85.",
             show_default=False,
         ),
     ] = None,

@@ -21,6 +21,7 @@ from models.base import Classifies, Constrains, LatentModel
 from models.capabilities.ask import SEARCHED, device_of, evaluating, in_blocks
 from models.capabilities.told import Told
 from models.errors import UserError, printable
+from models.randomness import numpy_generator
 
 Rule = Callable[[Tensor], Tensor]
 
@@ -60,7 +61,7 @@ class Effort:
     @classmethod
     def in_pictures(cls, kind: str, **given: Any) -> Effort:
         """That of a search with a classifier of pictures: fewer and longer steps, and no surer than classifiers of classes learn to be."""
-        return cls(**{"steps": 80, "lr": 0.05, "certainty": 0.95 if kind == "attributes" else 0.85, **given})
+        return cls(**{"steps": 60, "lr": 0.05, "certainty": 0.9 if kind == "attributes" else 0.85, **given})
 
     def __post_init__(self) -> None:
         for name, known in (("search", ("line", "free")), ("look", (None, "picture", "code"))):
@@ -127,10 +128,11 @@ def searched(
     effort: Effort,
     progress: Callable[[int, int], None],
     reader: Classifies | None = None,
+    begin: Tensor | None = None,
 ) -> tuple[Tensor, np.ndarray]:
     """Codes near `start` (N, ...) with which all are content, or the best that were found; and the steps that each took (N,).
 
-    With a `reader`, a classifier of pictures, it alone is asked, and `aim` is in its words.
+    With a `reader`, a classifier of pictures, it alone is asked, `aim` is in its words, and the search may go from other codes, `begin`.
     """
     ways = model.ways() if isinstance(model, Constrains) and effort.search == "line" else None
     codes, steps = [], []
@@ -142,7 +144,7 @@ def searched(
             progress(done + step, len(blocks) * effort.steps)
 
         if aim is not None and reader is not None:
-            code, taken = _redraw(model, reader, start[rows], aim[rows], effort, advance)
+            code, taken = _redraw(model, reader, start[rows], (start if begin is None else begin)[rows], aim[rows], effort, advance)
         elif aim is not None and ways is not None:
             code, taken = _walk(model, ways, start[rows], aim[rows], effort, advance)
         else:
@@ -250,37 +252,51 @@ def _descend(
 
 
 def _redraw(
-    model: LatentModel, reader: Classifies, start: Tensor, aim: Aim, effort: Effort, progress: Callable[[int], None]
+    model: LatentModel, reader: Classifies, start: Tensor, begin: Tensor, aim: Aim, effort: Effort, progress: Callable[[int], None]
 ) -> tuple[Tensor, Tensor]:
-    """One block's codes (B, ...), and at which step they were found (B,), on the CPU.
+    """One block's codes (B, ...), and at which step they were found (B,), on the CPU; the search goes from `begin`.
 
-    Of the pictures of which the reader is sure enough the one that differs least is kept, or the last where there is none.
+    Of the pictures of which the reader is sure enough the one that differs least from that of `start` is kept, or the last where there is
+    none. The reader sees each a little shifted, otherwise in every step: what a picture shows it shows there, too.
     """
     device, cheaper = device_of(model), CHEAPEST ** (1 / effort.steps)
-    start, aim = start.to(device), aim.to(device)
-    free, best, steps = _Free(model, start, effort.lr), start, torch.zeros(len(start), dtype=torch.long, device=device)
-    found, least = torch.zeros_like(steps, dtype=torch.bool), torch.full((len(start),), torch.inf, device=device)
-    price = torch.full_like(least, effort.picture_weight)
+    start, begin, aim = start.to(device), begin.to(device), aim.to(device)
+    free, best, steps = _Free(model, begin, effort.lr), start, torch.zeros(len(start), dtype=torch.long, device=device)
+    price = torch.full((len(start),), effort.picture_weight, device=device)
+
+    def content(picture: Tensor) -> tuple[Tensor, Tensor]:
+        misread, sure = _read(reader.classify(picture).float(), aim.told)
+        return misread, ((sure >= effort.certainty) | ~aim.asked).all(1)
+
     with evaluating(model):
         before = _decoded(model, start)
+        found = content(before)[1]
+        least = torch.where(found, 0.0, torch.inf)
         for step in range(effort.steps + 1):
             with torch.enable_grad():
                 code = free.code()
                 picture = _decoded(model, code)
-                misread, sure = _read(reader.classify(picture).float(), aim.told)
+                misread, here = content(_shifted(picture, step))
                 change = (picture - before).abs().flatten(1).mean(1)
                 loss = misread + price * change
-            content = ((sure >= effort.certainty) | ~aim.asked).all(1)
-            better = torch.where(content, ~found | (change < least), ~found).detach()
+            seen = here & content(picture.detach())[1]
+            better = torch.where(seen, ~found | (change < least), ~found).detach()
             best = torch.where(better.view(-1, *[1] * (start.ndim - 1)), code.detach(), best)
             steps, least = torch.where(better, step, steps), torch.where(better, change.detach(), least)
-            found |= content
+            found |= seen
             if step == effort.steps:
                 break
             free.descend(loss)
-            price = torch.where(content, price / cheaper, price * cheaper)
+            price = torch.where(here, price / cheaper, price * cheaper)
             progress(step + 1)
     return best.cpu(), steps.cpu()
+
+
+def _shifted(picture: Tensor, step: int) -> Tensor:
+    """Pictures (B, C, H, W) as they are seen in a step: moved by a twentieth of their sides at most, round the edges."""
+    dice = numpy_generator(0, "redrawn", step)
+    down, right = (int(dice.integers(-(side // 20), side // 20 + 1)) for side in picture.shape[2:])
+    return picture.roll((down, right), (2, 3))
 
 
 def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Rule | None, effort: Effort) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from models.capabilities.trained import Trained
 
 EXAMPLES = 10_000  # items at most, whose mean codes are taken for arithmetic
+_known_examples: WeakKeyDictionary[LatentModel, tuple[Items, Tensor]] = (
+    WeakKeyDictionary()
+)  # their codes, for the next edit by the same data
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def edit(
         wanted: attributes by name ({"smile": 1}), or a class: one for all, or one for each image.
         told: what the images show now; where nobody says, the model's reader or classifier does.
         fast: one pass of a model with critics instead of a search.
-        data: labelled data for arithmetic with mean codes; `wanted` are then words of these data.
+        data: labelled data for arithmetic with mean codes; `wanted` are then words of these data. With a reader its search begins there.
         strength: how far arithmetic goes: so many times the way between the mean codes.
         reader: a classifier of such pictures, a model of its own, that leads a search; `wanted` and `told` are then its words.
         rule: images (B, C, H, W) in [-1, 1] -> numbers (B,), above 0 where all is well; differentiable. It goes with `wanted`, or alone.
@@ -104,11 +108,12 @@ def edit(
         fix = "give a number" if data is not None else "it is for arithmetic: give labelled data (--data)"
         raise UserError(f"a strength of {printable(strength)}", "--strength", fix)
     if reader is not None:
-        for flag, given in (("--fast", fast), ("rule", rule is not None), ("--data", data is not None)):
+        for flag, given in (("--fast", fast), ("rule", rule is not None)):
             if given:
                 raise UserError("a classifier of pictures leads this way of editing, alone", flag, "leave it out, or --reader")
         assert wanted is not None
-        return _by_reader(model, shown, wanted, told, reader.model, tried, progress)
+        begin = None if data is None else _by_arithmetic(model, shown, wanted, data, strength).codes
+        return _by_reader(model, shown, wanted, told, reader.model, begin, tried, progress)
     if data is not None or has_to_tell(model, "decode"):
         for flag, given in (("--fast", fast), ("rule", rule is not None)):
             if given:
@@ -193,10 +198,12 @@ def _by_reader(
     wanted: Words,
     told: Words | None,
     reader: LatentModel,
+    begin: Tensor | None,
     effort: Effort,
     progress: Callable[[int, int], None],
 ) -> Edited:
-    """A search for codes in whose pictures a classifier sees what was asked for, and which differ little from the reconstructions."""
+    """A search for codes in whose pictures a classifier sees what was asked for, and which differ little from the reconstructions; from
+    the codes `begin`, or from the images' own."""
     if has_to_tell(model, "encode", "decode"):
         raise UserError("this model's decoder is told what to show", "--reader", "leave it out: it needs no search")
     require_classifier(reader)
@@ -217,7 +224,7 @@ def _by_reader(
 
     with evaluating(reader):
         aim = _aim_of(kind, reader.spec, len(images), wanted, shown)
-        codes, steps = searched(model, start, aim, None, effort, progress, reader)
+        codes, steps = searched(model, start, aim, None, effort, progress, reader, begin)
         verdict = judged_in_pictures(model, reader, start, codes, steps, aim, effort)
     return Edited(images_from(model, codes, "code"), start, codes, verdict=verdict)
 
@@ -232,7 +239,9 @@ def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: 
         raise UserError(f"these data have no {field}", "--data", "give data that have, such as 'FOLDER[labels=FILE.csv]'")
     names, chosen = data.fields[field].names, some(min(len(data), EXAMPLES), len(data), 0, "edit")
     shown = torch.from_numpy(data.rows(field, chosen)).long()
-    examples, start = codes_of(model, data.rows("image", chosen), None), codes_of(model, images, None)
+    if (known := _known_examples.get(model)) is None or known[0] is not data:
+        known = _known_examples[model] = (data, codes_of(model, data.rows("image", chosen), None))
+    examples, start = known[1], codes_of(model, images, None)
     codes = start.clone()
 
     @cache
