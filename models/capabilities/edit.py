@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from models.capabilities.trained import Trained
 
 EXAMPLES = 10_000  # items at most, whose mean codes are taken for arithmetic
-_known_examples: WeakKeyDictionary[LatentModel, tuple[Items, Tensor]] = (
-    WeakKeyDictionary()
-)  # their codes, for the next edit by the same data
+# their codes, for the next edit by the same data
+_known_examples: WeakKeyDictionary[LatentModel, tuple[Items, Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
