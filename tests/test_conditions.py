@@ -63,6 +63,11 @@ def test_a_name_counts_before_a_number() -> None:
     assert resolved("label", "0,1,2", classes=("one", "0", "2")).values.tolist() == [1, 1, 2]
 
 
+def test_words_may_come_one_by_one() -> None:
+    said = resolved("attributes", iter([{"smile": 1}, {"hat": 1, "glasses": 0}]))
+    assert said.values.tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
 @pytest.mark.parametrize(
     ("kind", "words", "message"),
     [

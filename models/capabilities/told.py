@@ -152,7 +152,8 @@ def _argument_for(words: Words) -> str:
 
 def in_words_of(kind: str, spec: DataSpec, words: Words) -> Told:
     """What words say of images in the classes, people or attributes of `spec`, in the order given. Raises UserError as `resolve` does."""
-    several, by = [*words.values] if isinstance(words, Told) else listed(words), _argument_for(words)
+    words = words if isinstance(words, Told) else listed(words)  # once: an iterator has its words only once
+    several, by = [*words.values] if isinstance(words, Told) else words, _argument_for(words)
     if not several:
         raise UserError("nothing is named", f"--{argument_of(kind)}", "give a class's name or number, or attributes; or leave it out")
     if by != argument_of(kind):
