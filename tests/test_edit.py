@@ -366,14 +366,15 @@ def test_a_classifier_of_classes_leads_from_the_command_line(
 def test_what_a_classifier_cannot_lead_is_said(reader: tuple[Any, Any], more: dict[str, Any], what: str) -> None:
     with pytest.raises(UserError, match=re.escape(what)):
         painter(None, Slider).edit(DARK, {"smile": 1}, reader=painter(*reader), **more)
-    if what.endswith("rule"):
-        small = painter("attributes", Slider, height=8, width=8)
-        with pytest.raises(
-            UserError, match=re.escape("the classifier looks at 8 x 8 in 1 channels, the pictures are 16 x 16 in 1 channels")
-        ):
-            painter(None, Slider).edit(DARK, {"smile": 1}, reader=small)
-        with pytest.raises(UserError, match="this model's decoder is told what to show: --reader"):
-            painter("label", Copyist).edit(DARK, {"smile": 1}, reader=painter("attributes", Slider))
+
+
+def test_a_classifier_of_other_pictures_or_of_a_model_that_is_told_cannot_lead() -> None:
+    small = painter("attributes", Slider, height=8, width=8)
+    what = "the classifier looks at 8 x 8 in 1 channels, the pictures are 16 x 16 in 1 channels"
+    with pytest.raises(UserError, match=re.escape(what)):
+        painter(None, Slider).edit(DARK, {"smile": 1}, reader=small)
+    with pytest.raises(UserError, match="this model's decoder is told what to show: --reader"):
+        painter("label", Copyist).edit(DARK, {"smile": 1}, reader=painter("attributes", Slider))
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------------------------------------------

@@ -155,6 +155,7 @@ def edits(chosen: argparse.Namespace) -> str:
         ]
     ]
     led: dict[str, Any] = {"reader": models.load(reader, device="cpu")}
+    further = {"data": examples, "strength": 1.5}
     how: dict[str, tuple[float | None, dict[str, Any]]] = {
         "along the ways between mean codes": (USUAL, {}),
         "the same, certainty 0.99": (USUAL, {"certainty": 0.99}),
@@ -162,9 +163,9 @@ def edits(chosen: argparse.Namespace) -> str:
         "one pass": (USUAL, {"fast": True}),
         "one pass, distance weight 0": (0.0, {"fast": True}),
         "led by a classifier of pictures": (None, led),
-        "the same, from 1.5 times the arithmetic": (None, led | {"data": examples, "strength": 1.5}),
+        "the same, from 1.5 times the arithmetic": (None, led | further),
         "arithmetic": (None, {"data": examples}),
-        "arithmetic, 1.5 times as far": (None, {"data": examples, "strength": 1.5}),
+        "arithmetic, 1.5 times as far": (None, further),
     }
     if chosen.data == "faces":
         right, same = zip(*(score(column, vae.reconstruct(drawn)[0]) for column, drawn in enumerate(drawn_edited(len(images)))))

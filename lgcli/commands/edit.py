@@ -132,7 +132,9 @@ def edit(
         lists = len(originals) * (len(asked) if steps else 1)
         pictures.check_grid(width, trained.model.spec.size, width, lists=lists, singles=True, scale=scale, captions=captions)
     path = o.picture_path(output, f"{api.name_of(run)}-edits", force) if out is None else o.free_path(out, force, "--out")
-    said = (truth if reader is None else None) if told is None else parse_attributes([told]) if "=" in told else told
+    said: Any = None if reader is not None else truth  # the data's words need not be the reader's
+    if told is not None:
+        said = parse_attributes([told]) if "=" in told else told
     how: dict[str, Any] = {
         "told": said,
         "fast": fast,

@@ -174,8 +174,11 @@ def classified(model: LatentModel, images: Tensor) -> Told | None:
 
     None for a model that has no classifier of what it has to be told. Call it in eval mode.
     """
-    kind, spec, device = condition_of(model), model.spec, device_of(model)
-    if not classifies(model) or kind is None:
-        return None
-    logits = in_blocks(model.classify, device, images)
-    return Told(kind, spec, (logits > 0).float() if kind == "attributes" else logits.argmax(1))
+    return read_by(model, images) if classifies(model) else None
+
+
+def read_by(classifier: Classifies, images: Tensor) -> Told:
+    """What images (N, C, H, W) in [-1, 1] most likely show in the eyes of a model that classifies. Call it in eval mode."""
+    assert isinstance(classifier, LatentModel)
+    logits = in_blocks(classifier.classify, device_of(classifier), images)
+    return Told(classifier.target, classifier.spec, (logits > 0).float() if classifier.target == "attributes" else logits.argmax(1))

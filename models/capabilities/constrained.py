@@ -85,6 +85,10 @@ class Aim:
     def __getitem__(self, rows: Tensor | slice) -> Aim:
         return Aim(self.told[rows], self.asked[rows])
 
+    def met(self, sure: Tensor, certainty: float) -> Tensor:
+        """Whether all that was asked for is seen with that probability: what is seen of each thing (N, K) -> (N,) bool."""
+        return ((sure >= certainty) | ~self.asked).all(1)
+
     def to(self, device: torch.device) -> Aim:
         return Aim(replace(self.told, values=self.told.values.to(device)), self.asked.to(device))
 
@@ -266,7 +270,7 @@ def _redraw(
 
     def content(picture: Tensor) -> tuple[Tensor, Tensor]:
         misread, sure = _read(reader.classify(picture).float(), aim.told)
-        return misread, ((sure >= effort.certainty) | ~aim.asked).all(1)
+        return misread, aim.met(sure, effort.certainty)
 
     with evaluating(model):
         before = _decoded(model, start)
@@ -279,10 +283,10 @@ def _redraw(
                 misread, here = content(_shifted(picture, step))
                 change = (picture - before).abs().flatten(1).mean(1)
                 loss = misread + price * change
-            seen = here & content(picture.detach())[1]
-            better = torch.where(seen, ~found | (change < least), ~found).detach()
-            best = torch.where(better.view(-1, *[1] * (start.ndim - 1)), code.detach(), best)
-            steps, least = torch.where(better, step, steps), torch.where(better, change.detach(), least)
+            seen = here & content(picture)[1]
+            better = ~found | (seen & (change < least))
+            best = torch.where(better.view(-1, *[1] * (start.ndim - 1)), code, best)
+            steps, least = torch.where(better, step, steps), torch.where(better, change, least)
             found |= seen
             if step == effort.steps:
                 break
@@ -309,7 +313,7 @@ def _asked_of(model: Any, code: Tensor, start: Tensor, aim: Aim | None, rule: Ru
     if aim is not None:
         misread, sure = _read(model.logits(_seen(model, code, effort)), aim.told)
         loss = loss + misread
-        content &= ((sure >= effort.certainty) | ~aim.asked).all(1)
+        content &= aim.met(sure, effort.certainty)
     if rule is not None:
         value = _value(rule, model.decode(code))
         loss = loss + F.softplus(-value)
@@ -363,9 +367,13 @@ def judged_in_pictures(
         return _read(reader.classify(_decoded(model, code)).float(), replace(aim.told, values=wanted))[1]
 
     with evaluating(model):
-        seen = torch.stack([in_blocks(read, device_of(model), code, aim.told.values) for code in (start, codes)], 1)
-    reached = ((seen[:, 1] >= effort.certainty) | ~aim.asked).all(1)
-    return Verdict(reached.numpy(), steps, aim.told, read=seen.numpy(), asked=aim.asked.numpy())
+        seen = _before_and_after(read, device_of(model), start, codes, aim.told.values)
+    return Verdict(aim.met(seen[:, 1], effort.certainty).numpy(), steps, aim.told, read=seen.numpy(), asked=aim.asked.numpy())
+
+
+def _before_and_after(asks: Callable[..., Tensor], device: torch.device, start: Tensor, codes: Tensor, *rows: Tensor) -> Tensor:
+    """What is said of codes as they were and as they became, side by side: (N, ...) twice -> (N, 2, ...), on the CPU."""
+    return torch.stack([in_blocks(asks, device, code, *rows) for code in (start, codes)], 1)
 
 
 def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim | None, rule: Rule | None, effort: Effort) -> Verdict:
@@ -375,7 +383,7 @@ def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim
     rows = [] if told is None else [told.values]
 
     def both(asks: Callable[..., Tensor], *rows: Tensor) -> np.ndarray:
-        return torch.stack([in_blocks(asks, device, code, *rows) for code in (start, codes)], 1).numpy()
+        return _before_and_after(asks, device, start, codes, *rows).numpy()
 
     with evaluating(model):
         if isinstance(model, Constrains):
@@ -387,7 +395,7 @@ def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim
                 lambda code, wanted: _read(model.logits(_seen(model, code, effort)), replace(told, values=wanted))[1], *rows
             )
             said["asked"] = aim.asked.numpy()
-            reached &= ((said["read"][:, 1] >= effort.certainty) | ~said["asked"]).all(1)
+            reached &= aim.met(torch.from_numpy(said["read"][:, 1]), effort.certainty).numpy()
         if rule is not None:
             said["rule"] = both(lambda code: _value(rule, model.decode(code)))
             reached &= said["rule"][:, 1] > 0

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from models.base import Classifies, Constrains, DataSpec, Encodes, LatentModel
 from models.capabilities import verb
-from models.capabilities.ask import device_of, evaluating, images_from, in_blocks, models_with, require, require_alike
+from models.capabilities.ask import device_of, evaluating, images_from, models_with, read_by, require, require_alike
 from models.capabilities.classify import require_classifier, target_of
 from models.capabilities.constrained import Aim, Effort, Rule, Verdict, judged, judged_in_pictures, moved, searched, settled
 from models.capabilities.inputs import checked
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from models.capabilities.trained import Trained
 
 EXAMPLES = 10_000  # items at most, whose mean codes are taken for arithmetic
-# their codes, for the next edit by the same data
+# The codes of the examples that were taken last, for the next edit by the same data.
 _known_examples: WeakKeyDictionary[LatentModel, tuple[Items, Tensor]] = WeakKeyDictionary()
 
 
@@ -111,8 +111,10 @@ def edit(
             if given:
                 raise UserError("a classifier of pictures leads this way of editing, alone", flag, "leave it out, or --reader")
         assert wanted is not None
-        begin = None if data is None else _by_arithmetic(model, shown, wanted, data, strength).codes
-        return _by_reader(model, shown, wanted, told, reader.model, begin, tried, progress)
+        _require_leader(reader.model, model)
+        start = codes_of(model, shown, None)
+        begin = None if data is None else _added(model, start, wanted, data, strength)
+        return _by_reader(model, start, wanted, told, reader.model, begin, tried, progress)
     if data is not None or has_to_tell(model, "decode"):
         for flag, given in (("--fast", fast), ("rule", rule is not None)):
             if given:
@@ -191,9 +193,21 @@ def _by_condition(trained: Trained, images: np.ndarray, wanted: Words, told: Wor
     return Edited(images_from(trained.model, code, "code", aim.told), code, code, told=(own, aim.told))
 
 
+def _require_leader(reader: LatentModel, model: LatentModel) -> None:
+    """Raise UserError where a classifier cannot lead a search through the model's codes."""
+    if has_to_tell(model, "encode", "decode"):
+        raise UserError("this model's decoder is told what to show", "--reader", "leave it out: it needs no search")
+    require_classifier(reader)
+    if reader.spec.shape != model.spec.shape:
+        its, own = ("{2} x {1} in {0} channels".format(*spec.shape) for spec in (reader.spec, model.spec))
+        raise UserError(f"the classifier looks at {its}, the pictures are {own}", "--reader", "train one on such pictures")
+    if (its_place := device_of(reader)) != (place := device_of(model)):
+        raise UserError(f"the classifier is on {its_place}, the model on {place}", "--reader", "load both on the same device")
+
+
 def _by_reader(
     model: LatentModel,
-    images: np.ndarray,
+    start: Tensor,
     wanted: Words,
     told: Words | None,
     reader: LatentModel,
@@ -202,37 +216,33 @@ def _by_reader(
     progress: Callable[[int, int], None],
 ) -> Edited:
     """A search for codes in whose pictures a classifier sees what was asked for, and which differ little from the reconstructions; from
-    the codes `begin`, or from the images' own."""
-    if has_to_tell(model, "encode", "decode"):
-        raise UserError("this model's decoder is told what to show", "--reader", "leave it out: it needs no search")
-    require_classifier(reader)
+    the codes `begin`, or from the images' own, `start`."""
     assert isinstance(reader, Classifies)
-    if reader.spec.shape != model.spec.shape:
-        its, own = ("{2} x {1} in {0} channels".format(*spec.shape) for spec in (reader.spec, model.spec))
-        raise UserError(f"the classifier looks at {its}, the pictures are {own}", "--reader", "train one on such pictures")
-    device = device_of(model)
-    if device_of(reader) != device:
-        raise UserError(f"the classifier is on {device_of(reader)}, the model on {device}", "--reader", "load both on the same device")
-    start, kind = codes_of(model, images, None), reader.target
 
     def shown() -> Told:
         if told is not None:
-            return in_words_of(kind, reader.spec, told).for_each(len(images))
-        logits = in_blocks(reader.classify, device, to_float(torch.from_numpy(images_from(model, start, "code"))))
-        return Told(kind, reader.spec, (logits > 0).float())
+            return in_words_of(reader.target, reader.spec, told).for_each(len(start))
+        return read_by(reader, to_float(torch.from_numpy(images_from(model, start, "code"))))
 
     with evaluating(reader):
-        aim = _aim_of(kind, reader.spec, len(images), wanted, shown)
+        aim = _aim_of(reader.target, reader.spec, len(start), wanted, shown)
         codes, steps = searched(model, start, aim, None, effort, progress, reader, begin)
         verdict = judged_in_pictures(model, reader, start, codes, steps, aim, effort)
     return Edited(images_from(model, codes, "code"), start, codes, verdict=verdict)
 
 
 def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: Items, strength: float) -> Edited:
-    """Codes plus the mean code with what is asked for, less the mean code without it: of another class, that of the nearest one."""
+    """Arithmetic with mean codes, and the pictures of what comes out."""
     if has_to_tell(model, "encode", "decode"):
         raise UserError("this model's decoder is told what to show", "--data", "leave it out: it needs no arithmetic")
-    several = _for_each(wanted, len(images))
+    start = codes_of(model, images, None)
+    codes = _added(model, start, wanted, data, strength)
+    return Edited(images_from(model, codes, "code"), start, codes)
+
+
+def _added(model: LatentModel, start: Tensor, wanted: Words, data: Items, strength: float) -> Tensor:
+    """Codes plus the mean code with what is asked for, less the mean code without it: of another class, that of the nearest one."""
+    several = _for_each(wanted, len(start))
     field = "attributes" if isinstance(several[0], Mapping) else "label"
     if field not in data.fields or not data.fields[field].names:
         raise UserError(f"these data have no {field}", "--data", "give data that have, such as 'FOLDER[labels=FILE.csv]'")
@@ -240,7 +250,7 @@ def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: 
     shown = torch.from_numpy(data.rows(field, chosen)).long()
     if (known := _known_examples.get(model)) is None or known[0] is not data:
         known = _known_examples[model] = (data, codes_of(model, data.rows("image", chosen), None))
-    examples, start = known[1], codes_of(model, images, None)
+    examples = known[1]
     codes = start.clone()
 
     @cache
@@ -269,7 +279,7 @@ def _by_arithmetic(model: LatentModel, images: np.ndarray, wanted: Words, data: 
         means = torch.stack([of_class(k) for k in shown.unique().tolist()])
         now = (means - start[row]).square().flatten(1).sum(1).argmin()
         codes[row] += strength * (of_class(number) - means[now])
-    return Edited(images_from(model, codes, "code"), start, codes)
+    return codes
 
 
 def on_the_way(trained: Trained, edited: Edited, steps: int) -> np.ndarray:
