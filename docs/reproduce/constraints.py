@@ -7,7 +7,7 @@
 The first two print a table of realism: samples of a VAE of sigma 1 and of one of 0.1, its reconstructions, and its prior moved by a
 constraint without labels; and one of what was asked for, by class or attributes: constraints of distance weight 0, 0.003 (the default) and
 0.1 on the VAE of sigma 0.1, and a CVAE of the same nets and as many images; how far each moves the prior, in the posterior's deviations,
-squared. Judged by a classifier trained on the same data.
+squared. Judged by a classifier trained on the same data; the VAE's reconstructions of held-out images say what its decoder can show at all.
 
 `edits` changes each attribute of held-out portraits along the ways between mean codes, by a free search, in one pass, led by a classifier
 of pictures, and by arithmetic with mean codes. Two other classifiers that took no part say whether the attribute is read as asked, and
@@ -33,6 +33,7 @@ import models
 from models.capabilities.ask import in_blocks
 from models.config import parse_count
 from models.data.sets import faces
+from models.metrics import accuracy
 from models.metrics.features.classifier import ClassifierFeatures
 from models.randomness import image_noise
 
@@ -86,11 +87,27 @@ def asked(chosen: argparse.Namespace, features: str) -> str:
     found = {name: common.measured(run, ("accuracy", "fid"), features, chosen, number=chosen.number) for name, run in runs.items()}
     some = next(iter(found.values()))["accuracy"]
     names = [name for name in some if not name.startswith("real_")]
-    lines = [["real images", *(common.cell([some[f"real_{name}"]], 4) for name in names), "", ""]]
+    kept = ceiling(narrow, features, chosen)
+    lines = [
+        ["real images", *(common.cell([some[f"real_{name}"]], 4) for name in names), "", ""],
+        ["their reconstructions", *(common.cell([kept[name]], 4) for name in names), "", ""],
+    ]
     for name, report in found.items():
         far = "" if name == "CVAE" else common.cell([distance(runs[name])])
         lines.append([name, *(common.cell([report["accuracy"][key]], 4) for key in names), common.cell([report["fid"]["fid"]]), far])
     return common.markdown(["", *names, "FID", "moved"], lines) + "\n"
+
+
+def ceiling(run: Path, features: str, chosen: argparse.Namespace) -> dict[str, float]:
+    """What the classifier sees of held-out images in their reconstructions: what that decoder can show at all."""
+    judge = models.load(features.removeprefix("classifier:"), device="cpu").model
+    look, trained = ClassifierFeatures(judge, features), models.load(run, device="cpu")
+    data = trained.data(chosen.test, chosen.data_root)
+    index = np.arange(min(chosen.number, len(data)))
+    again, _ = trained.reconstruct(data.rows("image", index))
+    logits = torch.cat([look.apply(part)[1] for part in torch.from_numpy(again).split(64)])
+    truth = torch.from_numpy(data.rows(look.target, index))
+    return accuracy.attributes(logits, truth) if truth.ndim == 2 else accuracy.top1(logits, truth)
 
 
 def distance(run: Path, number: int = 1000) -> float:

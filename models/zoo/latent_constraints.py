@@ -67,8 +67,8 @@ class LatentConstraints(LatentModel):
     averaged: tuple[str, ...] = ("actor", "critic")
     before = {"ways": False}
     presets = {
-        "quick": Preset(300_000, about="a look within minutes"),
-        "default": Preset(1_000_000),
+        "quick": Preset(300_000, batch=64, about="a look within minutes"),
+        "default": Preset(1_000_000, batch=64, about="some six minutes of one core"),
         "paper": Preset(
             25_600_000,
             batch=128,
