@@ -171,6 +171,8 @@ def check_single_output(grid: Path | None, folder: Path | None, captions: bool =
         raise UserError("both -o and --out", "--out", "give -o FILE for a grid, or --out DIR for single images")
     if captions and folder is not None:
         raise UserError("both --captions and --out", "--captions", "captions stand on a grid: leave one of them out")
+    if folder is not None and folder.suffix.lower() in (".png", ".gif"):
+        raise UserError("--out names a folder for single images", f"--out {folder}", f"for one picture: -o {folder.with_suffix('.png')}")
 
 
 def picture_path(given: Path | None, default: str, force: bool) -> Path:

@@ -488,6 +488,7 @@ def test_contradictions_and_gaps_are_named(vae: Path, pictures: Path) -> None:
     assert "both --images and --epochs" in refused("train", "vae", "--data", pictures, "--images", 9, "--epochs", 1)
     assert "--resume goes on with a run as it is" in refused("train", "vae", "--resume", vae)
     assert "both -o and --out" in refused("sample", vae, "-o", "a.png", "--out", "a")
+    assert "--out names a folder" in refused("sample", vae, "--out", "a.png")
     assert "a way has two ends" in refused("interpolate", vae, "1", "2", "-n", 1)
     assert "a seed has no code" in refused("interpolate", vae, "1", "2", "--space", "code")
     assert "takes no base" in refused("train", "vae", "--data", pictures, "--batch", 8, "--base", vae)
