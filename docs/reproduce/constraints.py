@@ -30,11 +30,12 @@ import numpy as np
 import torch
 
 import models
+from models import evaluation
 from models.capabilities.ask import in_blocks
-from models.config import parse_count
+from models.config import EvaluationConfig, parse_count
 from models.data.sets import faces
 from models.metrics import accuracy
-from models.metrics.features.classifier import ClassifierFeatures
+from models.metrics.features.extract import looked_at
 from models.randomness import image_noise
 
 USUAL = 0.003  # the default distance weight
@@ -98,16 +99,18 @@ def asked(chosen: argparse.Namespace, features: str) -> str:
     return common.markdown(["", *names, "FID", "moved"], lines) + "\n"
 
 
+def judge_of(features: str) -> Any:
+    """The classifier that `--features` would take."""
+    return evaluation.plan.open_features(EvaluationConfig(features=features, device="cpu"))
+
+
 def ceiling(run: Path, features: str, chosen: argparse.Namespace) -> dict[str, float]:
     """What the classifier sees of held-out images in their reconstructions: what that decoder can show at all."""
-    judge = models.load(features.removeprefix("classifier:"), device="cpu").model
-    look, trained = ClassifierFeatures(judge, features), models.load(run, device="cpu")
+    judge, trained = judge_of(features), models.load(run, device="cpu")
     data = trained.data(chosen.test, chosen.data_root)
     index = np.arange(min(chosen.number, len(data)))
     again, _ = trained.reconstruct(data.rows("image", index))
-    logits = torch.cat([look.apply(part)[1] for part in torch.from_numpy(again).split(64)])
-    truth = torch.from_numpy(data.rows(look.target, index))
-    return accuracy.attributes(logits, truth) if truth.ndim == 2 else accuracy.top1(logits, truth)
+    return accuracy.judged(looked_at(again, judge)[1], torch.from_numpy(data.rows(judge.target, index)))
 
 
 def distance(run: Path, number: int = 1000) -> float:
@@ -140,7 +143,7 @@ def edits(chosen: argparse.Namespace) -> str:
     judges = {}
     for target in ("attributes", "identity"):
         run = timed(chosen.out / f"judge-{target}", "classifier", chosen, images=chosen.judge_images, options={"target": target})
-        judges[target] = ClassifierFeatures(models.load(run, device="cpu").model, f"classifier:{run}")
+        judges[target] = judge_of(f"classifier:{run}")
     base = chosen.base or auto_encoder(chosen, 0.1)
     leading = {"target": "attributes", "widths": (48, 96)}  # another net from another start than the judge's
     reader = timed(chosen.out / "reader", "classifier", chosen, images=chosen.judge_images, seed=7, options=leading)
@@ -153,7 +156,7 @@ def edits(chosen: argparse.Namespace) -> str:
     again, _ = vae.reconstruct(images)
 
     def seen(target: str, shown: np.ndarray) -> torch.Tensor:
-        return torch.cat([judges[target].apply(part)[1] for part in torch.from_numpy(shown).split(64)])
+        return looked_at(shown, judges[target])[1]
 
     def score(column: int, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of each portrait: is the attribute read as asked, and is it the person of the reconstruction?"""

@@ -378,25 +378,26 @@ def _before_and_after(asks: Callable[..., Tensor], device: torch.device, start: 
 
 def judged(model: Any, start: Tensor, codes: Tensor, steps: np.ndarray, aim: Aim | None, rule: Rule | None, effort: Effort) -> Verdict:
     """What critics, reader and rule say of codes as they were and as they became: (N, D) twice."""
-    device, reached, said = device_of(model), np.ones(len(start), bool), {}
+    device, reached = device_of(model), torch.ones(len(start), dtype=torch.bool)
+    said: dict[str, Tensor] = {}
     told = None if aim is None else aim.told
     rows = [] if told is None else [told.values]
 
-    def both(asks: Callable[..., Tensor], *rows: Tensor) -> np.ndarray:
-        return _before_and_after(asks, device, start, codes, *rows).numpy()
+    def both(asks: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        return _before_and_after(asks, device, start, codes, *rows)
 
     with evaluating(model):
         if isinstance(model, Constrains):
             said["realism"] = both(lambda code, *wanted: model.realism(code, **_as_told(aim, *wanted)).sigmoid(), *rows)
-            said["distance"] = in_blocks(model.distance, device, codes, start).numpy()
+            said["distance"] = in_blocks(model.distance, device, codes, start)
             reached &= said["realism"][:, 1] >= effort.realism
         if aim is not None and told is not None:
             said["read"] = both(
                 lambda code, wanted: _read(model.logits(_seen(model, code, effort)), replace(told, values=wanted))[1], *rows
             )
-            said["asked"] = aim.asked.numpy()
-            reached &= aim.met(torch.from_numpy(said["read"][:, 1]), effort.certainty).numpy()
+            said["asked"] = aim.asked
+            reached &= aim.met(said["read"][:, 1], effort.certainty)
         if rule is not None:
             said["rule"] = both(lambda code: _value(rule, model.decode(code)))
             reached &= said["rule"][:, 1] > 0
-    return Verdict(reached, steps, told, **said)
+    return Verdict(reached.numpy(), steps, told, **{name: value.numpy() for name, value in said.items()})

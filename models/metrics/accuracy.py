@@ -53,14 +53,15 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     if asked.ndim == 2 and not asked.any():
         fix = "compare with data that have the run's attributes (--data), or give more images (-n)"
         raise UserError("no sample was asked for an attribute", "accuracy", fix)
-    found = _judged(e.get("generated.logits"), asked)
+    found = judged(e.get("generated.logits"), asked)
     if e.real is not None and e.real.labels is not None:
         ending = "_seen" if e.seen else ""
-        found |= {f"real_{name}{ending}": value for name, value in _judged(e.get("real.logits"), e.real.labels).items()}
+        found |= {f"real_{name}{ending}": value for name, value in judged(e.get("real.logits"), e.real.labels).items()}
     return found
 
 
-def _judged(logits: Tensor, truth: Tensor) -> dict[str, float]:
+def judged(logits: Tensor, truth: Tensor) -> dict[str, float]:
+    """Logits (N, K) against classes (N,), or (N, A) against attributes (N, A): the shares of `top1`, or of `attributes`."""
     return top1(logits, truth) if truth.ndim == 1 else attributes(logits, truth)
 
 
