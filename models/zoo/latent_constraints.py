@@ -68,7 +68,7 @@ class LatentConstraints(LatentModel):
     before = {"ways": False}
     presets = {
         "quick": Preset(300_000, batch=64, about="a look within minutes"),
-        "default": Preset(1_000_000, batch=64, about="some six minutes of one core"),
+        "default": Preset(1_000_000, batch=64, about="some ten minutes of one core"),
         "paper": Preset(
             25_600_000,
             batch=128,
