@@ -6,7 +6,7 @@
 
 Trains what is missing in `--out` (a finished run is kept, a stopped one goes on), evaluates every run with the features of a classifier
 trained on the same data, and prints the table as Markdown with the mean and the deviation over the seeds. All encoders and decoders see
-the same number of images; of the sharpened AEGAN's, `--sharpen` of them in its last stage. The latent GAN and the flows then see `--codes`
+the same number of images; of the sharpened AEGANs', `--sharpen` of them in its last stage. Latent GANs and flows then see `--codes`
 cached codes, without encoding an image again. The flow, the fitted Gaussian and the floor (the reconstructions) use the plain AEGAN's own
 auto-encoder. A VAE of larger sigma, and with `--longer` a VAE and a WAE-GAN of as much time as the sharpened AEGAN takes, are of the first
 seed only. `--other-judge` adds the FID in the features of a second classifier. `neighbours.png`: samples of the sharpened AEGAN, and below
@@ -64,6 +64,7 @@ def rows(images: int, codes: int, sharpen: float, longer: int) -> dict[str, dict
         "AEGAN": {"model": "aegan", "images": total, "options": plain},
         "AEGAN, flow": {"model": "aegan", "images": codes, "options": {"prior": "flow"}, "base": "AEGAN"},
         SHARPENED: {"model": "aegan", "images": total, "options": sharp},
+        "AEGAN, latent GAN, sharpened": {"model": "aegan", "images": total, "options": sharp | {"prior": "gan"}},
         "fitted Gaussian": {"model": "aegan", "images": 1, "options": {"prior": "gaussian"}, "base": "AEGAN"},
         **(more if longer else {}),
     }
