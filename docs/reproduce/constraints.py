@@ -2,7 +2,10 @@
 
     python docs/reproduce/constraints.py --data fashion-mnist --test fashion-mnist:test
     python docs/reproduce/constraints.py --data 'celeba[first=9000]' --test 'celeba[last=1000]' --latent 128 --batch 32 --images 120k
+    python docs/reproduce/constraints.py asked --base RUN                   # the second table alone, of another auto-encoder
     python docs/reproduce/constraints.py edits                              # of `faces`, which knows who is who
+    python docs/reproduce/constraints.py edits --data 'celeba[first=9000]' --test 'celeba[last=1000]' --size 64 --latent 128 --batch 32 \\
+        --images 144k --codes 300k --judge-images 160k --number 64 --edited Bald,Bangs,Eyeglasses,Smiling --identities RUN
 
 The first two print a table of realism: samples of a VAE of sigma 1 and of one of 0.1, its reconstructions, and its prior moved by a
 constraint without labels; and one of what was asked for, by class or attributes: constraints of distance weight 0, 0.003 (the default) and
@@ -12,7 +15,9 @@ squared. Judged by a classifier trained on the same data; the VAE's reconstructi
 `edits` changes each attribute of held-out portraits along the ways between mean codes, by a free search, in one pass, led by a classifier
 of pictures, and by arithmetic with mean codes. Two other classifiers that took no part say whether the attribute is read as asked, and
 whether the person is the one that they name in the unedited reconstruction. Of `faces` the set itself draws the same portraits with the
-attribute turned round: what they see in the reconstructions of these is what a perfect edit would show through that auto-encoder.
+attribute turned round: what they see in the reconstructions of these is what a perfect edit would show through that auto-encoder. Where
+the data do not say who is who, `--identities` is a classifier of other people, and the person is the one whose reconstruction, of all
+portraits', is nearest in its features: stricter than a name.
 
 Trains what is missing in `--out`; times are wall times of the training, where it took place in this call.
 """
@@ -35,6 +40,7 @@ from models.capabilities.ask import in_blocks
 from models.config import EvaluationConfig, parse_count
 from models.data.sets import faces
 from models.metrics import accuracy
+from models.metrics.copying import nearest
 from models.metrics.features.extract import looked_at
 from models.randomness import image_noise
 
@@ -79,16 +85,22 @@ def realism(chosen: argparse.Namespace, features: str) -> str:
 
 def asked(chosen: argparse.Namespace, features: str) -> str:
     """What an independent classifier sees of what was asked for."""
-    narrow = auto_encoder(chosen, 0.1)
-    runs = {f"constraints, distance weight {w:g}": constrained(chosen, narrow, f"asked-{w:g}", distance_weight=w) for w in WEIGHTS}
-    spec = models.load(next(iter(runs.values())), device="cpu")
-    options = {"condition": spec.condition, "widths": chosen.widths, "latent": chosen.latent}
-    settings = {"images": chosen.images, "batch": chosen.batch, "options": options, **chosen.sized}
-    runs["CVAE"] = timed(chosen.out / "cvae", "cvae", chosen, **settings)
+    base = chosen.base or auto_encoder(chosen, 0.1)
+    weights = {f"constraints, distance weight {weight:g}": weight for weight in WEIGHTS}
+    runs = {
+        name: constrained(chosen, base, f"asked-{weight:g}", distance_weight=weight)
+        for name, weight in weights.items()
+        if name not in chosen.without
+    }
+    if "CVAE" not in chosen.without:
+        condition = models.load(next(iter(runs.values())), device="cpu").condition
+        options = {"condition": condition, "widths": chosen.widths, "latent": chosen.latent}
+        settings = {"images": chosen.images, "batch": chosen.batch, "options": options, **chosen.sized}
+        runs["CVAE"] = timed(chosen.out / "cvae", "cvae", chosen, **settings)
     found = {name: common.measured(run, ("accuracy", "fid"), features, chosen, number=chosen.number) for name, run in runs.items()}
     some = next(iter(found.values()))["accuracy"]
     names = [name for name in some if not name.startswith("real_")]
-    kept = ceiling(narrow, features, chosen)
+    kept = ceiling(base, features, chosen)
     lines = [
         ["real images", *(common.cell([some[f"real_{name}"]], 4) for name in names), "", ""],
         ["their reconstructions", *(common.cell([kept[name]], 4) for name in names), "", ""],
@@ -140,41 +152,15 @@ def drawn_edited(count: int) -> list[np.ndarray]:
 
 def edits(chosen: argparse.Namespace) -> str:
     """Each attribute of held-out portraits turned into its opposite."""
-    judges = {}
-    for target in ("attributes", "identity"):
-        run = timed(chosen.out / f"judge-{target}", "classifier", chosen, images=chosen.judge_images, options={"target": target})
-        judges[target] = judge_of(f"classifier:{run}")
+    attributes_judge = chosen.classifier or judge_run(chosen, "attributes")
+    identity_judge = chosen.identities or judge_run(chosen, "identity")
+    judges = {name: judge_of(f"classifier:{run}") for name, run in (("attributes", attributes_judge), ("identity", identity_judge))}
     base = chosen.base or auto_encoder(chosen, 0.1)
     leading = {"target": "attributes", "widths": (48, 96)}  # another net from another start than the judge's
-    reader = timed(chosen.out / "reader", "classifier", chosen, images=chosen.judge_images, seed=7, options=leading)
-    ways = {w: constrained(chosen, base, f"constraints-{w:g}", condition="attributes", distance_weight=w) for w in (0.0, USUAL)}
-    vae, trained = models.load(base, device="cpu"), {w: models.load(run, device="cpu") for w, run in ways.items()}
-    data, examples = vae.data(chosen.test, chosen.data_root), vae.data(chosen.data, chosen.data_root)
-    index = np.arange(min(chosen.number, len(data)))
-    images, truth = data.rows("image", index), data.rows("attributes", index)
-    names = data.fields["attributes"].names
-    again, _ = vae.reconstruct(images)
-
-    def seen(target: str, shown: np.ndarray) -> torch.Tensor:
-        return looked_at(shown, judges[target])[1]
-
-    def score(column: int, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each portrait: is the attribute read as asked, and is it the person of the reconstruction?"""
-        read = (seen("attributes", pictures)[:, column] > 0).numpy() != truth[:, column]
-        return read, (seen("identity", pictures).argmax(1) == who).numpy()
-
-    who = seen("identity", again).argmax(1)
-    known = (seen("attributes", again) > 0).numpy() == truth
-    lines = [
-        [
-            "not edited: reconstructions",
-            f"{100 * known.mean():.1f}",
-            f"{100 * (seen('identity', images).argmax(1) == who).float().mean():.1f}",
-            "",
-            "",
-        ]
-    ]
+    reader = timed(chosen.out / "reader", "classifier", chosen, images=chosen.judge_images, seed=7, options=leading, **chosen.sized)
     led: dict[str, Any] = {"reader": models.load(reader, device="cpu")}
+    vae = models.load(base, device="cpu")
+    data, examples = vae.data(chosen.test, chosen.data_root), vae.data(chosen.data, chosen.data_root)
     further = {"data": examples, "strength": 1.5}
     how: dict[str, tuple[float | None, dict[str, Any]]] = {
         "along the ways between mean codes": (USUAL, {}),
@@ -187,31 +173,65 @@ def edits(chosen: argparse.Namespace) -> str:
         "arithmetic": (None, {"data": examples}),
         "arithmetic, 1.5 times as far": (None, further),
     }
+    how = {name: way for name, way in how.items() if name not in chosen.without}
+    weights = {weight for weight, _ in how.values() if weight is not None}
+    ways = {w: constrained(chosen, base, f"constraints-{w:g}", condition="attributes", distance_weight=w) for w in sorted(weights)}
+    trained = {w: models.load(run, device="cpu") for w, run in ways.items()}
+    index = np.arange(min(chosen.number, len(data)))
+    images, truth = data.rows("image", index), data.rows("attributes", index)
+    names = list(data.fields["attributes"].names)
+    edited = {name: names.index(name) for name in chosen.edited or names}
+    again, _ = vae.reconstruct(images)
+
+    def shown(pictures: np.ndarray) -> np.ndarray:
+        return (looked_at(pictures, judges["attributes"])[1] > 0).numpy()
+
+    def person(pictures: np.ndarray) -> np.ndarray:
+        """Who each picture shows: by name, or as the number of the reconstruction that is nearest."""
+        features, logits = looked_at(pictures, judges["identity"])
+        return (nearest(features_again, features)[1] if chosen.identities else logits.argmax(1)).numpy()
+
+    def score(column: int, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Of each portrait: is the attribute read as asked, is it the same person? And the share of the others that are unchanged."""
+        read = shown(pictures)
+        others = np.delete(read == shown_again, column, 1)
+        return read[:, column] != truth[:, column], person(pictures) == who, float(others.mean())
+
+    features_again, shown_again = looked_at(again, judges["identity"])[0], shown(again)
+    who = person(again)
+    right = (shown_again == truth)[:, list(edited.values())].mean()
+    lines = [["not edited: reconstructions", percent(right), percent((person(images) == who).mean()), "", ""]]
     if chosen.data == "faces":
-        right, same = zip(*(score(column, vae.reconstruct(drawn)[0]) for column, drawn in enumerate(drawn_edited(len(images)))))
-        cells = [f"{100 * np.mean(right):.1f}", f"{100 * np.mean(same):.1f}", "", ""]
-        lines.append(["drawn as asked, by the set itself, and reconstructed", *cells])
+        drawn = zip(*(score(column, vae.reconstruct(true)[0]) for column, true in enumerate(drawn_edited(len(images)))))
+        lines.append(["drawn as asked, by the set itself, and reconstructed", *(percent(np.mean(values)) for values in drawn), ""])
     for name, (weight, settings) in how.items():
-        right, same, far, start = [], [], [], time.monotonic()
-        for column, attribute in enumerate(names):
+        found, start = [], time.monotonic()
+        for attribute, column in edited.items():
             wanted = [{attribute: 1 - int(value)} for value in truth[:, column]]
             done = (vae if weight is None else trained[weight]).edit(images, wanted, **settings)
-            read, kept = score(column, done.images)
-            right.append(read)
-            same.append(kept)
-            far.append(trained[USUAL].model.distance(done.codes, done.start).numpy())  # type: ignore[operator]
-        each = ", ".join(f"{a} {100 * np.mean(r):.0f} / {100 * np.mean(s):.0f}" for a, r, s in zip(names, right, same))
-        taken = 1000 * (time.monotonic() - start) / len(images) / len(names)
-        cells = [f"{100 * np.mean(right):.1f}", f"{100 * np.mean(same):.1f}", f"{np.mean(far):.1f}", f"{taken:.0f}"]
-        print(name, each, flush=True)
-        lines.append([name, *cells])
-    return common.markdown(["", "read as asked, %", "the same person, %", "distance", "ms an edit"], lines)
+            found.append(score(column, done.images))
+        taken = 1000 * (time.monotonic() - start) / len(images) / len(edited)
+        print(name, ", ".join(f"{a} {percent(r.mean())} / {percent(s.mean())}" for a, (r, s, _) in zip(edited, found)), flush=True)
+        lines.append([name, *(percent(np.mean(values)) for values in zip(*found)), f"{taken:.0f}"])
+    return common.markdown(["", "read as asked, %", "the same person, %", "the others unchanged, %", "ms an edit"], lines)
+
+
+def judge_run(chosen: argparse.Namespace, target: str) -> Path:
+    settings = {"images": chosen.judge_images, "options": {"target": target}, **chosen.sized}
+    return timed(chosen.out / f"judge-{target}", "classifier", chosen, **settings)
+
+
+def percent(share: Any) -> str:
+    return f"{100 * share:.1f}"
 
 
 def main() -> None:
     parser = common.arguments(__doc__, data="fashion-mnist", test="fashion-mnist:test", out="runs/constraints")
-    parser.add_argument("what", nargs="?", choices=["tables", "edits"], default="tables")
-    parser.add_argument("--base", type=Path, help="of `edits`: an auto-encoder's run instead of a VAE of sigma 0.1")
+    parser.add_argument("what", nargs="?", choices=["tables", "asked", "edits"], default="tables")
+    parser.add_argument("--base", type=Path, help="of `asked` and `edits`: an auto-encoder's run instead of a VAE of sigma 0.1")
+    parser.add_argument("--edited", type=lambda text: text.split(","), help="of `edits`: attributes, by default all")
+    parser.add_argument("--identities", type=Path, help="of `edits`: a classifier of people, where the data do not say who is who")
+    parser.add_argument("--without", nargs="*", default=[], metavar="ROW", help="rows to leave out, by name (not of the table of realism)")
     parser.add_argument("--images", type=parse_count, default=200_000, help="that the auto-encoders see")
     parser.add_argument("--codes", type=parse_count, default=1_000_000, help="that the constraints see")
     parser.add_argument("--judge-images", type=parse_count, default=120_000)
@@ -226,7 +246,7 @@ def main() -> None:
         text = edits(chosen)
     else:
         features = common.judge(chosen, images=chosen.judge_images, **chosen.sized)
-        text = realism(chosen, features) + asked(chosen, features)
+        text = (realism(chosen, features) if chosen.what == "tables" else "") + asked(chosen, features)
     (chosen.out / "table.md").write_text(text)
     print(text)
 
