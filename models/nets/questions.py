@@ -14,13 +14,13 @@ in every step. What is shown comes to the size of what is wanted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.base import Batch, DataSpec, Field
+from models.base import Batch, DataSpec, Field, LatentModel
 from models.errors import UserError
 from models.nets.holes import Kind, draw_holes
 
@@ -98,10 +98,6 @@ class Asking:
             return Question(self.shown(batch.image), batch.target)
         return self.with_hole(batch.image, draw_holes(self.holes, len(batch), self.size, batch.device))
 
-    def gives(self, capability: str) -> Field:
-        """`LatentModel.gives` of a model that completes or translates."""
-        return self.wanted if capability == "translate" else self.given
-
     def shown(self, image: Tensor) -> Tensor:
         """Images as a network sees them: (B, K, h, w) -> (B, K, H, W)."""
         if image.shape[2:] == self.size:
@@ -114,6 +110,37 @@ class Asking:
         return Question(torch.cat([known, hole.to(known.dtype)], 1), image, hole)
 
 
-def pairs_clause(task: Task, factor: int) -> str:
-    """What makes pairs of images for a task: a clause of `models.data.clauses`, or nothing."""
-    return {"colourise": "input=grey", "upscale": f"input=small:{factor}"}.get(task, "")
+class Answering(LatentModel):
+    """A model that answers the questions of its options `task`, `mask` and `factor`: it completes images with holes, or translates images.
+
+    A subclass gives the size of one answer's noise, and says in `answer` how it answers.
+    """
+
+    def __init__(self, config: Any, spec: DataSpec, noise: int) -> None:
+        super().__init__(config, spec)
+        self.asking = Asking(config.task, config.mask, spec)
+        self.needs = self.asking.needs
+        if config.task == "inpaint":
+            self.holes, self.completion_noise = config.mask, (noise,)
+        else:
+            self.translation_noise = (noise,)
+
+    @staticmethod
+    def pairs_by(config: Any) -> str:
+        return {"colourise": "input=grey", "upscale": f"input=small:{config.factor}"}.get(config.task, "")
+
+    def gives(self, capability: str) -> Field:
+        return self.asking.wanted if capability == "translate" else self.asking.given
+
+    def answer(self, shown: Tensor, noise: Tensor) -> Tensor:
+        """What is shown, (B, K, H, W) as in a `Question`, and N(0, I) noise -> answers (B, C, H, W), which may leave [-1, 1] a little."""
+        raise NotImplementedError
+
+    def translate(self, image: Tensor, noise: Tensor) -> Tensor:
+        """Images (B, C, h, w) and noise -> their answers (B, C', H, W) in [-1, 1]."""
+        return self.answer(self.asking.shown(image), noise).float().clamp(-1, 1)
+
+    def complete(self, image: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
+        """Images (B, C, H, W), masks (B, 1, H, W), 1 in the hole, and noise -> whole images in [-1, 1]."""
+        question = self.asking.with_hole(image, mask)
+        return question.whole(self.answer(question.shown, noise))

@@ -35,15 +35,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss, slope
 from models.nets.explorer import Explorer
 from models.nets.patch import judge_for
-from models.nets.questions import Asking, Question, pairs_clause
+from models.nets.questions import Answering, Question
 from models.nets.unet import Features, networks_for
 
 
-class CGML(LatentModel):
+class CGML(Answering):
     @dataclass(frozen=True)
     class Config:
         task: Literal["inpaint", "colourise", "upscale", "pairs"] = "inpaint"  # what is asked: see docs/answers.md
@@ -89,23 +89,13 @@ class CGML(LatentModel):
     }
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.asking = Asking(config.task, config.mask, spec)
-        self.needs = self.asking.needs
+        super().__init__(config, spec, noise=config.latent)
         out = self.asking.wanted.shape[0]
         self.encoder, self.decoder = networks_for(config.network, self.asking.seen, config.widths, config.latent, out)
         times = config.iterations if config.walk == "timed" else 0
         self.explorer = Explorer(self.encoder.features, config.latent, config.hidden, times)
         if config.judge_weight:
             self.discriminator = judge_for(config.network, self.asking.answered, config.judge_widths)
-        if config.task == "inpaint":
-            self.holes, self.completion_noise = config.mask, (config.latent,)
-        else:
-            self.translation_noise = (config.latent,)
-
-    @staticmethod
-    def pairs_by(config: Config) -> str:
-        return pairs_clause(config.task, config.factor)
 
     # --- objective ---
 
@@ -183,23 +173,20 @@ class CGML(LatentModel):
 
     # --- capabilities ---
 
-    def gives(self, capability: str) -> Field:
-        return self.asking.gives(capability)
-
-    def translate(self, image: Tensor, noise: Tensor, iterations: int | None = None) -> Tensor:
-        """Images (B, C, h, w) and noise (B, latent), where z starts -> answers (B, C', H, W) in [-1, 1], after so many steps of Z."""
-        shown = self.asking.shown(image)
-        return self._answered(shown, noise, iterations).clamp(-1, 1)
-
-    def complete(self, image: Tensor, mask: Tensor, noise: Tensor, iterations: int | None = None) -> Tensor:
-        """Images (B, C, H, W), masks (B, 1, H, W), 1 in the hole, and noise (B, latent) -> whole images in [-1, 1]."""
-        question = self.asking.with_hole(image, mask)
-        return question.whole(self._answered(question.shown, noise, iterations))
-
-    def _answered(self, shown: Tensor, noise: Tensor, iterations: int | None) -> Tensor:
+    def answer(self, shown: Tensor, noise: Tensor, iterations: int | None = None) -> Tensor:
+        """(B, K, H, W) and (B, latent), where z starts -> (B, C, H, W), after so many steps of Z."""
         features = self.encoder(shown)
         answer: Tensor = self.decoder(features, self.explored(features, noise, iterations))
-        return answer.float()
+        return answer
+
+    def translate(self, image: Tensor, noise: Tensor, iterations: int | None = None) -> Tensor:
+        """As `Answering.translate`, after so many steps of Z."""
+        return self.answer(self.asking.shown(image), noise, iterations).float().clamp(-1, 1)
+
+    def complete(self, image: Tensor, mask: Tensor, noise: Tensor, iterations: int | None = None) -> Tensor:
+        """As `Answering.complete`, after so many steps of Z."""
+        question = self.asking.with_hole(image, mask)
+        return question.whole(self.answer(question.shown, noise, iterations))
 
     def explored(self, features: Features, noise: Tensor, iterations: int | None = None) -> Tensor:
         """Where Z brings z, alone: (B, latent) on the sphere."""

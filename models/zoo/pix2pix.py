@@ -17,14 +17,14 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
+from models.base import Batch, Clock, DataSpec, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.patch import judge_for
-from models.nets.questions import Asking, pairs_clause
+from models.nets.questions import Answering
 from models.nets.unet import networks_for
 
 
-class Pix2Pix(LatentModel):
+class Pix2Pix(Answering):
     @dataclass(frozen=True)
     class Config:
         task: Literal["inpaint", "colourise", "upscale", "pairs"] = "inpaint"  # what is asked: see docs/answers.md
@@ -52,20 +52,10 @@ class Pix2Pix(LatentModel):
     }
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.asking = Asking(config.task, config.mask, spec)
-        self.needs = self.asking.needs
+        super().__init__(config, spec, noise=config.latent)
         seen, out = self.asking.seen, self.asking.wanted.shape[0]
         self.encoder, self.decoder = networks_for(config.network, seen, config.widths, config.latent, out)
         self.discriminator = judge_for(config.network, self.asking.answered, config.judge_widths)
-        if config.task == "inpaint":
-            self.holes, self.completion_noise = config.mask, (config.latent,)
-        else:
-            self.translation_noise = (config.latent,)
-
-    @staticmethod
-    def pairs_by(config: Config) -> str:
-        return pairs_clause(config.task, config.factor)
 
     # --- objective ---
 
@@ -90,15 +80,7 @@ class Pix2Pix(LatentModel):
 
     # --- capabilities ---
 
-    def gives(self, capability: str) -> Field:
-        return self.asking.gives(capability)
-
-    def translate(self, image: Tensor, noise: Tensor) -> Tensor:
-        """Images (B, C, h, w) and noise (B, latent) -> their answers (B, C', H, W) in [-1, 1]."""
-        answer: Tensor = self.decoder(self.encoder(self.asking.shown(image)), noise)
-        return answer.float().clamp(-1, 1)
-
-    def complete(self, image: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
-        """Images (B, C, H, W), masks (B, 1, H, W), 1 in the hole, and noise (B, latent) -> whole images in [-1, 1]."""
-        question = self.asking.with_hole(image, mask)
-        return question.whole(self.decoder(self.encoder(question.shown), noise))
+    def answer(self, shown: Tensor, noise: Tensor) -> Tensor:
+        """(B, K, H, W) and (B, latent) -> (B, C, H, W)."""
+        answer: Tensor = self.decoder(self.encoder(shown), noise)
+        return answer

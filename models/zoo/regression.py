@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from models.base import Batch, Clock, DataSpec, Field, LatentModel, Player, Preset, Range, Stage, Turn
-from models.nets.questions import Asking, pairs_clause
+from models.base import Batch, Clock, DataSpec, Player, Preset, Range, Stage, Turn
+from models.nets.questions import Answering
 from models.nets.unet import networks_for
 
 
-class Regression(LatentModel):
+class Regression(Answering):
     @dataclass(frozen=True)
     class Config:
         task: Literal["inpaint", "colourise", "upscale", "pairs"] = "inpaint"  # what is asked: see docs/answers.md
@@ -44,18 +44,8 @@ class Regression(LatentModel):
     }
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.asking = Asking(config.task, config.mask, spec)
-        self.needs = self.asking.needs
+        super().__init__(config, spec, noise=0)
         self.encoder, self.decoder = networks_for(config.network, self.asking.seen, config.widths, 0, self.asking.wanted.shape[0])
-        if config.task == "inpaint":
-            self.holes, self.completion_noise = config.mask, (0,)
-        else:
-            self.translation_noise = (0,)
-
-    @staticmethod
-    def pairs_by(config: Config) -> str:
-        return pairs_clause(config.task, config.factor)
 
     # --- objective ---
 
@@ -72,15 +62,7 @@ class Regression(LatentModel):
 
     # --- capabilities ---
 
-    def gives(self, capability: str) -> Field:
-        return self.asking.gives(capability)
-
-    def translate(self, image: Tensor, noise: Tensor) -> Tensor:
-        """Images (B, C, h, w) -> their answers (B, C', H, W) in [-1, 1]; the noise is empty, (B, 0)."""
-        answer: Tensor = self.decoder(self.encoder(self.asking.shown(image)))
-        return answer.float().clamp(-1, 1)
-
-    def complete(self, image: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
-        """Images (B, C, H, W) and masks (B, 1, H, W), 1 in the hole -> whole images in [-1, 1]; the noise is empty, (B, 0)."""
-        question = self.asking.with_hole(image, mask)
-        return question.whole(self.decoder(self.encoder(question.shown)))
+    def answer(self, shown: Tensor, noise: Tensor) -> Tensor:
+        """There is one to each question; the noise is empty, (B, 0)."""
+        answer: Tensor = self.decoder(self.encoder(shown))
+        return answer
