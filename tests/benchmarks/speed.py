@@ -8,7 +8,7 @@ small images) transforms each image when it is asked for, the loss as pytorch/ex
 On a GPU the textbook loop has what tutorials have there: 4 workers and pinned memory, channels_last, and automatic mixed precision in bf16.
 
 They take turns in short slices, each in a process of its own; the ratio of the median speeds is printed, with the machine's matrix-product
-rate and the fraction of it that the networks' arithmetic reaches.
+rate, what each loop computes for an image, and the fraction of that rate that it reaches.
 """
 
 from __future__ import annotations
@@ -286,6 +286,11 @@ def lgm(case: Case, contender: Contender, device: Any) -> Iterator[int]:
                 seen = event.images
 
 
+def steps_of(case: Case, contender: Contender, device: Any) -> Iterator[int]:
+    """One step, or a few, after another; yields their images."""
+    return textbook(case, contender.precision, device) if contender.who == "textbook" else lgm(case, contender, device)
+
+
 def work(case: Case, contender: Contender, threads: int, device: str, pipe: Connection) -> None:
     """A process: for every number of seconds received, train that long and send back the images a second."""
     import torch
@@ -293,7 +298,7 @@ def work(case: Case, contender: Contender, threads: int, device: str, pipe: Conn
     torch.set_num_threads(threads)
     place = torch.device(device)
     finish = torch.cuda.synchronize if place.type == "cuda" else lambda: None
-    steps = textbook(case, contender.precision, place) if contender.who == "textbook" else lgm(case, contender, place)
+    steps = steps_of(case, contender, place)
     for _ in range(5):
         next(steps)
     pipe.send(0.0)
@@ -346,26 +351,19 @@ def matrix_rate(precision: str, threads: int, device: str) -> float:
     return 2 * side**3 / min(times)
 
 
-def operations(case: Case) -> float:
-    """Floating-point operations of one image's training step: forwards and backwards of all its turns."""
-    import torch
+def operations(steps: Iterator[int]) -> float:
+    """Floating-point operations of one image's training step, as torch counts them: matrix products and convolutions, both ways."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.base import Batch, Clock
-
-    height, width, channels = case.shape
-    model = build(case, torch.channels_last)
-    image = torch.zeros(2, channels, height, width).to(memory_format=torch.channels_last)
-    batch = Batch(torch.arange(2), lambda key, index: image, torch.device("cpu"))
+    next(steps)  # what comes before the first step
     with FlopCounterMode(display=False) as counter:
-        for turn in model.stages()[0].turns(batch, Clock(0)):  # nobody steps, so the graphs of later turns hold
-            for loss in {id(loss): loss for loss in turn.losses.values()}.values():  # one that moves several is differentiated once
-                movers = [name for name, its in turn.losses.items() if its is loss]
-                loss.backward(inputs=[p for name in movers for p in model.players()[name].parameters()])
-    return counter.get_total_flops() / 2
+        images = next(steps)
+    return counter.get_total_flops() / images
 
 
 def main() -> None:
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="of measuring, for each case")
     parser.add_argument("--only", choices=[case.name for case in CASES])
@@ -383,11 +381,10 @@ def main() -> None:
         if gpu and TEXTBOOK in contenders:
             contenders.insert(1, TEXTBOOK_BF16)
         speeds = measure(case, contenders, arguments.seconds, arguments.threads, arguments.device)
-        work_per_image = operations(case)
         for contender, speed in speeds.items():
-            other = contender.stage or contender.who == "translator"  # another network's arithmetic
-            share = "" if other else f", {speed * work_per_image / rates[contender.precision]:.0%} of the matrix rate"
-            print(f"{case.name}, batch {case.batch}, {contender}: {speed:,.0f} images/s{share}", flush=True)
+            each = operations(steps_of(case, contender, torch.device("cpu")))
+            share = f"{each / 1e6:,.4g} MFLOP an image, {speed * each / rates[contender.precision]:.0%} of the matrix rate"
+            print(f"{case.name}, batch {case.batch}, {contender}: {speed:,.0f} images/s, {share}", flush=True)
         for better, rival, least in case.promises:
             if gpu and better == BF16 and rival == TEXTBOOK:
                 rival = TEXTBOOK_BF16
