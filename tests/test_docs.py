@@ -119,7 +119,7 @@ def test_the_worked_example_of_two_sources_and_a_part(places: dict[str, Path], t
         assert [type(e).__name__ for e in resume(tmp_path / "run")][-1] == "Finished"
     here, there = (load(parse(str(places[name]))) for name in ("here", "there"))
     with torch.no_grad():
-        made = trained.model.translate(to_float(torch.from_numpy(here.all("image"))))  # type: ignore[operator]
+        made = to_float(torch.from_numpy(trained.translate(here.all("image"), count=1)[:, 0]))
         codes = trained.model.painter.encode(to_float(torch.from_numpy(there.all("image"))))  # type: ignore[union-attr,operator]
         read = trained.model.reader(to_float(torch.from_numpy(here.all("image"))))  # type: ignore[operator]
     assert made.shape == (20, 3, 12, 16)

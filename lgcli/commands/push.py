@@ -20,7 +20,7 @@ def push(
     message: Annotated[str, typer.Option(metavar="TEXT", help="Of the commit.", show_default=False)] = "",
     json: o.Json = False,
 ) -> None:
-    """Share a run on the Hugging Face hub, with a model card; hf://USER/NAME is then a run for every command."""
+    """Share a run on the Hugging Face hub, with a model card; hf://USER/NAME is then a run for every command that asks a model."""
     from lgcli import render
     from models.runs.push import push as share
 

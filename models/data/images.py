@@ -149,7 +149,7 @@ def _open_heif(file: IO[bytes]) -> Image.Image:
     try:
         plugin = importlib.import_module("pillow_heif")
     except ImportError as error:
-        raise BadImage("HEIC is read by pillow-heif: pip install 'lgm[heif]'") from error
+        raise BadImage("HEIC is read by pillow-heif: pip install pillow-heif") from error
     image: Image.Image = plugin.HeifImageFile(file)
     return image
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models import layout
+from models import api, layout
 from models.data.images import atomic_file
 from models.device import block_of
 from models.errors import UserError, printable
@@ -20,6 +20,7 @@ from models.evaluation.sides import SampledSource, Side
 from models.metrics.stats import files
 from models.metrics.stats.evidence import Evidence
 from models.metrics.stats.frechet import frechet_distance
+from models.training import hub
 from models.version import __version__
 
 REPORT = layout.EVALUATION
@@ -138,9 +139,13 @@ def _first_image(side: Side) -> str | None:
 
 
 def report_path(run: str | os.PathLike[str], path: Path | None = None) -> Path:
-    """Where the report of a run goes: `path`, or the run's folder, or beside its checkpoint file. Raises UserError where that cannot be."""
+    """Where the report of a run goes: `path`, or the run's folder, or beside its checkpoint file, or of a run on the hub here.
+
+    Raises UserError where that cannot be.
+    """
     where = Path(run)
-    target = path or (where / REPORT if where.is_dir() else where.with_name(f"{where.stem}-{REPORT}"))
+    beside = Path(f"{api.name_of(run)}-{REPORT}") if hub.is_remote(run) else where.with_name(f"{where.stem}-{REPORT}")
+    target = path or (where / REPORT if where.is_dir() else beside)
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK) or target.is_dir():
         raise UserError("the report cannot be written there", target, "name another file with -o, in a folder that exists and is writable")
     return target

@@ -26,7 +26,7 @@ from models.errors import UserError, printable
 from models.evaluation.plan import Plan, Work, check_samples
 from models.metrics.stats import files
 from models.registry import SETS
-from models.training import checkpoint, sources
+from models.training import checkpoint, hub, sources
 from models.training.places import anywhere
 
 STATISTICS = ".safetensors"
@@ -76,8 +76,9 @@ def named(text: str, work: Work) -> Side:
     how, path = work.how, Path(text).expanduser()
     if path.is_file() and path.suffix == STATISTICS and files.is_statistics(path):
         return files.read(path)
-    if (path.is_file() and not is_shard(text)) or (path / checkpoint.FOLDER).is_dir():
-        return SampledSource(api.load(path, device=how.device, raw=how.raw), how.number, how.seed, api.name_of(path))
+    if hub.names_run(text) or (path.is_file() and not is_shard(text)) or (path / checkpoint.FOLDER).is_dir():
+        run = text if hub.is_remote(text) else path
+        return SampledSource(api.load(run, device=how.device, raw=how.raw), how.number, how.seed, api.name_of(run))
     request = parse(text, root=Path(how.data_root) if how.data_root else None, background=how.background, skip_bad=how.skip_bad)
     with work.ranks.first_alone():
         if (place := None if request.name in SETS.entries() or request != request.plain else place_of(request)) is not None:

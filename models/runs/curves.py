@@ -21,7 +21,7 @@ from models.runs.history import Curve
 PANEL = (3.4, 2.2)  # inches
 COLUMNS = 3
 MOST = 24  # panels
-MISSING = "pip install 'lgm[report]', or matplotlib"
+MISSING = "pip install matplotlib"
 
 
 def available() -> bool:

@@ -51,7 +51,7 @@ def load_gradio() -> None:
     try:
         import gradio
     except ImportError as error:
-        raise UserError("the page is made with Gradio, which is not installed", "lgm explore", "pip install 'lgm[explore]'") from error
+        raise UserError("the page is made with Gradio, which is not installed", "lgm explore", "pip install gradio") from error
     gr = gradio
 
 

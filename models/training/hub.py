@@ -25,11 +25,16 @@ def package() -> Any:
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise UserError("the hub needs huggingface_hub, which is not installed", PREFIX, "pip install 'lgm[hub]'") from error
+        raise UserError("the hub needs huggingface_hub, which is not installed", PREFIX, "pip install huggingface_hub") from error
 
 
 def is_remote(run: str | os.PathLike[str]) -> bool:
     return str(run).startswith(PREFIX)
+
+
+def names_run(text: str) -> bool:
+    """Whether a text that may name data as well names a run; data in a store of the hub are hf://datasets/USER/NAME."""
+    return is_remote(text) and _NAME.fullmatch(text.removeprefix(PREFIX)) is not None
 
 
 def parse(text: str) -> tuple[str, str | None]:

@@ -6,7 +6,6 @@ import builtins
 import contextlib
 import io
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -110,7 +109,7 @@ def test_avif_is_read_where_pillow_can(tmp_path: Path) -> None:
 
 def heic(image: Image.Image, **options: Any) -> bytes:
     """As a phone writes it."""
-    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install 'lgm[heif]'")
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
     out = io.BytesIO()
     heif.from_pillow(image).save(out, quality=-1, **options)  # without loss
     return out.getvalue()
@@ -163,7 +162,7 @@ def test_without_pillow_heif_a_heic_says_what_reads_it(tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for brands in (b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heix"):
         content = (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands + bytes(40)
-        with pytest.raises(BadImage, match=re.escape("pip install 'lgm[heif]'")):
+        with pytest.raises(BadImage, match="pip install pillow-heif"):
             decode(content)
     (tmp_path / "photo.heic").write_bytes(content)
     with pytest.raises(UserError, match="pillow-heif"):
@@ -171,7 +170,7 @@ def test_without_pillow_heif_a_heic_says_what_reads_it(tmp_path: Path, monkeypat
     for other in (b"avif\0\0\0\0mif1", b"isom\0\0\0\0mp42"):
         with pytest.raises(BadImage) as error:
             decode((8 + len(other)).to_bytes(4, "big") + b"ftyp" + other + bytes(40))
-        assert "lgm[heif]" not in str(error.value)
+        assert "pip install" not in str(error.value)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
