@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -14,6 +15,8 @@ import typer
 from lgcli import complete
 from models.config import EvaluationConfig, Help, RunConfig, extra, fields_of, flags_of, parse_count, parse_flags, present, read_seed
 from models.errors import UserError
+
+LARGEST, MANY = 10**12, 10_000  # of a number; of what is made or searched for at once
 
 
 def options_of(config: type, *names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -82,6 +85,16 @@ def count(text: str | int) -> int:
     number = parse_count(str(text))  # Typer hands a default over as it is
     if not isinstance(number, int) or number < 1:
         raise typer.BadParameter(f"{text!r} is not a whole number above 0, such as 500, 60k or 1.5M")
+    if number > LARGEST:
+        raise typer.BadParameter(f"{str(text)[:40]!r} is more than {LARGEST:.0e}")
+    return number
+
+
+def some(text: str | int) -> int:
+    """A number above 0 of what is held in memory all at once."""
+    number = count(text)
+    if number > MANY:
+        raise typer.BadParameter(f"{text!r} is more than {MANY:,}")
     return number
 
 
@@ -139,10 +152,14 @@ Shown = Annotated[
 ]
 Attributes = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=0|1,...", help="The same for models asked by attributes; what is not named is 0.", show_default=False),
+    typer.Option(
+        metavar="NAME=0|1,...",
+        help="The same for models asked by attributes; what is not named is 0. For one each, repeat it.",
+        show_default=False,
+    ),
 ]
 Steps = Annotated[int, typer.Option(parser=count, metavar="N", help="Steps of the projection's gradient search.")]
-Restarts = Annotated[int, typer.Option(parser=count, metavar="N", help="Starts of the search for each image; the best is kept.")]
+Restarts = Annotated[int, typer.Option(parser=some, metavar="N", help="Starts of the search for each image; the best is kept.")]
 Picture = Annotated[
     Path | None, typer.Option("-o", metavar="FILE", help="The picture's file, .png.", show_default="a new one, named after RUN")
 ]
@@ -178,12 +195,17 @@ def check_single_output(grid: Path | None, folder: Path | None, captions: bool =
 def picture_path(given: Path | None, default: str, force: bool) -> Path:
     """Where a picture goes: as given with -o, or `default.png`, numbered where that is taken, so that nothing is lost."""
     if given is not None:
-        if given.suffix.lower() != ".png":
-            raise UserError("pictures are written as PNG", f"-o {given}", "give a name that ends in .png")
-        return free_path(given, force, "-o")
+        return free_path(png(given, "-o"), force, "-o")
     number = 1
     while (path := Path(f"{default}.png" if number == 1 else f"{default}-{number}.png")).exists():
         number += 1
+    return path
+
+
+def png(path: Path, flag: str) -> Path:
+    """`path` itself, the name of a picture."""
+    if path.suffix.lower() != ".png":
+        raise UserError("pictures are written as PNG", f"{flag} {path}", "give a name that ends in .png")
     return path
 
 
@@ -191,9 +213,20 @@ def free_path(path: Path, force: bool, flag: str) -> Path:
     """`path`, after making sure that nothing is lost by writing there."""
     if path.exists() and not force and not (path.is_dir() and not any(path.iterdir())):
         raise UserError("something lies there already", path, f"choose another {flag}, or give --force")
-    if not path.parent.exists() and path.suffix:
+    if not path.parent.exists() and flag != "--out":  # a folder is made with all that it lies in
         raise UserError("no such folder", path.parent, f"create it, or choose another {flag}")
     return path
+
+
+def check_trace(trace: bool, iterations: int | None) -> None:
+    """A trace has its own numbers of steps."""
+    if trace and iterations is not None:
+        raise UserError("both --trace and --iterations", "--iterations", "a trace shows the answers after steps of its own: leave one out")
+
+
+def parts(text: str) -> list[str]:
+    """What stands between commas; a file whose name has some is one."""
+    return [text] if os.path.exists(text) else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def root(path: Path | None) -> str | None:

@@ -11,13 +11,20 @@ import importlib
 import io
 import tokenize
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from models.config import Preset
 from models.errors import ContractError, UserError, nearest
+
+
+@cache
+def _body(path: Path, name: str) -> list[ast.stmt]:
+    """What stands in the body of a class; nothing where there is no such file or class."""
+    tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+    return [statement for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name for statement in n.body]
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,16 @@ class Entry:
         return found
 
     def methods(self) -> frozenset[str]:
-        """The names of the methods that the file's classes define: a capability is a method that exists."""
-        return frozenset(n.name for n in self._in_classes if isinstance(n, ast.FunctionDef))
+        """The names of the methods that the file's classes define, or inherit from what the file imports: a capability is a method."""
+        named = {alias.name: n.module for n in self._tree.body if isinstance(n, ast.ImportFrom) and n.module for alias in n.names}
+        bases = {base.id for n in self._tree.body if isinstance(n, ast.ClassDef) for base in n.bases if isinstance(base, ast.Name)}
+        bodies = [self._in_classes, *(_body(self._root / f"{named[name].replace('.', '/')}.py", name) for name in bases & {*named})]
+        return frozenset(n.name for body in bodies for n in body if isinstance(n, ast.FunctionDef))
+
+    @property
+    def _root(self) -> Path:
+        """Where the file's package is imported from."""
+        return self.path.parents[len(self.package.split("."))]
 
     def _class_attribute(self, name: str) -> ast.expr | None:
         """What the file's class says behind `NAME = ...` in its body; None where it says nothing."""

@@ -875,6 +875,25 @@ def test_H15_no_kind_of_exception_slips_through(error: Exception, tmp_path: Path
     assert result.stderr.startswith(f"error: unexpected {type(error).__name__}")
 
 
+def test_names_that_no_disk_takes_and_numbers_that_no_memory_holds(vae: Path, pictures: Path) -> None:
+    long, image = "x" * 300, f"{pictures}:0"
+    for words in (["reconstruct", vae, long], ["reconstruct", vae, image, "-o", f"{long}.png"], ["sample", vae, "--out", long]):
+        assert "the name of a file is too long" in refused(*words)
+    assert "is more than 1e+12" in misused("sample", vae, "-n", "1e300")
+    assert "is more than 10,000" in misused("project", vae, image, "--restarts", "1e6")
+    assert "no such run or checkpoint: nowhere" in refused("evaluate", "nowhere", "--metrics", "sharpness")
+    assert lgm("sample", vae, "-n", 2, "--out", "new/v1.0").exit_code == 0, "a dot in a folder's name makes it no file"
+
+
+def test_a_run_that_left_bad_images_out_leaves_them_out(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pictures, "some")
+    next(iter(sorted(Path("some").rglob("*.png")))).write_bytes(b"no image")
+    words = ("--data", "some", "--skip-bad", "--images", 32, "--batch", 8, "--set", "widths=4", "--set", "latent=2", "--out", "run")
+    assert lgm("train", "vae", *words).exit_code == 0
+    assert lgm("reconstruct", "run", "some", "-n", 4).exit_code == 0
+
+
 def test_interrupted_outside_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(run: str) -> None:
         raise KeyboardInterrupt

@@ -301,6 +301,8 @@ def test_classes_that_are_numbers_are_in_their_order(captioned: Path, tmp_path: 
         (["file,label", "b.png,x", "c.png,x", "more/a.png,x"], "no line for the image a.png"),
         (["file,label", "a.png,x", "b.png,x", "c.png,x"], "a.png is the name of several images"),
         (["file,smile", "a.png,1", "b.png,yes", "c.png,1", "more/a.png,0"], "smile is 'yes' for an image"),
+        (["file,label", "a.png,x", "b.png, ", "c.png,x", "more/a.png,y", ",", " ,"], "no label for the image b.png"),
+        (["file,identity", "a.png,1", "b.png,2", "c.png,", "more/a.png,1"], "no identity for the image more/c.png"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(lines: list[str], message: str, captioned: Path, tmp_path: Path) -> None:

@@ -258,6 +258,8 @@ def test_a_code_near_the_middle_moves_as_far_as_any(slider: Trained) -> None:
         ({"smile": 1}, {"look": "away"}, "look 'away': --look"),
         ({"smile": 1}, {"search": "far"}, "search 'far': --search"),
         ({"smile": 1}, {"fast": True, "rule": bright}, "one pass follows no rule"),
+        ({"smile": 1}, {"fast": True, "steps": 7}, "there is no search in one pass: --iterations"),
+        ({"smile": 1}, {"picture_weight": 3.0}, "no classifier of pictures leads it: --picture-weight"),
     ],
 )
 def test_python_names_what_cannot_be(wanted: Any, more: dict[str, Any], what: str, slider: Trained) -> None:
@@ -359,6 +361,7 @@ def test_a_classifier_of_classes_leads_from_the_command_line(
         (("attributes", Slider), {"fast": True}, "a classifier of pictures leads this way of editing, alone: --fast"),
         (("attributes", Slider), {"rule": bright}, "a classifier of pictures leads this way of editing, alone: rule"),
         (("attributes", Slider), {"picture_weight": -1}, "picture_weight -1: --picture-weight"),
+        (("attributes", Slider), {"search": "free"}, "a classifier of pictures leads this way of editing: --search"),
         ((None, Copyist), {}, "this model does not classify"),
         (("label", Critic), {}, "this model is asked by label, not by attributes: --attributes"),
     ],
@@ -436,6 +439,8 @@ def test_a_decoder_that_is_told_decodes_the_same_code_under_another_name() -> No
     assert error_fix(trained, images) == "--told"
     with pytest.raises(UserError, match="no critics in this way of editing: --fast"):
         trained.edit(images, {"hat": 1}, told={"smile": 1}, fast=True)
+    with pytest.raises(UserError, match="no search in this way of editing: --certainty"):
+        trained.edit(images, {"hat": 1}, told={"smile": 1}, certainty=0.9)
 
 
 def error_fix(trained: Trained, images: np.ndarray) -> str:
@@ -561,6 +566,8 @@ def refused_beside(*words: object) -> str:
         (["--label", "disc", "--certainty", "2"], "certainty 2.0: --certainty"),
         (["--label", "disc", "--data", "nowhere"], "nowhere"),
         (["--label", "disc", "--classifier", "nowhere"], "nowhere"),
+        (["--label", "disc", "--told", "cross"], "nobody asks what the images show in this way of editing: --told"),
+        (["--label", "disc", "--fast", "--lr", "3"], "there is no search in one pass: --lr"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(
@@ -568,6 +575,24 @@ def test_mistakes_are_named_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert what in refused("edit", straight("latent-constraints"), sorted(pictures.rglob("*.png"))[0], *words)
+
+
+def test_without_a_way_to_edit_the_ways_are_named(
+    straight: Callable[[str], Path], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "give a classifier (--reader RUN) or labelled data" in refused("edit", straight("vae"), f"{pictures}:0", "--label", "disc")
+
+
+def test_classes_of_the_data_may_have_commas(
+    straight: Callable[[str], Path], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = sorted(pictures.rglob("*.png"))
+    rows = [f'{file.relative_to(pictures)},"{("x, y", "z")[n % 2]}"' for n, file in enumerate(files)]
+    Path("t.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    found, _ = done("edit", straight("vae"), f"{pictures}:0", "--label", "x, y", "--data", f"{pictures}[labels=t.csv]")
+    assert [row["edit"] for row in found["edits"]] == ["x, y"]
 
 
 def test_a_run_without_labels_knows_what_is_plausible_but_nothing_by_name(places: dict[str, Path], tmp_path: Path) -> None:

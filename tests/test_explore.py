@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,7 +187,20 @@ def test_without_its_data_a_run_takes_uploads(straight: Straight, pictures: Path
     panel(explore.Again, asked).answer(str(sorted(pictures.rglob("*.png"))[0]), 0)
 
 
-def test_the_command_says_what_is_missing(straight: Straight, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_is_stopped_leaves_no_uploads(straight: Straight, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", "from lgcli.app import app; app()", "explore", str(straight("vae")), "--no-browser"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as page:
+        assert page.stdout is not None
+        assert page.stdout.readline().startswith("http://127.0.0.1:")
+        assert list(tmp_path.glob("lgm-explore-*"))
+        page.terminate()
+        assert page.wait(60) == 128 + signal.SIGTERM
+    assert not list(tmp_path.glob("lgm-explore-*"))
+
+
+def test_the_command_says_what_is_missing(straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -193,6 +210,7 @@ def test_the_command_says_what_is_missing(straight: Straight, monkeypatch: pytes
         assert f"--port {port}" in result.stderr
     result = lgm("explore", straight("classifier"), "--no-browser")
     assert (result.exit_code, "nothing that a page shows" in result.stderr) == (2, True)
+    assert not list(tmp_path.iterdir()), "a folder for uploads is left"
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     result = lgm("explore", straight("vae"), "--no-browser")
     assert (result.exit_code, "pip install gradio" in result.stderr) == (2, True)

@@ -15,6 +15,7 @@ from painter import cells, done, refused
 from PIL import Image
 
 import models
+from models.capabilities import pictures as layouts
 from models.data.load import load, parse
 from models.errors import UserError
 from models.metrics import swap
@@ -112,7 +113,7 @@ def test_layers_are_for_models_that_mix(straight: Callable[[str], Path], picture
     assert "this model cannot mix" in refused("interpolate", straight("vae"), f"{pictures}:0", f"{pictures}:2", "--layers", "identity")
 
 
-def test_sample_like_an_image(lively: Path, pictures: Path, here: Path) -> None:
+def test_sample_like_an_image(lively: Path, pictures: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = lively
     trained = models.load(run, device="cpu")
     images = trained.data(str(pictures)).rows("image", np.arange(2))
@@ -123,6 +124,7 @@ def test_sample_like_an_image(lively: Path, pictures: Path, here: Path) -> None:
     assert np.array_equal(found[4], images[1, ..., 0])
     assert all(np.array_equal(found[5 + n], made[1, n, ..., 0]) for n in range(3))
     assert np.array_equal(made[:1, :2], trained.resemble(images[:1], 2, seed=4))
+    monkeypatch.setattr(layouts, "MAX_PIXELS", 1000)  # of a grid, which single files are not
     done("sample", run, "--like", f"{pictures}:0", "-n", 2, "--out", "out")
     assert sorted(path.name for path in Path("out").iterdir()) == ["0-000000.png", "0-000001.png"]
     with Image.open("out/0-000001.png") as image:
@@ -133,6 +135,8 @@ def test_like_goes_with_a_model_that_can(straight: Callable[[str], Path], pictur
     said = refused("sample", straight("vae"), "--like", f"{pictures}:0")
     assert "this model cannot draw somebody again: vae\n  fix: take a run of one that can: ip-gan" in said
     assert "--like with --label" in refused("sample", straight("ip-gan"), "--like", f"{pictures}:0", "--label", "cross")
+    assert "--like with --columns" in refused("sample", straight("ip-gan"), "--like", f"{pictures}:0", "--columns", 3)
+    assert "--space out" in refused("interpolate", straight("ip-gan"), f"{pictures}:0", "3", "--layers", "identity", "--space", "nope")
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------------------------

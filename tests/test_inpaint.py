@@ -375,6 +375,18 @@ def test_label_true_is_what_the_data_say(paint: Paint, pictures: Path) -> None:
     assert [item["label"] for item in shown["images"]] == ["true"] * 2
 
 
+def test_attributes_are_for_all_images_or_for_one_each(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
+    paint("attributes", Copyist)
+    images = files(tmp_path_factory.mktemp("shown"), [painted(0, 100)] * 2)
+    words = ("--mask", "half", "--iterations", 1, "--attributes", "smile=1,hat=1", "--attributes", "glasses=1")
+    shown, _ = done("inpaint", "run", *images, *words)
+    assert [item["label"] for item in shown["images"]] == ["smile hat", "glasses"]
+    result = lgm("reconstruct", "run", *images, images[0], *words[4:], "-o", "b.png")
+    assert (result.exit_code, "2 for 3 images" in result.stderr) == (2, True)
+    shown, _ = done("inpaint", "run", *images, *words[:6], "-o", "c.png")
+    assert [item["label"] for item in shown["images"]] == ["smile hat"] * 2
+
+
 def test_inpaint_by_projection(paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
     trained = paint("label")
     images = files(tmp_path_factory.mktemp("shown"), list(trained.sample(2, seed=1, told=2)))

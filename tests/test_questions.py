@@ -129,6 +129,7 @@ def test_a_run_is_asked_for_the_holes_that_it_knows(run_of: Callable[..., Path],
     [
         ("cgml", ["--gif"], "an animation shows the way to an answer"),
         ("cgml", ["--trace", "--out", "b"], "both --out and --trace"),
+        ("cgml", ["--trace", "--iterations", "2"], "both --trace and --iterations"),
         ("cgml", ["--show", "1"], "told nothing but the image and its hole"),
         ("cgml", ["--label", "0"], "told nothing but the image and its hole"),
         ("regression", ["--trace"], "found at once, not step by step"),
@@ -183,6 +184,9 @@ def test_translate_gives_several_answers_and_their_way(run_of: Callable[..., Pat
     assert shown["iterations"] == list(STEPS)
     with Image.open("b.png") as picture:
         found = np.asarray(picture)
+    for steps in (0, 20):
+        done("translate", run, image, "--variants", 2, "--gif", "--iterations", steps, "-o", f"{steps}.png")
+    assert Path("0.gif").read_bytes() != Path("20.gif").read_bytes(), "an animation of other answers than the grid's"
     for column, steps in enumerate(STEPS):
         assert np.array_equal(found[20:36, 24 + 22 * column : 44 + 22 * column], trained.translate(grey, 2, iterations=steps)[0, 1])
 
@@ -192,6 +196,11 @@ def test_translating_mistakes(run_of: Callable[..., Path], straight: Callable[[s
     assert "translates in one direction only" in refused("translate", colourise, colours, "--back")
     assert "found at once" in refused("translate", upscale, colours, "--trace")
     assert "both --out and --trace" in refused("translate", colourise, colours, "--trace", "--out", "b")
+    assert "both --trace and --iterations" in refused("translate", colourise, colours, "--trace", "--iterations", 3)
+    many = [str(sorted(colours.rglob("*.png"))[0])] * 300
+    assert "77,402 pixels high, the most is 65,535: --gif" in refused(
+        "translate", colourise, *many, "--scale", 16, "--gif", "--variants", 1
+    )
     assert "this model cannot translate: cgml" in refused("translate", straight("cgml"), colours)
     with pytest.raises(UserError, match="cannot complete images: cgml"):
         models.load(colourise, device="cpu").complete(np.zeros((1, 16, 20, 1), np.uint8), "box")

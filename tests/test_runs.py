@@ -193,6 +193,19 @@ def test_samples_of_the_same_noise_side_by_side(runs: Path, here: Path) -> None:
     assert Image.open("k.png").width > 300
 
 
+def test_pictures_of_a_comparison_are_two_files_or_none(runs: Path, here: Path) -> None:
+    both = ("compare", runs / "vae", runs / "aegan", "-n", 2)
+    assert "two pictures of one name: --curves c.png" in refused(*both, "-o", "c.png", "--curves", "./c.png")
+    assert "pictures are written as PNG: --curves k.svg" in refused(*both, "--curves", "k.svg")
+    assert "nope" in refused(*both, "-o", "c.png", "--device", "nope")
+    assert "more than the limit" in refused("compare", runs / "vae", runs / "aegan", "-n", 9999, "--scale", 16, "-o", "c.png")
+    (here / "torn").mkdir()
+    shutil.copytree(runs / "vae", here / "torn/vae")
+    (here / "torn/vae/config.json").write_text('{"model": "vae", "data": "here", "lr": NaN}')
+    result = lgm("compare", here / "torn/vae", runs / "aegan", "--json")
+    assert (result.exit_code, "no JSON (NaN is no number of JSON)" in result.stderr) == (2, True), result.stderr
+
+
 def test_comparing_takes_two(runs: Path, here: Path) -> None:
     assert "name two or more" in refused("compare", runs / "vae")
     assert "something lies there already" in refused_with(here, "compare", runs / "vae", runs / "aegan", "-o", "c.png")

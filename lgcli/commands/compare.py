@@ -18,7 +18,7 @@ PANEL = "Look"
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two runs or more.", autocompletion=complete.runs)],
-    number: Annotated[int, typer.Option("-n", "--number", parser=o.count, metavar="N", help="Samples of each.")] = 10,
+    number: Annotated[int, typer.Option("-n", "--number", parser=o.some, metavar="N", help="Samples of each.")] = 10,
     seed: o.Seed = 0,
     scale: o.Scale = None,
     output: Annotated[
@@ -39,14 +39,12 @@ def compare(
         raise UserError("one run", "RUN...", "name two or more; `lgm report RUN` shows one")
     for path, flag in ((output, "-o"), (curves, "--curves")):
         if path is not None:
-            o.picture_path(path, "", force) if flag == "-o" else o.free_path(path, force, flag)
+            o.free_path(o.png(path, flag), force, flag)
+    if output is not None and curves is not None and output.resolve() == curves.resolve():
+        raise UserError("two pictures of one name", f"--curves {curves}", "give each a name of its own")
     by_name = named(runs)
     found = look(by_name)
     written: dict[str, Any] = {}
-    if curves is not None:
-        from models.runs.curves import write
-
-        written["curves"] = str(write(curves, by_name))
     if output is not None:
         from models.capabilities import pictures
         from models.runs.compare import samples
@@ -55,6 +53,10 @@ def compare(
         for reason in reasons:
             render.note(reason)
         written["samples"] = str(pictures.write(picture, output))
+    if curves is not None:
+        from models.runs.curves import write
+
+        written["curves"] = str(write(curves, by_name))
     if json:
         render.document({**as_json(found), **written})
         return

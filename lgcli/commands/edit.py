@@ -56,13 +56,16 @@ def edit(
         str | None, typer.Option(metavar="RUN", help="What does this classifier see, before and after?", show_default=False)
     ] = None,
     search: Annotated[
-        str, typer.Option(metavar="HOW", help="line: along the ways between mean codes; free: by gradient, anywhere.")
-    ] = "line",
+        str | None,
+        typer.Option(metavar="HOW", help="line: along the ways between mean codes; free: by gradient, anywhere.", show_default="line"),
+    ] = None,
     iterations: Annotated[
         int | None,
         typer.Option(parser=o.count, metavar="N", help="Steps of the search, at most: 300; 60 with --reader.", show_default=False),
     ] = None,
-    realism: Annotated[float, typer.Option(metavar="P", help="The critic's probability that ends the search.")] = 0.3,
+    realism: Annotated[
+        float | None, typer.Option(metavar="P", help="The critic's probability that ends the search.", show_default="0.3")
+    ] = None,
     certainty: Annotated[
         float | None,
         typer.Option(
@@ -72,11 +75,17 @@ def edit(
         ),
     ] = None,
     lr: Annotated[float | None, typer.Option(metavar="X", help="Step of the search: 0.01; 0.05 with --reader.", show_default=False)] = None,
-    realism_weight: Annotated[float, typer.Option(metavar="X", help="The critic's weight in the search; the reader's is 1.")] = 0.05,
-    distance_weight: Annotated[float, typer.Option(metavar="X", help="Weight of the distance from the image's code.")] = 0.0,
+    realism_weight: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="The critic's weight in the search; the reader's is 1.", show_default="0.05"),
+    ] = None,
+    distance_weight: Annotated[
+        float | None, typer.Option(metavar="X", help="Weight of the distance from the image's code.", show_default="0")
+    ] = None,
     picture_weight: Annotated[
-        float, typer.Option(metavar="X", help="With --reader: first weight of the difference from the reconstruction.")
-    ] = 50.0,
+        float | None,
+        typer.Option(metavar="X", help="With --reader: first weight of the difference from the reconstruction.", show_default="50"),
+    ] = None,
     look: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +113,7 @@ def edit(
     """
     from lgcli import render
     from models import api
-    from models.base import Encodes
+    from models.base import Constrains, Encodes
     from models.capabilities import pictures
     from models.capabilities.told import columns, parse_attributes, resolve
     from models.errors import UserError
@@ -117,13 +126,19 @@ def edit(
     if steps is not None and steps < 2:
         raise UserError("a way has two ends", "--steps", "give 2 or more")
     trained = api.load(run, device=device, raw=raw)
+    leader = None if reader is None else api.load(reader, device=device)
+    examples = None if data is None else trained.data(data, o.root(data_root))
     asked: list[Any] = [parse_attributes([word]) for word in attributes or ()]
-    known = trained.model.spec.classes
+    known = {*trained.model.spec.classes, *(() if leader is None else leader.model.spec.classes)}
+    known |= set(examples.fields["label"].names) if examples is not None and "label" in examples.fields else set()
     asked += [part.strip() for word in label or () for part in ([word] if word in known else word.split(",")) if part.strip()]
     if not asked:
         raise UserError("nothing is asked for", "--attributes", "say what to change: --attributes smile=1, or --label 3")
+    searched = leader is not None or (examples is None and isinstance(trained.model, Constrains))
+    if told is not None and (label if searched else examples is not None):
+        raise UserError("nobody asks what the images show in this way of editing", "--told", "leave it out")
     if data is None and reader is None and isinstance(trained.model, Encodes):  # before images are read and searched for
-        for one in asked if trained.condition == ("attributes" if attributes else trained.condition) else ():
+        for one in asked if trained.condition is not None and bool(attributes) == (trained.condition == "attributes") else ():
             _ = columns(trained.model.spec.attributes, one) if isinstance(one, dict) else resolve(trained.model, one)
     judge = _judge(classifier, asked, trained, device)
     names, originals, truth, shown = trained.gather(images, number, o.root(data_root))
@@ -132,18 +147,13 @@ def edit(
         lists = len(originals) * (len(asked) if steps else 1)
         pictures.check_grid(width, trained.model.spec.size, width, lists=lists, singles=True, scale=scale, captions=captions)
     path = o.picture_path(output, f"{api.name_of(run)}-edits", force) if out is None else o.free_path(out, force, "--out")
-    said: Any = None if reader is not None else truth  # the data's words need not be the reader's
+    said: Any = None if leader is not None else truth  # the data's words need not be the reader's
     if told is not None:
         said = parse_attributes([told]) if "=" in told else told
-    how: dict[str, Any] = {
-        "told": said,
-        "fast": fast,
-        "strength": strength,
-        "data": None if data is None else trained.data(data, o.root(data_root)),
-    }
-    how |= {"search": search, "realism": realism, "realism_weight": realism_weight, "distance_weight": distance_weight, "look": look}
-    how |= {"picture_weight": picture_weight, "reader": None if reader is None else api.load(reader, device=device)}
-    how |= {name: given for name, given in {"steps": iterations, "lr": lr, "certainty": certainty}.items() if given is not None}
+    effort = {"search": search, "steps": iterations, "lr": lr, "realism": realism, "certainty": certainty, "look": look}
+    effort |= {"realism_weight": realism_weight, "distance_weight": distance_weight, "picture_weight": picture_weight}
+    how: dict[str, Any] = {"told": said, "fast": fast, "strength": strength, "data": examples, "reader": leader}
+    how |= {name: given for name, given in effort.items() if given is not None}
     with render.progress() as advance:
         edits = [trained.edit(originals, one, progress=partial(advance, "searching"), **how) for one in asked]
     if out is not None:
@@ -203,7 +213,7 @@ def _judge(run: str | None, asked: list[Any], trained: Trained, device: str | No
 
     columns = {}
     for name in wanted:  # a class may be named by its number in the model's data
-        named = numbered.get(int(name), name) if name.isdigit() and name not in known else name
+        named = numbered.get(int(name), name) if name.isascii() and name.isdigit() and name not in known else name
         if named in known:
             columns[name] = known.index(named)
     if missing := next((name for name in wanted if name not in columns), None):

@@ -26,6 +26,7 @@ def explore(
     raw: o.Raw = False,
 ) -> None:
     """Open a page to play with a run: sliders, samples, two images, holes to paint. It is served on this machine alone, until Ctrl-C."""
+    import signal
     import sys
     import threading
 
@@ -33,6 +34,7 @@ def explore(
     from models.runs import explore as pages
 
     pages.load_gradio()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was uploaded is deleted on the way out
     asked = pages.Asked(api.load(run, device=device, raw=raw), run, o.root(data_root))
     with pages.serving(asked, port, browser) as address:
         print(address, flush=True)

@@ -40,7 +40,7 @@ def inpaint(
     iterations: o.Iterations = None,
     variants: Annotated[
         Any,
-        typer.Option(parser=o.count, metavar="N", help="Completions of each image, by a model that has learned to.", show_default="5"),
+        typer.Option(parser=o.some, metavar="N", help="Completions of each image, by a model that has learned to.", show_default="5"),
     ] = None,
     trace: o.Trace = False,
     gif: Annotated[bool, typer.Option("--gif", help="With --trace: write it as an animation, too.")] = False,
@@ -87,6 +87,7 @@ def inpaint(
         raise UserError("an animation shows the way to an answer", "--gif", "add --trace")
     if out is not None and trace:
         raise UserError("both --out and --trace", "--trace", "a way is shown in a grid: leave one of them out")
+    o.check_trace(trace, iterations)
     trained = api.load(run, device=device, raw=raw)
     answers = (variants or 5) if isinstance(trained.model, Completes) else 0
     if answers and (show or label or attributes):
@@ -99,7 +100,7 @@ def inpaint(
     if out is None:
         columns = 2 + (len(TRACE) if trace else answers or len(shown))
         lists, singles = len(originals) * (answers if trace else 1), not trace
-        pictures.check_grid(columns, trained.model.spec.size, columns, lists, singles, scale, captions)
+        pictures.check_grid(columns, trained.model.spec.size, columns, lists, singles, scale, captions, animated=gif)
     own_way = one_set(images) and parse(images[0]).name in SETS.entries()  # a named set's files are cropped as that set's usually are
     holes = masks.gather(mask, names, seed, trained.model.spec.size, "" if own_way else trained.header.config.fit)
     told = of_command(trained.model, label, attributes, truth, trusting=False)

@@ -86,7 +86,7 @@ def interpolate(
     animation = target.with_suffix(".gif")
     if gif:
         o.free_path(animation, force, "-o")
-    told = of_command(trained.model, label, attributes, several=True)
+    told = of_command(trained.model, label, attributes)
     with render.progress() as advance:
         search = {"steps": steps, "restarts": restarts, "seed": seed, "progress": partial(advance, "projecting")}
         way = trained.way(

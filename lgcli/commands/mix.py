@@ -63,10 +63,10 @@ def mix(
     if gif:
         o.free_path(path.with_suffix(".gif"), force, "-o")
     names, ends, own = read_ends(trained, rows, number, o.root(data_root))
-    words = [part.strip() for word in others or () for part in word.split(",") if part.strip()]
+    words = [part for word in others or () for part in o.parts(word)]
     their_names, theirs, their = read_ends(trained, words, number, o.root(data_root)) if words else (names, ends, own)
     columns = 1 + len(theirs)
-    pictures.check_grid(columns * (1 + len(ends)), trained.model.spec.size, columns, scale=scale, captions=captions)
+    pictures.check_grid(columns * (1 + len(ends)), trained.model.spec.size, columns, scale=scale, captions=captions, animated=gif)
     one, other = codes(trained.model, ends), codes(trained.model, theirs)
     before, above = (mixed(trained.model, own, own, []) for own in (one, other))
     made = crossed(trained.model, one, other, chosen)

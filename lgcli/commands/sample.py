@@ -79,12 +79,14 @@ def sample(
     if like:
         if label or attributes or truncation is not None:
             raise UserError("--like with --label, --attributes or --truncation", "--like", "the image says who is drawn: leave them out")
+        if columns is not None:
+            raise UserError("--like with --columns", "--columns", "every face has a row of its own: leave it out")
         look: dict[str, Any] = {"scale": scale, "captions": captions}
         with process_group(trained.device) as ranks:  # a few images: one process's work
             if ranks.writes:
                 _like(trained, like, number or A_CLASS, seed, (output, out, force), o.root(data_root), api.name_of(run), look, json)
         return
-    asked = t.of_command(trained.model, label, attributes)
+    asked = t.of_command(trained.model, label, attributes, together=True)
     drawn = asked.different if asked is not None else t.every(trained.model, CLASSES)
     classes = [] if drawn is None or drawn.kind == "attributes" else drawn.names
     count = number or (A_CLASS if classes else SAMPLES)
@@ -164,8 +166,9 @@ def _like(
 
     output, out, force = written
     images = trained.images(faces, data_root)
-    pictures.check_grid(1 + count, trained.model.spec.size, 1 + count, lists=len(faces), singles=True, **look)
-    made = trained.resemble(images, count, seed)
+    if out is None:
+        pictures.check_grid(1 + count, trained.model.spec.size, 1 + count, lists=len(faces), singles=True, **look)
+    made = (trained.resemble(own[None], count, seed)[0] for own in images)
     path = o.picture_path(output, f"{name}-samples", force) if out is None else o.free_path(out, force, "--out")
     if out is None:
         names = [short(face) for face in faces] if look["captions"] else ()

@@ -22,7 +22,7 @@ FRAMES = 8  # of an animation, from one noise to the next
 def translate(
     run: o.Run,
     images: o.Images,
-    variants: Annotated[int, typer.Option(parser=o.count, metavar="N", help="Translations of each image.")] = 8,
+    variants: Annotated[int, typer.Option(parser=o.some, metavar="N", help="Translations of each image.")] = 8,
     back: Annotated[bool, typer.Option("--back", help="From the other domain to that of the leading source.")] = False,
     number: o.ImageCount = 8,
     seed: o.Seed = 0,
@@ -60,6 +60,7 @@ def translate(
     if out is not None and (gif or trace):
         flag = "--gif" if gif else "--trace"
         raise UserError(f"both --out and {flag}", flag, "it goes with a grid: leave one of them out")
+    o.check_trace(trace, iterations)
     trained = api.load(run, device=device, raw=raw)
     noises(trained.model, variants, seed, back)  # what is wrong with them should be said before images are read
     stepwise(trained.model, "translate_back" if back else "translate", 0 if trace else iterations)
@@ -67,7 +68,7 @@ def translate(
     if out is None:
         size = size_of(trained.model, "translate", "translate_back")
         columns, lists = (1 + len(TRACE), len(originals) * variants) if trace else (1 + variants, len(originals))
-        pictures.check_grid(columns, size, columns, lists=lists, singles=not trace, scale=scale, captions=captions)
+        pictures.check_grid(columns, size, columns, lists, not trace, scale, captions, animated=gif)
         path = o.picture_path(output, f"{api.name_of(run)}-translations", force)
         if gif:
             o.free_path(path.with_suffix(".gif"), force, "-o")
@@ -102,7 +103,7 @@ def translate(
     written = [pictures.write(picture(originals, made, pictures.Captions(numbered, shown) if captions else None, scale), path)]
     if gif:
         words = pictures.Captions(before=shown) if captions else None
-        frames = [picture(originals, now, words, scale) for now in _frames(trained, originals, variants, seed, back)]
+        frames = [picture(originals, now, words, scale) for now in _frames(trained, originals, variants, seed, back, iterations)]
         written.append(pictures.write_gif(np.stack(frames), path.with_suffix(".gif")))
     found["files"] = [str(file) for file in written]
     render.result(found, "\n".join(found["files"]), json)
@@ -119,12 +120,12 @@ def _traced(trained: Trained, originals: np.ndarray, variants: int, seed: int, b
     return originals.repeat(variants, 0), way.reshape(-1, *way.shape[2:])
 
 
-def _frames(trained: Trained, originals: np.ndarray, variants: int, seed: int, back: bool) -> Iterator[np.ndarray]:
+def _frames(trained: Trained, originals: np.ndarray, variants: int, seed: int, back: bool, iterations: int | None) -> Iterator[np.ndarray]:
     """What becomes of each image while the noise goes from each to the next on great circles: (N, 1, H', W', C') one after the other."""
     from models.capabilities.interpolate import through_all
     from models.capabilities.translate import noises, through
 
     noise = noises(trained.model, max(variants, 2), seed, back)
     way = through_all(noise, FRAMES, "slerp")
-    made = through(trained.model, originals, way, back)
+    made = through(trained.model, originals, way, back, iterations)
     return (made[:, t : t + 1] for t in range(len(way)))

@@ -71,8 +71,12 @@ class Effort:
         for name, (low, high) in {"steps": (1, 1e6), "lr": (1e-9, 1e3), **bounds}.items():
             value = getattr(self, name)
             if not isinstance(value, int if name == "steps" else (int, float)) or not low <= value <= high:
-                flag = "iterations" if name == "steps" else name.replace("_", "-")
-                raise UserError(f"{name} {printable(value)}", f"--{flag}", f"give a number from {low:g} to {high:g}")
+                raise UserError(f"{name} {printable(value)}", flag_of(name), f"give a number from {low:g} to {high:g}")
+
+
+def flag_of(name: str) -> str:
+    """The option by which the command line gives a field of `Effort`."""
+    return "--iterations" if name == "steps" else f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from models.base import Classifies, Constrains, DataSpec, Encodes, LatentModel
 from models.capabilities import verb
 from models.capabilities.ask import device_of, evaluating, images_from, models_with, read_by, require, require_alike
 from models.capabilities.classify import require_classifier, target_of
-from models.capabilities.constrained import Aim, Effort, Rule, Verdict, judged, judged_in_pictures, moved, searched, settled
+from models.capabilities.constrained import Aim, Effort, Rule, Verdict, flag_of, judged, judged_in_pictures, moved, searched, settled
 from models.capabilities.inputs import checked
 from models.capabilities.interpolate import blend
 from models.capabilities.reconstruct import codes_of
@@ -42,6 +42,10 @@ from models.randomness import some
 if TYPE_CHECKING:
     from models.capabilities.trained import Trained
 
+# What of an `Effort` each way of editing makes use of.
+LED = frozenset({"steps", "lr", "certainty", "picture_weight"})  # by a classifier of pictures
+JUDGED = frozenset({"realism", "certainty", "look"})  # in one pass: critics say what they think of it
+SEARCHED = JUDGED | {"search", "steps", "lr", "realism_weight", "distance_weight"}
 EXAMPLES = 10_000  # items at most, whose mean codes are taken for arithmetic
 # The codes of the examples that were taken last, for the next edit by the same data.
 _known_examples: WeakKeyDictionary[LatentModel, tuple[Items, Tensor]] = WeakKeyDictionary()
@@ -111,6 +115,7 @@ def edit(
             if given:
                 raise UserError("a classifier of pictures leads this way of editing, alone", flag, "leave it out, or --reader")
         assert wanted is not None
+        _refuse_unused(effort, LED, "a classifier of pictures leads this way of editing")
         _require_leader(reader.model, model)
         start = codes_of(model, shown, None)
         begin = None if data is None else _added(model, start, wanted, data, strength)
@@ -120,12 +125,14 @@ def edit(
             if given:
                 raise UserError("there are no critics in this way of editing", flag, "leave it out")
         assert wanted is not None
+        _refuse_unused(effort, frozenset(), "there is no search in this way of editing")
         return _by_condition(trained, shown, wanted, told) if data is None else _by_arithmetic(model, shown, wanted, data, strength)
     if wanted is not None and not isinstance(model, Constrains):
         raise _no_critics(model)
     if wanted is not None and condition_of(model) is None:
         what = "this run was trained without labels: it knows what is plausible, but nothing by name"
         raise UserError(what, "--attributes", "give labelled data for arithmetic (--data), or train it with labels (--labels FILE.csv)")
+    _refuse_unused(effort, JUDGED if fast else SEARCHED, "there is no search in one pass" if fast else "no classifier of pictures leads it")
     aim = _aim(trained, shown, wanted, told) if isinstance(model, Constrains) and trained.condition is not None else None
     start, tried = codes_of(model, shown, None), settled(model, rule, tried)
     if fast:
@@ -134,6 +141,12 @@ def edit(
     else:
         codes, steps = searched(model, start, aim, rule, tried, progress)
     return Edited(images_from(model, codes, "code"), start, codes, verdict=judged(model, start, codes, steps, aim, rule, tried))
+
+
+def _refuse_unused(effort: Mapping[str, Any], used: frozenset[str], why: str) -> None:
+    """Raise UserError where something was asked of a search that has no part in this way of editing."""
+    if unused := next((name for name in effort if name not in used), None):
+        raise UserError(why, flag_of(unused), "leave it out")
 
 
 def _aim(trained: Trained, images: np.ndarray, wanted: Words | None, told: Words | None) -> Aim:

@@ -140,5 +140,5 @@ def _as_trained(trained: Trained, data_root: str | None) -> dict[str, Any]:
     """How the run's own images came; named sets lie as asked, or where the run found them."""
     config = trained.header.config
     root = data_root or config.data_root
-    fitting = {"fit": config.fit, "channels": config.channels, "background": config.background}
+    fitting = {"fit": config.fit, "channels": config.channels, "background": config.background, "skip_bad": config.skip_bad}
     return {"root": Path(root) if root else None, **fitting}

@@ -131,7 +131,7 @@ def _by_layers(
     a, b = asked
     if b is None:
         raise UserError("layers change from one end to another", "B", "give another end")
-    if told is not None or space == "noise":
+    if told is not None or space not in ("auto", "code"):
         raise UserError("layers are parts of codes", "--layers", "leave --label, --attributes and --space out")
     ends = [inputs.end(trained, end, data_root) for end in (a, b)]
     one, other = codes(trained.model, [at for at, *_ in ends])

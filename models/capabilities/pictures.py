@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from models.data.images import MAX_PIXELS, atomic_file, png_bytes, save_png
 from models.errors import UserError, printable
 
 GAP = 2  # pixels between the images of a grid, and around them
+GIF_SIDE = 65_535  # pixels of an animation's side, at most
 PAIRS = 8  # columns of a picture of pairs
 TEXT, LINE = 11, 16  # pixels: the size of letters, and a line of them
 HEADING = 150  # pixels that a heading before a row may take
@@ -125,7 +127,7 @@ def grid_size(
 
 def columns_for(count: int) -> int:
     """As many columns as make the grid about square."""
-    return max(1, int(np.ceil(np.sqrt(count))))
+    return max(1, isqrt(count - 1) + 1)
 
 
 def pairs(
@@ -177,8 +179,9 @@ def check_grid(
     singles: bool = False,
     scale: int | None = None,
     captions: bool = False,
+    animated: bool = False,
 ) -> None:
-    """Raise UserError where a grid would have more than `MAX_PIXELS`, the limit of the pictures that lgm itself reads.
+    """Raise UserError where a grid would have more than `MAX_PIXELS`, the limit of the pictures that lgm itself reads, or cannot move.
 
     Args:
         count, columns: images, and in how many columns; None: about square.
@@ -186,8 +189,11 @@ def check_grid(
         lists: how many lists of so many images there are, each beginning a row of its own.
         singles: whether there are single images to be had instead (--out).
         scale, captions: how it is to be drawn.
+        animated: whether its rows are to move as well.
     """
     height, width = grid_size(count, columns or columns_for(count), size, lists, scale, captions)
+    if animated and height > GIF_SIDE:
+        raise UserError(f"an animation would be {height:,} pixels high, the most is {GIF_SIDE:,}", "--gif", "ask for fewer images")
     if height * width > MAX_PIXELS:
         what = f"a grid of {count * lists:,} images would have {width:,} x {height:,} pixels, more than the limit of {MAX_PIXELS:,}"
         raise UserError(what, "-n", f"ask for fewer images{', or for single ones with --out DIR' if singles else ''}")

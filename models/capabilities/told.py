@@ -182,14 +182,14 @@ def of_command(
     attributes: Sequence[str] | None,
     truth: Words | None = None,
     trusting: bool = True,
-    several: bool = False,
+    together: bool = False,
 ) -> Told | None:
     """What the words of --label and --attributes say, or the data.
 
     Args:
-        several: whether each word of --attributes is a row of its own; otherwise all of them together are one.
         truth: what the data say (see `truth`), or None.
         trusting: whether the data are believed where no word is said; with the one word `true`, unless that is a class, they always are.
+        together: whether all words of --attributes are one row; otherwise each is one.
     """
     kind = condition_of(model)
     asked = list(label or []) == [TRUTH] and kind is not None and TRUTH not in model.spec.classes
@@ -198,7 +198,7 @@ def of_command(
     if truth is not None and (asked or (trusting and not label and not attributes)):
         return resolve(model, truth)
     by_label = resolve(model, list(label) if label else None)
-    rows = [parse_attributes([word]) for word in attributes or ()] if several else [parse_attributes(attributes)]
+    rows = [parse_attributes(attributes)] if together else [parse_attributes([word]) for word in attributes or ()]
     return resolve(model, [row for row in rows if row is not None] or None) or by_label
 
 

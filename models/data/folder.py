@@ -366,7 +366,11 @@ def without_bad(
     kept = np.array([i for i, o in enumerate(outcomes) if not o.bad], np.int64)
     if bad and (not request.skip_bad or not len(kept)):
         check = f"`lgm data check {printable(request)}` lists all of them"
-        fix = f"repair or remove them ({check})" if not len(kept) else f"repair or remove them, or leave them out with --skip-bad; {check}"
+        fix = (
+            f"repair or remove them ({check})"
+            if not len(kept)
+            else f"repair or remove them, or leave them out (lgm train --skip-bad); {check}"
+        )
         listed = [f"{printable(path)}: {printable(reason)}" for path, reason in bad[:LISTED]]
         lines = "\n    ".join([*listed, *([f"and {len(bad) - LISTED:,} more"] if len(bad) > LISTED else [])])
         raise UserError(f"{len(bad):,} of {len(paths):,} images cannot be used", request.name, f"{fix}\n    {lines}")

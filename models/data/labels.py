@@ -50,6 +50,9 @@ def table_of(names: Sequence[tuple[str, ...]], path: str) -> dict[str, tuple[Fie
     found: dict[str, tuple[Field, np.ndarray]] = {}
     flags = []
     for title, values in columns.items():
+        if title in (*_CLASS, "identity") and "" in values:
+            which = printable(names[values.index("")][0])
+            raise UserError(f"no {title} for the image {which}", path, "write one, or take the image out of the data")
         if title in _CLASS:
             classes, numbers = numbered(values)
             found["label"] = Field("number", names=classes, count=len(classes)), numbers
@@ -89,7 +92,7 @@ def _read(path: str) -> tuple[list[str], dict[str, list[str]]]:
         raise UserError("two columns of classes, label and class", path, "keep one of them")
     table = {}
     for number, line in enumerate(lines[1:], start=2):
-        if not line:
+        if not "".join(line).strip():
             continue
         if len(line) != len(titles):
             raise UserError(

@@ -141,9 +141,11 @@ def _first_image(side: Side) -> str | None:
 def report_path(run: str | os.PathLike[str], path: Path | None = None) -> Path:
     """Where the report of a run goes: `path`, or the run's folder, or beside its checkpoint file, or of a run on the hub here.
 
-    Raises UserError where that cannot be.
+    Raises UserError where that cannot be, or there is no such run.
     """
     where = Path(run)
+    if not hub.is_remote(run) and not where.exists():
+        raise UserError("no such run or checkpoint", run, "give the folder that `lgm train` wrote, or a checkpoint file")
     beside = Path(f"{api.name_of(run)}-{REPORT}") if hub.is_remote(run) else where.with_name(f"{where.stem}-{REPORT}")
     target = path or (where / REPORT if where.is_dir() else beside)
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK) or target.is_dir():

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from models import api
 from models.base import Samples
 from models.capabilities import pictures
+from models.device import pick
 from models.errors import LgmError, UserError, printable
 from models.runs import history
 
@@ -65,6 +66,7 @@ def samples(
     """
     rows: dict[str, np.ndarray] = {}
     reasons = []
+    pick(device)  # a device that there is not is no fault of the runs
     for name, run in runs.items():
         try:
             trained = api.load(run, device=device)
@@ -77,6 +79,7 @@ def samples(
         raise UserError("none of these runs can sample", "; ".join(reasons), "leave -o out")
     alike = pictures.alike(*rows.values())
     times = scale or pictures.LEGIBLE // alike[0].shape[2]
+    pictures.check_grid(number, alike[0].shape[1:3], number, len(rows), scale=times)
     return np.concatenate([titled(pictures.grid(images, number, scale=times), name) for name, images in zip(rows, alike)]), reasons
 
 

@@ -514,9 +514,10 @@ def serving(asked: Asked, port: int | None, browser: bool = False) -> Iterator[s
     """Serve the page on 127.0.0.1 while the block lasts; yields its address. Raises UserError where the port is taken."""
     uploads = Path(tempfile.mkdtemp(prefix="lgm-explore-"))
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-    made = page(asked)
+    made = None
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none that is fetched
     try:
+        made = page(asked)
         try:
             _, address, _ = made.queue(default_concurrency_limit=2).launch(
                 server_name="127.0.0.1",
@@ -535,5 +536,6 @@ def serving(asked: Asked, port: int | None, browser: bool = False) -> Iterator[s
             raise UserError(what, f"--port {port}" if port else "127.0.0.1", "give another --port") from error
         yield str(address)
     finally:
-        made.close(verbose=False)
+        if made is not None:
+            made.close(verbose=False)
         shutil.rmtree(uploads, ignore_errors=True)

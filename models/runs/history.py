@@ -43,7 +43,7 @@ def evaluation(folder: Path) -> dict[str, Any] | None:
         found = _object(folder / EVALUATION)
     except UserError:
         return None
-    return found if isinstance(found.get("metrics"), dict) else None
+    return found if isinstance(found.get("metrics"), dict) and isinstance(found.get("recipe", {}), dict) else None
 
 
 def metrics(folder: Path) -> dict[str, float]:
@@ -111,7 +111,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", path, "name the folder of a run") from error
     except (ValueError, RecursionError) as error:
@@ -119,6 +119,10 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError("no record of a run", path, "name the folder of a run")
     return found
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _line(text: str) -> dict[str, Any] | None:

@@ -282,8 +282,8 @@ def card(facts: Facts) -> str:
             "precision": config.get("precision"),
         }
     )
-    lines += ["", "## Use", "", "```", f"lgm sample {name} -n 16", "```", "", "```python", "import lgcli as lgm", ""]
-    lines += [f'trained = lgm.load("{name}")', "images = trained.sample(16, seed=1)", "```", ""]
+    lines += ["", "## Use", "", "```", f"lgm sample {shlex.quote(name)} -n 16", "```", "", "```python", "import lgcli as lgm", ""]
+    lines += [f"trained = lgm.load({json.dumps(name, ensure_ascii=False)})", "images = trained.sample(16, seed=1)", "```", ""]
     lines += ["The weights are one safetensors file, which describes itself; nothing is ever unpickled.", "", "## Measured", ""]
     if facts.evaluation is None:
         lines += ["Nothing yet."]
