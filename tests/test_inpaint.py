@@ -254,6 +254,8 @@ def test_python_names_what_does_not_fit() -> None:
         (["--mask", "box"], "nobody says which label the images show: --label", "say it"),
         (["--mask", "box", "--show", "1,20"], "iteration 20 of 10: --show", "up to --iterations"),
         (["--mask", "box", "-o", "a.png", "--out", "b"], "both -o and --out", "for a grid"),
+        (["--mask", "box", "--label", "0", "--restarts", "2"], "this model's noise is not searched: --restarts", "leave it out"),
+        (["--mask", "box", "--label", "0", "--out", "b", "--show", "1"], "both --out and --show", "leave one of them out"),
     ],
 )
 def test_mistakes_are_named(words: list[str], what: str, fix: str, paint: Paint, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -394,6 +396,8 @@ def test_inpaint_by_projection(paint: Paint, tmp_path_factory: pytest.TempPathFa
     assert (shown["by"], shown["iterations"]) == ("projection", 1)
     assert len(cells(*shown["files"], 3)) == 6
     assert max(item["error"] for item in shown["images"]) < 2e-3
+    again = lgm("inpaint", "run", *images, "--mask", "center", "--label", 2, "--iterations", 3, "-o", "b.png")
+    assert (again.exit_code, "this model is searched once, not asked again: --iterations" in again.stderr) == (2, True)
     lines = lgm("inpaint", "run", *images, "--mask", "center", "--label", 2, *QUICK, "--seed", 5, "-o", "b.png").stdout.splitlines()
     assert [line.split()[0] for line in lines[3:5]] == ["start", "projection"]
 

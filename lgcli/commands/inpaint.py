@@ -51,8 +51,12 @@ def inpaint(
     seed: o.Seed = 0,
     label: o.Shown = None,
     attributes: o.Attributes = None,
-    steps: o.Steps = 300,
-    restarts: o.Restarts = 4,
+    steps: Annotated[
+        Any, typer.Option(parser=o.count, metavar="N", help="Steps of a projection's gradient search.", show_default="300")
+    ] = None,
+    restarts: Annotated[
+        Any, typer.Option(parser=o.some, metavar="N", help="Starts of that search for each image; the best is kept.", show_default="4")
+    ] = None,
     output: o.Picture = None,
     scale: o.Scale = None,
     captions: o.Captions = False,
@@ -72,7 +76,7 @@ def inpaint(
     """
     from lgcli import render
     from models import api
-    from models.base import Completes
+    from models.base import Completes, Encodes
     from models.capabilities import masks, pictures
     from models.capabilities.ask import TRACE
     from models.capabilities.inpaint import picture
@@ -94,6 +98,13 @@ def inpaint(
         raise UserError("this model is told nothing but the image and its hole", "--show" if show else "--label", "leave it out")
     if not answers and (variants or trace):
         raise UserError("this model has one answer to a hole", "--variants" if variants else "--trace", "leave it out")
+    asks = not answers and isinstance(trained.model, Encodes)  # again and again; or else it is searched once
+    if (asks or answers) and (steps or restarts):
+        raise UserError("this model's noise is not searched", "--steps" if steps else "--restarts", "leave it out")
+    if not asks and not answers and (show or iterations is not None):
+        raise UserError("this model is searched once, not asked again", "--show" if show else "--iterations", "leave it out")
+    if out is not None and show:
+        raise UserError("both --out and --show", "--show", "iterations are shown in a grid: leave one of them out")
     times = TIMES if iterations is None else iterations
     shown = [] if answers else _shown(show, times)
     names, originals, truth, short = trained.gather(images, number, o.root(data_root))
@@ -123,7 +134,7 @@ def inpaint(
         _answer(completed, names, originals, holes, made, json)
         return
     with render.progress() as advance:
-        search: dict[str, Any] = {"steps": steps, "restarts": restarts, "progress": partial(advance, "inpainting")}
+        search: dict[str, Any] = {"steps": steps or 300, "restarts": restarts or 4, "progress": partial(advance, "inpainting")}
         found = trained.inpaint(originals, holes, iterations=times, seed=seed, told=told, **search)
     if out is None:
         kept = [found.images[-1]] if found.projected else [found.images[n - 1] for n in shown]
