@@ -890,6 +890,23 @@ def test_accuracy_needs_a_classifier_of_the_same_classes(
         evaluation.evaluate("painter", metrics=["accuracy"], features=features)
 
 
+def test_a_classifier_may_know_more_attributes_than_are_asked_for() -> None:
+    """Each is read by its name, wherever the classifier has it."""
+    spec = DataSpec.of_images(1, 8, 8, attributes=("hat", "smile"))
+    judge = SimpleNamespace(target="attributes", spec=DataSpec.of_images(1, 8, 8, attributes=("smile", "bald", "hat")))
+    said = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0]])
+    asked = torch.tensor([[0, 1], [1, 0]], dtype=torch.uint8)
+    side = Collected(2, logits=said, labels=asked)
+    trained: Any = SimpleNamespace(condition="attributes", header=SimpleNamespace(spec=spec))
+    evidence = Evidence(side, side, trained=trained, features=judge)  # type: ignore[arg-type]
+    assert accuracy.lacks(evidence) == ""
+    assert accuracy.measure(evidence, accuracy.Config()) == dict.fromkeys(
+        (f"{real}{name}" for real in ("", "real_") for name in ("accuracy", "precision", "recall", "f1")), 1.0
+    )
+    judge.spec = DataSpec.of_images(1, 8, 8, attributes=("smile", "bald"))
+    assert "another attributes: smile, bald instead of hat, smile" in accuracy.lacks(evidence)
+
+
 def test_top1_and_attributes_by_hand() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 5.0], [0.0, 1.0, 0.5], [3.0, 0.0, 0.0]])
     assert accuracy.top1(logits, torch.tensor([0, 2, 0, 1])) == {"top1": 0.5}

@@ -1,9 +1,9 @@
 """Accuracy: does an independent classifier see in a sample what was asked for?
 
-Top-1 for classes and identities; for binary attributes accuracy, precision, recall and F1, each the mean over the attributes. The
-classifier is the one of `--features classifier:RUN`; `real_...` is the same on the real images, the ceiling that samples can reach, where
-these have such labels. Where they are the very images that the classifier has learned from, this is no ceiling, and is called
-`real_..._seen`.
+Top-1 for classes and identities; for binary attributes accuracy, precision, recall and F1, each the mean over the attributes that the
+model is asked by, of which the classifier may know more. The classifier is the one of `--features classifier:RUN`; `real_...` is the same
+on the real images, the ceiling that samples can reach, where these have such labels. Where they are the very images that the classifier has
+learned from, this is no ceiling, and is called `real_..._seen`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def lacks(e: Evidence) -> str:
         {"label": s.classes, "attributes": s.attributes, "identity": s.identities}[condition]
         for s in (e.trained.header.spec, classifier.spec)
     )
-    if asked != told:
+    known = set(asked) <= set(told) if condition == "attributes" else asked == told
+    if not known:
         return f"the classifier was trained for another {target}: {_shown(told)} instead of {_shown(asked)}"
     return ""
 
@@ -53,11 +54,20 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     if asked.ndim == 2 and not asked.any():
         fix = "compare with data that have the run's attributes (--data), or give more images (-n)"
         raise UserError("no sample was asked for an attribute", "accuracy", fix)
-    found = judged(e.get("generated.logits"), asked)
+    columns = _columns(e)
+    found = judged(e.get("generated.logits")[:, columns], asked)
     if e.real is not None and e.real.labels is not None:
         ending = "_seen" if e.seen else ""
-        found |= {f"real_{name}{ending}": value for name, value in judged(e.get("real.logits"), e.real.labels).items()}
+        found |= {f"real_{name}{ending}": value for name, value in judged(e.get("real.logits")[:, columns], e.real.labels).items()}
     return found
+
+
+def _columns(e: Evidence) -> list[int] | slice:
+    """Where the classifier says what the model is asked by."""
+    classifier: Any = e.features
+    if getattr(classifier, "target", None) != "attributes":
+        return slice(None)
+    return [classifier.spec.attributes.index(name) for name in e.trained.header.spec.attributes]
 
 
 def judged(logits: Tensor, truth: Tensor) -> dict[str, float]:

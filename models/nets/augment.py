@@ -23,6 +23,11 @@ def harmless(spec: DataSpec) -> Augmentation:
     return "flip" if spec.channels == 3 and not writing else "shift"
 
 
+def mirrors(spec: DataSpec, how: Literal["auto", "none", "flip"]) -> bool:
+    """Whether a model mirrors what it learns from; `auto`: where that is harmless."""
+    return how == "flip" or (how == "auto" and harmless(spec) == "flip")
+
+
 def augment(image: Tensor, how: Augmentation) -> Tensor:
     """(B, C, H, W) -> the same shape and memory format. Shifts by up to a tenth of the side, but at least a pixel."""
     if how == "none":

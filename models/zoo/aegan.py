@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from models.base import Batch, Clock, DataSpec, Encodes, LatentModel, Part, Player, Preset, Range, Stage, Turn, Whole
 from models.errors import UserError
 from models.losses import fake_loss, judged_right, one_centred_penalty, r1_penalty, real_loss, squared_error
-from models.nets.augment import differentiable, harmless, mirrored
+from models.nets.augment import differentiable, mirrored, mirrors
 from models.nets.autoencoder import code_of, code_size, decoder_for, encoder_for, image_of, learned_image, raw_image, warm_up_for
 from models.nets.components import Components
 from models.nets.conv import ConvDiscriminator
@@ -125,7 +125,7 @@ class AEGAN(LatentModel):
         super().__init__(config, spec, parts)
         self._codes: Tensor | None = None  # (1 or 2, N, latent), of images and of mirrored ones, built by prepare_codes
         self._drawn: Tensor | None = None  # (DRAWN, latent) codes of the prior, built by prepare_draws
-        self.mirrors = harmless(spec) == "flip" if config.augment == "auto" else config.augment == "flip"
+        self.mirrors = mirrors(spec, config.augment)
         latent = self.latent = config.latent if self.base is None else code_size(self.base, spec)
         if self.base is None:
             self.components = Components(spec, latent) if config.components else None

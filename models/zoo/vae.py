@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import bernoulli_error, kl_to_standard_normal, squared_error
+from models.nets.augment import mirrored, mirrors
 from models.nets.autoencoder import code_of, decoder_for, encoder_for, image_of, learned_image, raw_image, warm_up_for
 from models.nets.components import Components
 from models.nets.conv import start_at_zero
@@ -33,13 +34,14 @@ class VAE(LatentModel):
         sigma: Annotated[float, Range(1e-3, 1e3)] = 0.3  # the gaussian's deviation, where black is 0 and white 1; less is sharper
         beta: Annotated[float, Range(0, 1e6)] = 1.0  # weight of the KL term; 1 is the bound
         components: bool = True  # encoder and decoder start as principal components and add to them; with a gaussian likelihood
+        augment: Literal["auto", "none", "flip"] = "auto"  # mirror images: auto does so with colour images that are no writing
         lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate
         optimizer: Literal["adam", "adagrad"] = "adam"  # the paper used adagrad
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
 
     config: Config
     averaged = ("encoder", "decoder")
-    before = {"components": False}
+    before = {"components": False, "augment": "none"}
     presets = {
         "quick": Preset(80_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
         "default": Preset(1_200_000),
@@ -52,6 +54,7 @@ class VAE(LatentModel):
                 "latent": 20,
                 "likelihood": "bernoulli",
                 "components": False,
+                "augment": "none",
                 "lr": 0.01,
                 "optimizer": "adagrad",
                 "schedule": "constant",
@@ -62,6 +65,7 @@ class VAE(LatentModel):
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)
+        self.mirrors = mirrors(spec, config.augment)
         start = self.components = Components(spec, config.latent) if config.components and config.likelihood == "gaussian" else None
         self.encoder = encoder_for(config.network, spec, config.widths, config.latent, start)  # its head is the posterior's mean
         self.log_variance = nn.Linear(self.encoder.features, config.latent)
@@ -85,9 +89,10 @@ class VAE(LatentModel):
             self.components.fit(whole, noise=self.config.beta * self.config.sigma**2)
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
-        mean, log_variance = self._posterior(batch.image)
+        image = mirrored(batch.image) if self.mirrors else batch.image
+        mean, log_variance = self._posterior(image)
         raw = raw_image(self.decoder, self.components, drawn(mean, log_variance))
-        reconstruction = self.reconstruction_loss(raw, batch.image).mean()
+        reconstruction = self.reconstruction_loss(raw, image).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
         yield Turn(
             {"autoencoder": reconstruction + self.config.beta * kl},

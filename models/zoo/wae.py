@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn, Whole
 from models.losses import fake_loss, judged_right, mmd_inverse_multiquadratic, real_loss, squared_error
+from models.nets.augment import mirrored, mirrors
 from models.nets.autoencoder import code_of, decoder_for, encoder_for, image_of, learned_image, raw_image, warm_up_for
 from models.nets.components import Components
 from models.nets.mlp import mlp
@@ -39,6 +40,7 @@ class WAE(LatentModel):
         components: bool = True  # encoder and decoder start as principal components and add to them
         hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (512, 512, 512, 512)  # layers of the discriminator of codes
         density_trick: bool = True  # give it the prior's log-density, so that it learns only the rest
+        augment: Literal["auto", "none", "flip"] = "auto"  # mirror images: auto does so with colour images that are no writing
         lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of encoder and decoder
         critic_lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate of the discriminator of codes
         schedule: Literal["constant", "linear", "cosine", "exponential", "steps"] = "cosine"  # of the learning rates
@@ -47,7 +49,7 @@ class WAE(LatentModel):
 
     config: Config
     averaged = ("encoder", "decoder")
-    before = {"components": False}
+    before = {"components": False, "augment": "none"}
     presets = {
         "quick": Preset(80_000, options={"widths": (32, 64, 128, 256)}, about="a look within a few minutes"),
         "default": Preset(1_200_000),
@@ -63,6 +65,7 @@ class WAE(LatentModel):
                 "penalty_weight": 100.0,
                 "hidden": (1024, 1024, 1024, 1024),
                 "components": False,
+                "augment": "none",
                 "lr": 5e-4,
                 "critic_lr": 1e-3,
                 "schedule": "exponential",
@@ -90,6 +93,7 @@ class WAE(LatentModel):
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)
+        self.mirrors = mirrors(spec, config.augment)
         self.components = Components(spec, config.latent) if config.components else None
         self.encoder = encoder_for(config.network, spec, config.widths, config.latent, self.components)
         self.decoder = decoder_for(config.network, spec, config.widths, config.latent, self.components)
@@ -122,16 +126,17 @@ class WAE(LatentModel):
 
     def moment_turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         """Mean and covariance of the batch's codes against those of as many draws of the prior."""
-        codes, prior = self.noisy_codes(batch), self.draw(batch)
+        codes, prior = self.noisy_codes(batch.image), self.draw(batch)
         mean = (codes.mean(0) - prior.mean(0)).square().mean()
         covariance = (codes.T.cov() - prior.T.cov()).square().mean()
         yield Turn({"encoder": mean + covariance})
 
     def turns(self, batch: Batch, clock: Clock) -> Iterator[Turn]:
         c = self.config
-        codes, prior = self.noisy_codes(batch), self.draw(batch)
+        image = mirrored(batch.image) if self.mirrors else batch.image
+        codes, prior = self.noisy_codes(image), self.draw(batch)
         raw = raw_image(self.decoder, self.components, codes)
-        error = squared_error(learned_image(raw, self.components), batch.image).mean()
+        error = squared_error(learned_image(raw, self.components), image).mean()
         penalty = real_loss(self.judge(codes)) if c.penalty == "gan" else mmd_inverse_multiquadratic(codes, prior, c.sigma**2)
         loss = c.reconstruction_weight * error + c.penalty_weight * penalty
         yield Turn({"encoder": loss, "decoder": loss}, {"squared error": error, "penalty": penalty})
@@ -140,9 +145,8 @@ class WAE(LatentModel):
             on_prior, on_codes = self.judge(prior), self.judge(codes.detach())
             yield Turn({"code_critic": real_loss(on_prior) + fake_loss(on_codes)}, {"right": judged_right(on_prior, on_codes)})
 
-    def noisy_codes(self, batch: Batch) -> Tensor:
-        """Codes of the batch's images with a little noise on them: (B, latent)."""
-        image = batch.image
+    def noisy_codes(self, image: Tensor) -> Tensor:
+        """Codes of images with a little noise on them: (B, C, H, W) -> (B, latent)."""
         if self.config.input_noise:
             image = image + self.config.input_noise * torch.randn_like(image).clamp(-2, 2)
         return self.encode(image).float()

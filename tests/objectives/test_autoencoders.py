@@ -10,6 +10,7 @@ import pytest
 import torch
 from formulas import (
     SPEC,
+    Draws,
     agree,
     batch,
     bounded,
@@ -42,6 +43,15 @@ def meant(model: Any, code: Tensor, told: Tensor | None = None) -> Tensor:
     return painted(model, code, told, bounded=model.components is None)
 
 
+def looked_at(model: Any, draws: Draws, image: Tensor) -> Tensor:
+    """The images of a step: about half of them mirrored, where a model mirrors."""
+    if not model.mirrors:
+        return image
+    flipped = draws.uniform[-1].view(-1, 1, 1, 1) >= 0.5
+    assert flipped.any()
+    return torch.where(flipped, image.flip(3), image)
+
+
 def bernoulli(raw: Tensor, image: Tensor) -> Tensor:
     on, share = (image + 1).double() / 2, (torch.tanh(raw.double()) + 1) / 2
     return -(on * share.log() + (1 - on) * (1 - share).log()).sum() / len(image)
@@ -60,6 +70,7 @@ def bernoulli(raw: Tensor, image: Tensor) -> Tensor:
         {"likelihood": "bernoulli", "beta": 0.5},
         {"network": "mlp", "sigma": 0.1},
         {"network": "wae", "sigma": 2.0},
+        {"augment": "flip"},
     ],
     ids=str,
 )
@@ -67,17 +78,18 @@ def test_vae_minimises_the_bound(options: dict[str, Any], monkeypatch: pytest.Mo
     model, draws = made("vae", monkeypatch, **options)
     shown = batch()
     (turn,) = model.turns(shown, Clock(0))
-    features = model.encoder.trunk(shown.image)
+    image = looked_at(model, draws, shown.image)
+    features = model.encoder.trunk(image)
     start = 0.0 if model.components is None else model.components.log_variance
-    mean, log_variance = coded(model, shown.image), start + bounded(model.log_variance(features))
+    mean, log_variance = coded(model, image), start + bounded(model.log_variance(features))
     (noise,) = draws.normal
     code = mean + torch.exp(log_variance / 2) * noise
     kl = half_kl(mean, log_variance)
     c = model.config
     if c.likelihood == "bernoulli":
-        reconstruction = bernoulli(model.decoder(code), shown.image)
+        reconstruction = bernoulli(model.decoder(code), image)
     else:
-        reconstruction = gaussian(meant(model, code), shown.image, c.sigma)
+        reconstruction = gaussian(meant(model, code), image, c.sigma)
     agree(model, turn, {"autoencoder": reconstruction + c.beta * kl})
     close(turn.logs["KL"], kl)
     close(turn.logs["reconstruction"], reconstruction)
@@ -192,6 +204,7 @@ def imq_mmd(codes: Tensor, prior: Tensor, variance: float) -> Tensor:
         {"density_trick": True, "reconstruction_weight": 0.05, "network": "wae"},
         {"penalty": "mmd", "penalty_weight": 1000.0},
         {"penalty": "mmd", "penalty_weight": 50.0, "sigma": 2.0, "input_noise": 0.0, "network": "mlp"},
+        {"augment": "flip"},
     ],
     ids=str,
 )
@@ -209,8 +222,9 @@ def test_wae_minimises_the_error_and_draws_the_codes_to_the_prior(options: dict[
         return model.code_critic(codes) + added
 
     noise = draws.normal[0].clamp(-2, 2) * c.input_noise if c.input_noise else 0
-    codes, prior = coded(model, shown.image + noise), c.sigma * draws.prior[0]
-    error = squared_distance(meant(model, codes), shown.image)
+    image = looked_at(model, draws, shown.image)
+    codes, prior = coded(model, image + noise), c.sigma * draws.prior[0]
+    error = squared_distance(meant(model, codes), image)
     penalty = imq_mmd(codes, prior, c.sigma**2) if c.penalty == "mmd" else minus_log(logits(codes))
     loss = c.reconstruction_weight * error + c.penalty_weight * penalty
     agree(model, turn, {"encoder": loss, "decoder": loss})
