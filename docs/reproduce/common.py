@@ -11,6 +11,8 @@ from typing import Any
 
 import models
 from models import api, evaluation
+from models.runs import history
+from models.runs.shelf import shelf
 from models.training import checkpoint
 
 
@@ -36,8 +38,10 @@ def widths(text: str) -> tuple[int, ...]:
 
 def finished(run: Path, model: str, chosen: argparse.Namespace, **settings: Any) -> Path:
     """The run, finished: kept where it is, gone on with where it was stopped, trained where it is missing."""
+    if history.is_run(run) and shelf(run)[0].state == "finished":  # several scripts may share it
+        return run
     if checkpoint.numbered(run / checkpoint.FOLDER):
-        for _ in api.resume(run):  # nothing is left to do where it is finished
+        for _ in api.resume(run):
             pass
     else:
         print(f"training {run}", flush=True)
