@@ -134,6 +134,7 @@ def test_sample_like_an_image(lively: Path, pictures: Path, here: Path, monkeypa
 def test_like_goes_with_a_model_that_can(straight: Callable[[str], Path], pictures: Path, here: Path) -> None:
     said = refused("sample", straight("vae"), "--like", f"{pictures}:0")
     assert "this model cannot draw somebody again: vae\n  fix: take a run of one that can: ip-gan" in said
+    assert "cannot draw somebody again" in refused("sample", straight("vae"), "--like", f"{pictures}:0", "--out", "out")
     assert "--like with --label" in refused("sample", straight("ip-gan"), "--like", f"{pictures}:0", "--label", "cross")
     assert "--like with --columns" in refused("sample", straight("ip-gan"), "--like", f"{pictures}:0", "--columns", 3)
     assert "--space out" in refused("interpolate", straight("ip-gan"), f"{pictures}:0", "3", "--layers", "identity", "--space", "nope")

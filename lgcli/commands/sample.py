@@ -168,7 +168,7 @@ def _like(
     images = trained.images(faces, data_root)
     if out is None:
         pictures.check_grid(1 + count, trained.model.spec.size, 1 + count, lists=len(faces), singles=True, **look)
-    made = (trained.resemble(own[None], count, seed)[0] for own in images)
+    made = trained.resemble(images, count, seed)
     path = o.picture_path(output, f"{name}-samples", force) if out is None else o.free_path(out, force, "--out")
     if out is None:
         names = [short(face) for face in faces] if look["captions"] else ()
