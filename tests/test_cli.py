@@ -691,7 +691,7 @@ def test_augment_is_an_option_of_the_model(pictures: Path, tmp_path: Path) -> No
     message = refused(*arguments("dcgan", pictures, tmp_path / "run", "--augment", "sepia"))
     assert "none, shift, full" in message
     assert "--augment" in message
-    assert "unknown option 'augment'" in refused(*arguments("vae", pictures, tmp_path / "run", "--augment", "shift"))
+    assert "unknown option 'augment'" in refused(*arguments("alae", pictures, tmp_path / "run", "--augment", "shift"))
     assert not (tmp_path / "run").exists()
 
 
