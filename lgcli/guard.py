@@ -17,6 +17,10 @@ import typer
 from models.errors import LgmError, printable
 
 _PACKAGES = {"PIL": "pillow"}  # where the package is not called like the module
+_OF_DISKS = {  # what is wrong, what to do, and the exit code
+    errno.ENAMETOOLONG: ("the name of a file is too long", "give a shorter name", 2),
+    errno.ENOSPC: ("the disk is full", "free some space", 1),
+}
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,13 +37,6 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # nobody reads any more; do not stumble again while Python shuts down
             raise SystemExit(1) from None
-        except OSError as error:
-            if error.errno not in (errno.ENAMETOOLONG, errno.ENOSPC):
-                _unexpected(error)
-            full = error.errno == errno.ENOSPC
-            where = f": {printable(error.filename, 80)}" if error.filename else ""
-            fix = "free some space" if full else "give a shorter name"
-            _leave(f"error: {'the disk is full' if full else 'the name of a file is too long'}{where}\n  fix: {fix}", 1 if full else 2)
         except (typer.Exit, typer.Abort):  # Typer's own ways to leave
             raise
         except Exception as error:
@@ -47,17 +44,16 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             if missing in ("torch", "torchvision", "numpy", "PIL", "safetensors", "scipy"):
                 install = f"{sys.executable} -m pip install {_PACKAGES.get(missing, missing)}"
                 _leave(f"error: {missing} is not installed: {sys.executable}\n  fix: {install}", 2)
+            if isinstance(error, OSError) and error.errno in _OF_DISKS:
+                what, fix, code = _OF_DISKS[error.errno]
+                _leave(f"error: {what}{f': {printable(error.filename, 80)}' if error.filename else ''}\n  fix: {fix}", code)
+            if os.environ.get("LGM_DEBUG"):
+                raise
             if any(words in str(error) for words in ("out of memory", "can't allocate memory")) or isinstance(error, MemoryError):
                 _leave("error: out of memory\n  fix: use a smaller --batch, smaller networks (--set), or another --device", 1)
-            _unexpected(error)
+            _leave(f"error: unexpected {type(error).__name__}: {printable(error)}\n  fix: this is a bug; report it with {_saved()}", 1)
 
     return run
-
-
-def _unexpected(error: Exception) -> NoReturn:
-    if os.environ.get("LGM_DEBUG"):
-        raise error
-    _leave(f"error: unexpected {type(error).__name__}: {printable(error)}\n  fix: this is a bug; report it with {_saved()}", 1)
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -224,9 +223,9 @@ def check_trace(trace: bool, iterations: int | None) -> None:
         raise UserError("both --trace and --iterations", "--iterations", "a trace shows the answers after steps of its own: leave one out")
 
 
-def parts(text: str) -> list[str]:
-    """What stands between commas; a file whose name has some is one."""
-    return [text] if os.path.exists(text) else [part.strip() for part in text.split(",") if part.strip()]
+def parts(text: str, whole: bool) -> list[str]:
+    """What stands between commas; all of it where it is `whole`, a name that has some."""
+    return [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def root(path: Path | None) -> str | None:

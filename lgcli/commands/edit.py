@@ -131,7 +131,7 @@ def edit(
     asked: list[Any] = [parse_attributes([word]) for word in attributes or ()]
     known = {*trained.model.spec.classes, *(() if leader is None else leader.model.spec.classes)}
     known |= set(examples.fields["label"].names) if examples is not None and "label" in examples.fields else set()
-    asked += [part.strip() for word in label or () for part in ([word] if word in known else word.split(",")) if part.strip()]
+    asked += [part for word in label or () for part in o.parts(word, word in known)]
     if not asked:
         raise UserError("nothing is asked for", "--attributes", "say what to change: --attributes smile=1, or --label 3")
     searched = leader is not None or (examples is None and isinstance(trained.model, Constrains))

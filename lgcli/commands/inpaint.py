@@ -134,7 +134,8 @@ def inpaint(
         _answer(completed, names, originals, holes, made, json)
         return
     with render.progress() as advance:
-        search: dict[str, Any] = {"steps": steps or 300, "restarts": restarts or 4, "progress": partial(advance, "inpainting")}
+        search: dict[str, Any] = {"progress": partial(advance, "inpainting")}
+        search |= {name: given for name, given in {"steps": steps, "restarts": restarts}.items() if given}
         found = trained.inpaint(originals, holes, iterations=times, seed=seed, told=told, **search)
     if out is None:
         kept = [found.images[-1]] if found.projected else [found.images[n - 1] for n in shown]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,7 +64,7 @@ def mix(
     if gif:
         o.free_path(path.with_suffix(".gif"), force, "-o")
     names, ends, own = read_ends(trained, rows, number, o.root(data_root))
-    words = [part for word in others or () for part in o.parts(word)]
+    words = [part for word in others or () for part in o.parts(word, os.path.exists(word))]
     their_names, theirs, their = read_ends(trained, words, number, o.root(data_root)) if words else (names, ends, own)
     columns = 1 + len(theirs)
     pictures.check_grid(columns * (1 + len(ends)), trained.model.spec.size, columns, scale=scale, captions=captions, animated=gif)

@@ -76,8 +76,9 @@ def named(text: str, work: Work) -> Side:
     how, path = work.how, Path(text).expanduser()
     if path.is_file() and path.suffix == STATISTICS and files.is_statistics(path):
         return files.read(path)
-    if hub.names_run(text) or (path.is_file() and not is_shard(text)) or (path / checkpoint.FOLDER).is_dir():
-        run = text if hub.is_remote(text) else path
+    remote = hub.names_run(text)
+    if remote or (path.is_file() and not is_shard(text)) or (path / checkpoint.FOLDER).is_dir():
+        run = text if remote else path
         return SampledSource(api.load(run, device=how.device, raw=how.raw), how.number, how.seed, api.name_of(run))
     request = parse(text, root=Path(how.data_root) if how.data_root else None, background=how.background, skip_bad=how.skip_bad)
     with work.ranks.first_alone():

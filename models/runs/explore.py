@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -512,30 +511,27 @@ input[type=range]::-moz-range-thumb { border: 1px solid #6b7280; }
 @contextmanager
 def serving(asked: Asked, port: int | None, browser: bool = False) -> Iterator[str]:
     """Serve the page on 127.0.0.1 while the block lasts; yields its address. Raises UserError where the port is taken."""
-    uploads = Path(tempfile.mkdtemp(prefix="lgm-explore-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-    made = None
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none that is fetched
-    try:
+    with tempfile.TemporaryDirectory(prefix="lgm-explore-", ignore_cleanup_errors=True) as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
         made = page(asked)
         try:
-            _, address, _ = made.queue(default_concurrency_limit=2).launch(
-                server_name="127.0.0.1",
-                server_port=port,
-                share=False,
-                inbrowser=browser,
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=UPLOAD,
-                theme=theme,
-                css=_CSS,
-                footer_links=[],
-            )
-        except OSError as error:
-            what = f"the page cannot be served ({printable(error, 120)})"
-            raise UserError(what, f"--port {port}" if port else "127.0.0.1", "give another --port") from error
-        yield str(address)
-    finally:
-        if made is not None:
+            try:
+                _, address, _ = made.queue(default_concurrency_limit=2).launch(
+                    server_name="127.0.0.1",
+                    server_port=port,
+                    share=False,
+                    inbrowser=browser,
+                    quiet=True,
+                    prevent_thread_lock=True,
+                    max_file_size=UPLOAD,
+                    theme=theme,
+                    css=_CSS,
+                    footer_links=[],
+                )
+            except OSError as error:
+                what = f"the page cannot be served ({printable(error, 120)})"
+                raise UserError(what, f"--port {port}" if port else "127.0.0.1", "give another --port") from error
+            yield str(address)
+        finally:
             made.close(verbose=False)
-        shutil.rmtree(uploads, ignore_errors=True)

@@ -238,9 +238,8 @@ def _measures(evaluation: Mapping[str, Any]) -> str:
         if isinstance(values, Mapping)
         for name, value in values.items()
     )
-    recipe = evaluation.get("recipe")
     said = [f"against {evaluation[key]}" for key in ("data",) if evaluation.get(key)]
-    said += [f"{key} {_said(value)}" for key, value in (recipe.items() if isinstance(recipe, Mapping) else ())]
+    said += [f"{key} {_said(value)}" for key, value in evaluation.get("recipe", {}).items()]
     return f"<div class=wide tabindex=0><table>{rows}</table></div><p>{_text('; '.join(said))}</p>"
 
 
@@ -290,7 +289,7 @@ def card(facts: Facts) -> str:
     else:
         rows = history.metrics(facts.run)
         lines += ["| metric | value |", "|---|---|", *(f"| {_mark(key)} | {value:.4g} |" for key, value in rows.items()), ""]
-        recipe = facts.evaluation.get("recipe") or {}
+        recipe = facts.evaluation.get("recipe", {})
         lines += ["Recipe: " + "; ".join(f"{_mark(key)} {_mark(_said(value))}" for key, value in recipe.items())]
     lines += ["", "## Made by", "", "```", printable(reproduce(config), 4000).replace("```", "` ` `"), "```", ""]
     lines += _list({"lgm": facts.lgm, **facts.environment, "data fingerprint": facts.fingerprint})

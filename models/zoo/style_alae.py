@@ -22,7 +22,7 @@ from torch import Tensor
 
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, r1_penalty, real_loss
-from models.nets.augment import harmless, mirrored
+from models.nets.augment import mirrored, mirrors
 from models.nets.equalised import code_critic, mapping
 from models.nets.moving import follow
 from models.nets.style import StyleEncoder, StyleGenerator, enlarged, groups_for, sizes_for
@@ -89,7 +89,7 @@ class StyleALAE(LatentModel):
         super().__init__(config, spec)
         self.sizes = sizes_for(spec)
         self.layer_groups = groups_for(len(self.sizes))
-        self.mirrors = config.flip and harmless(spec) == "flip"
+        self.mirrors = config.flip and mirrors(spec, "auto")
         self.mapping = mapping(config.latent, config.mapping, rate=0.1)
         self.generator = StyleGenerator(spec, config.width, config.widest, config.latent)
         self.encoder = StyleEncoder(spec, config.width, config.widest, config.latent)

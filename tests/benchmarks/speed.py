@@ -381,8 +381,10 @@ def main() -> None:
         if gpu and TEXTBOOK in contenders:
             contenders.insert(1, TEXTBOOK_BF16)
         speeds = measure(case, contenders, arguments.seconds, arguments.threads, arguments.device)
+        plain = {contender: dataclasses.replace(contender, precision="fp32") for contender in speeds}  # as many operations in either
+        counted = {one: operations(steps_of(case, one, torch.device("cpu"))) for one in dict.fromkeys(plain.values())}
         for contender, speed in speeds.items():
-            each = operations(steps_of(case, contender, torch.device("cpu")))
+            each = counted[plain[contender]]
             share = f"{each / 1e6:,.4g} MFLOP an image, {speed * each / rates[contender.precision]:.0%} of the matrix rate"
             print(f"{case.name}, batch {case.batch}, {contender}: {speed:,.0f} images/s, {share}", flush=True)
         for better, rival, least in case.promises:
