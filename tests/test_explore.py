@@ -393,12 +393,19 @@ def test_panels_in_a_browser(model: str, tab: str, button: str, verb: str, open_
 
 
 def choose(driver: Any) -> None:
-    """What the edited image is to show: the second of the classes, or the first attribute."""
-    if boxes := [b for b in driver.find_elements("css selector", "input[type=checkbox]") if b.is_displayed()]:
-        boxes[0].click()
-        return
-    [field] = [b for b in driver.find_elements("css selector", "input[role=combobox], input[role=listbox]") if b.is_displayed()]
-    field.send_keys(Keys.ENTER, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER)
+    """What the edited image is to show: the first attribute, or one of the classes. A page that is still being built loses keys."""
+
+    def chosen() -> bool:
+        if boxes := [b for b in driver.find_elements("css selector", "input[type=checkbox]") if b.is_displayed()]:
+            if not boxes[0].is_selected():
+                boxes[0].click()
+            return bool(boxes[0].is_selected())
+        [field] = [b for b in driver.find_elements("css selector", "input[role=combobox], input[role=listbox]") if b.is_displayed()]
+        if field.get_attribute("value") == "in turn":
+            field.send_keys(Keys.ENTER, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER)
+        return field.get_attribute("value") not in ("", "in turn")
+
+    until(chosen)
 
 
 def test_two_pages_ask_at_the_same_time(open_page: Callable[..., Any]) -> None:
