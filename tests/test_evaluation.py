@@ -32,7 +32,7 @@ from models.data.batches import spec_of, to_float
 from models.errors import UserError
 from models.evaluation import collect, plan
 from models.evaluation.sides import SampledSource
-from models.metrics import accuracy, path_length
+from models.metrics import accuracy, path_length, reconstruction
 from models.metrics.features.classifier import ClassifierFeatures
 from models.metrics.reconstruction import ssim
 from models.metrics.stats import cache, components, files
@@ -969,6 +969,18 @@ def test_reconstruction_by_hand(vae: Path, other: Path, features: str, look: Cla
     )
     expected = frechet(*(look.apply(look.prepare(list(side)))[0].double().numpy() for side in (again, originals)))
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
+    said, shown = (look.apply(look.prepare(list(side)))[1].argmax(1).tolist() for side in (originals, again))
+    assert found["kept"] == pytest.approx(np.mean([one == another for one, another in zip(said, shown)]))
+    assert found["kept_by_chance"] == pytest.approx(np.mean([[one == another for one in said] for another in said]))
+
+
+def test_attributes_that_reconstructions_keep() -> None:
+    before, after = torch.randn(2, 7, 3).unbind()
+    found = reconstruction.kept("attributes", before, after)
+    said, shown = (np.asarray(logits) > 0 for logits in (before, after))
+    assert found["kept"] == pytest.approx((said == shown).mean())
+    assert found["kept_by_chance"] == pytest.approx(np.mean([said == row for row in said]))
+    assert reconstruction.kept(None, before, after) == {}
 
 
 def pca_error(fitted: np.ndarray, images: np.ndarray, count: int) -> float:
@@ -1024,7 +1036,8 @@ def test_a_perfect_reconstruction_has_no_finite_psnr(vae: Path, features: str, m
     words = ["evaluate", vae, "--metrics", "reconstruction", "--features", features]
     found = document(*words)["metrics"]["reconstruction"]
     assert found.pop("pca_mse") > 0
-    assert found == {"mse": 0, "psnr": None, "ssim": pytest.approx(1), "fid": pytest.approx(0, abs=1e-9)}
+    assert 0 < found.pop("kept_by_chance") <= 1
+    assert found == {"mse": 0, "psnr": None, "ssim": pytest.approx(1), "fid": pytest.approx(0, abs=1e-9), "kept": 1}
     assert re.search(r" not finite +psnr", done(*words).stdout)
 
 

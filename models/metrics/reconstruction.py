@@ -1,4 +1,4 @@
-"""Reconstructions: MSE, PSNR, SSIM, and the FID of the reconstructions against their originals.
+"""Reconstructions: MSE, PSNR, SSIM, the FID of the reconstructions against their originals, and whether a classifier sees the same in both.
 
 Pixels count from 0 (black) to 1 (white). PSNR is that of the mean error over all images. SSIM is Wang et al., Image Quality Assessment:
 From Error Visibility to Structural Similarity, 2004: Gaussian windows of 11 pixels and deviation 1.5, on each channel, then averaged; where
@@ -7,6 +7,9 @@ random where there are more than `-n`; a conditional model is told what they sho
 
 The least that can be asked of a code of K numbers is what the first K principal components of the training images do (`stats.components`):
 their error on the same images stands beside the model's, where the code is a vector shorter than the image and than their number.
+
+Where a classifier looks (`--features classifier:RUN`), `kept` is the share of reconstructions that it names as their originals, or the
+share of attributes in which it reads both alike; `kept_by_chance` is the same of two of the originals, drawn at random.
 """
 
 from __future__ import annotations
@@ -44,15 +47,16 @@ def lacks(e: Evidence) -> str:
 
 
 def measure(e: Evidence, config: Config) -> dict[str, float]:
-    """{"mse", "pca_mse", "psnr", "ssim", "fid"} of `e.count` held-out images; PSNR in dB, infinite where the error is 0.
+    """{"mse", "pca_mse", "psnr", "ssim", "fid", "kept", "kept_by_chance"} of `e.count` held-out images; PSNR infinite where the error is 0.
 
-    No "pca_mse" where principal components are no match for the code.
+    No "pca_mse" where principal components are no match for the code; the last two where a classifier looks.
     """
     assert e.features is not None
     chosen = some(e.count, len(e.held_out), e.seed, "reconstruction")
     linear = _linear(e, chosen[:1])
     moments = (Moments(e.features.dimensions), Moments(e.features.dimensions))
     errors, others, similarities = [], [], []
+    named: tuple[list[Tensor], list[Tensor]] = ([], [])
     for start in range(0, len(chosen), _BATCH):
         items = chosen[start : start + _BATCH]
         part = e.held_out.rows("image", items)
@@ -61,9 +65,10 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         if linear is not None:
             others.append(linear.errors(part))
         similarities.append(ssim(part, again).numpy())
-        for images, sums in zip((part, again), moments, strict=True):
+        for images, sums, answers in zip((part, again), moments, named, strict=True):
             for block in extract(ItemSource(ImageData("reconstructions", images)), e.features):
                 sums.add(block.features)
+                answers.append(block.logits)
     mse = float(np.concatenate(errors).mean())
     return {
         "mse": mse,
@@ -71,7 +76,22 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         "psnr": 10 * math.log10(1 / mse) if mse else math.inf,
         "ssim": float(np.concatenate(similarities).mean()),
         "fid": frechet_distance(*moments),
+        **kept(getattr(e.features, "target", None), *map(torch.cat, named)),
     }
+
+
+def kept(target: str | None, before: Tensor, after: Tensor) -> dict[str, float]:
+    """How often a classifier of `target` (None: it is none) answers alike: logits (N, K) of images and of their reconstructions."""
+    if target is None:
+        return {}
+    if target == "attributes":
+        said, again = before > 0, after > 0
+        share = said.double().mean(0)
+        chance = share**2 + (1 - share) ** 2
+        return {"kept": float((said == again).double().mean()), "kept_by_chance": float(chance.mean())}
+    classes, again = before.argmax(1), after.argmax(1)
+    share = torch.bincount(classes).double() / len(classes)
+    return {"kept": float((classes == again).double().mean()), "kept_by_chance": float((share**2).sum())}
 
 
 def _linear(e: Evidence, item: np.ndarray) -> components.Components | None:

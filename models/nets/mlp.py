@@ -69,10 +69,18 @@ class MaxoutDiscriminator(nn.Module):
 class MlpEncoder(nn.Module):
     """Images to vectors through fully connected layers: (B, C, H, W) -> (B, latent)."""
 
-    def __init__(self, spec: DataSpec, widths: Sequence[int], latent: int, activation: Callable[[], nn.Module] = nn.Tanh) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        widths: Sequence[int],
+        latent: int,
+        activation: Callable[[], nn.Module] = nn.Tanh,
+        norm: Literal["none", "batch"] = "none",
+    ) -> None:
         super().__init__()
         self.features = widths[-1]
-        self.trunk = nn.Sequential(nn.Flatten(), mlp([spec.channels * spec.height * spec.width, *widths], activation), activation())
+        hidden = mlp([spec.channels * spec.height * spec.width, *widths], activation, norm)
+        self.trunk = nn.Sequential(nn.Flatten(), hidden, *([nn.BatchNorm1d(widths[-1])] if norm == "batch" else []), activation())
         self.head = nn.Linear(self.features, latent)
 
     def forward(self, image: Tensor) -> Tensor:
