@@ -51,12 +51,15 @@ def noises(model: LatentModel, count: int, seed: int) -> Tensor:
 
 
 def through(model: LatentModel, images: np.ndarray, holes: np.ndarray, noise: Tensor, iterations: int | None = None) -> np.ndarray:
-    """Every image (N, H, W, C) with its hole (N, H, W) and every noise (K, D), uint8: (N, K, H, W, C); what was known is as it was."""
+    """Every image (N, H, W, C) with its hole (N, H, W) and every noise (K, D), or with those of its own (N, K, D), uint8: (N, K, H, W, C).
+
+    What was known is as it was.
+    """
     check_learned(model, holes)
-    way, count = stepwise(model, "complete", iterations), len(noise)
+    way, count = stepwise(model, "complete", iterations), noise.shape[-2]
     real, hole = to_float(torch.from_numpy(images)), torch.from_numpy(holes.copy()).unsqueeze(1).float()
     with evaluating(model):
-        rows = (real.repeat_interleave(count, 0), hole.repeat_interleave(count, 0), noise.repeat(len(real), 1))
+        rows = (real.repeat_interleave(count, 0), hole.repeat_interleave(count, 0), noise.expand(len(real), -1, -1).flatten(0, 1))
         made = pictures_in_blocks(way, device_of(model), *rows)
     return np.where(holes[:, None, ..., None], made.reshape(len(images), count, *made.shape[1:]), images[:, None])
 

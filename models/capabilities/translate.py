@@ -57,12 +57,13 @@ def noises(model: LatentModel, count: int, seed: int, back: bool = False) -> Ten
 
 
 def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = False, iterations: int | None = None) -> np.ndarray:
-    """Every image (N, H, W, C) with every noise (K, D), uint8: (N, K, H', W', C')."""
-    way = stepwise(model, "translate_back" if back else "translate", iterations)
+    """Every image (N, H, W, C) with every noise (K, D), or with those of its own (N, K, D), uint8: (N, K, H', W', C')."""
+    way, count = stepwise(model, "translate_back" if back else "translate", iterations), noise.shape[-2]
     real = to_float(torch.from_numpy(images))
     with evaluating(model):
-        found = pictures_in_blocks(way, device_of(model), real.repeat_interleave(len(noise), 0), noise.repeat(len(real), 1))
-    return found.reshape(len(images), len(noise), *found.shape[1:])
+        rows = (real.repeat_interleave(count, 0), noise.expand(len(real), -1, -1).flatten(0, 1))
+        found = pictures_in_blocks(way, device_of(model), *rows)
+    return found.reshape(len(images), count, *found.shape[1:])
 
 
 def picture(

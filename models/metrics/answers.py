@@ -4,9 +4,10 @@ The questions are images of `--data`, by default held-out ones: with holes of th
 translates, whose targets the data know. Errors are mean squared differences over what is wanted (the hole, or the whole answer), black 0,
 white 1. One answer is best where it is the mean of all that a question may have; the best of several where they differ as the true ones do.
 `distance` is the mean squared difference of two answers to one question, `feature_distance` the distance of their features, and `fid` that
-of the first answers to what was wanted. Where a rule made the question from its answer, as grey images or small ones, `kept` is the error
-of questions made from the answers by that rule; what is known beside a hole is always kept. With a classifier of classes
-(`--features classifier:RUN`) `classes` is how many different ones the answers to a question show.
+of the first answers to what was wanted. Every question has noises of its own: with the same for all, a model whose noise is a colour would
+paint all first answers in one, and be compared with answers of every colour. Where a rule made the question from its answer, as grey
+images or small ones, `kept` is the error of questions made from the answers by that rule; what is known beside a hole is always kept. With
+a classifier of classes (`--features classifier:RUN`) `classes` is how many different ones the answers to a question show.
 """
 
 from __future__ import annotations
@@ -59,10 +60,12 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         raise UserError("these data know no answers", e.held_out.name, "give pairs: DATA[input=grey], DATA[target=FOLDER], ...")
     rule = "" if isinstance(model, Completes) else type(model).pairs_by(model.config).partition("=")[2]
     chosen = some(e.count, len(e.held_out), e.seed, "questions")
+    draws = complete.noises if isinstance(model, Completes) else translate.noises
+    noise = draws(model, len(chosen) * config.variants, e.seed).unflatten(0, (len(chosen), config.variants))
     first, wanted = Moments(e.features.dimensions), Moments(e.features.dimensions)
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(chosen), _BLOCK):
-        made, true, weight = _answered(e, chosen[start : start + _BLOCK], config.variants)
+        made, true, weight = _answered(e, chosen[start : start + _BLOCK], noise[start : start + _BLOCK])
         values = _apart(made, true, weight)
         if rule:
             values["kept"] = _kept(made, e.held_out.rows("image", chosen[start : start + _BLOCK]), rule)
@@ -80,16 +83,16 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     return {**means, "fid": frechet_distance(wanted, first)}
 
 
-def _answered(e: Evidence, items: np.ndarray, variants: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Answers (N, K, H, W, C), what was wanted (N, H, W, C), and the weights of its numbers (N, H, W, 1), which add up to 1."""
+def _answered(e: Evidence, items: np.ndarray, noise: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Answers (N, K, H, W, C) by noises (N, K, D), what was wanted (N, H, W, C), and the weights of its numbers (N, H, W, 1), of sum 1."""
     model, shown = e.trained.model, e.held_out.rows("image", items)
     if isinstance(model, Completes):
         assert isinstance(model, LatentModel)
         holes = complete.learned_holes(model, items, e.seed)
-        made = complete.through(model, shown, holes, complete.noises(model, variants, e.seed))
+        made = complete.through(model, shown, holes, noise)
         true, weight = shown, holes[..., None].astype(float)
     else:
-        made = translate.through(model, shown, translate.noises(model, variants, e.seed))
+        made = translate.through(model, shown, noise)
         true = e.held_out.rows("target", items)
         weight = np.ones((*true.shape[:3], 1))
     return made, true, weight / (weight.sum((1, 2, 3), keepdims=True) * true.shape[3])
