@@ -6,9 +6,9 @@ down the answer's error, z <- z - rate * dl(G(h, z), y)/dz, and a network Z lear
 reached. Without the answer Z walks alone, and different starts end at different answers. l is the L1 distance (the squared one for the
 paper's toy). Two terms ask Z and G not to jump where h and z change a little.
 
-An absolute error paints what it does not know grey. With `judge_weight` above 0 a discriminator of patches (Isola et al. 2017, pix2pix)
-tells questions with their true answers from those with answers to which Z has come alone, from other starts, and G learns to make these
-look real, too.
+An absolute error paints what it does not know grey, and nothing says what becomes of a z that suits the question badly. So a discriminator
+of patches (Isola et al. 2017, pix2pix) tells questions with their true answers from those with answers to which Z has come alone, from
+other starts, and G learns to make these look real, too. The paper has none: `judge_weight=0`.
 
 What Z learns. The paper's Z is told h and z, and learns where z is next, r', and how far that is, rho; in use (`walk=timeless`)
 
@@ -60,13 +60,14 @@ class CGML(Answering):
         error: Literal["absolute", "squared"] = "absolute"  # of an answer
         smooth: Annotated[float, Range(0, 1e6)] = 0.1  # weight of the terms against jumps of G and Z
         shake: Annotated[float, Range(0, 10)] = 0.03  # deviation of the small changes that these terms try
-        judge_weight: Annotated[float, Range(0, 1e6)] = 0.0  # of a discriminator's verdict against the error; 0: none
+        judge_weight: Annotated[float, Range(0, 1e6)] = 0.01  # of a discriminator's verdict against the error; 0: none
         judge_widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128)  # channels of that discriminator
         lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rate
 
     config: Config
     averaged = ("encoder", "decoder", "explorer")
+    before = {"judge_weight": 0.0}
     presets = {
         "quick": Preset(50_000, batch=16, about="a first look"),
         "default": Preset(400_000, batch=16),
@@ -81,6 +82,7 @@ class CGML(Answering):
                 "walk": "timeless",
                 "rate": 1.0,
                 "longest": 1e6,
+                "judge_weight": 0.0,
                 "lr": 1e-4,
                 "schedule": "constant",
             },

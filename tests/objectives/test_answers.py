@@ -48,7 +48,7 @@ def test_z_walks_down_the_error_and_the_explorer_learns_each_step(
     task: str, error: str, walk: str, longest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"task": task, "mask": "center", "error": error, "walk": walk, "iterations": 3, "rate": 2.0, "longest": longest}
-    options |= {"smooth": 0.3, "shake": 0.2, "latent": 5}
+    options |= {"smooth": 0.3, "shake": 0.2, "latent": 5, "judge_weight": 0.0}
     model, draws = made("cgml", monkeypatch, PAIRS if task == "pairs" else GREY, **options)
     shown = paired() if task == "pairs" else batch()
 
