@@ -970,17 +970,16 @@ def test_reconstruction_by_hand(vae: Path, other: Path, features: str, look: Cla
     expected = frechet(*(look.apply(look.prepare(list(side)))[0].double().numpy() for side in (again, originals)))
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
     said, shown = (look.apply(look.prepare(list(side)))[1].argmax(1).tolist() for side in (originals, again))
-    assert found["kept"] == pytest.approx(np.mean([one == another for one, another in zip(said, shown)]))
-    assert found["kept_by_chance"] == pytest.approx(np.mean([[one == another for one in said] for another in said]))
+    assert found["agreement"] == pytest.approx(np.mean([one == another for one, another in zip(said, shown)]))
+    assert found["agreement_by_chance"] == pytest.approx(np.mean([[one == another for one in said] for another in said]))
 
 
 def test_attributes_that_reconstructions_keep() -> None:
     before, after = torch.randn(2, 7, 3).unbind()
-    found = reconstruction.kept("attributes", before, after)
+    found = reconstruction.agreement("attributes", before, after)
     said, shown = (np.asarray(logits) > 0 for logits in (before, after))
-    assert found["kept"] == pytest.approx((said == shown).mean())
-    assert found["kept_by_chance"] == pytest.approx(np.mean([said == row for row in said]))
-    assert reconstruction.kept(None, before, after) == {}
+    assert found["agreement"] == pytest.approx((said == shown).mean())
+    assert found["agreement_by_chance"] == pytest.approx(np.mean([said == row for row in said]))
 
 
 def pca_error(fitted: np.ndarray, images: np.ndarray, count: int) -> float:
@@ -1036,8 +1035,8 @@ def test_a_perfect_reconstruction_has_no_finite_psnr(vae: Path, features: str, m
     words = ["evaluate", vae, "--metrics", "reconstruction", "--features", features]
     found = document(*words)["metrics"]["reconstruction"]
     assert found.pop("pca_mse") > 0
-    assert 0 < found.pop("kept_by_chance") <= 1
-    assert found == {"mse": 0, "psnr": None, "ssim": pytest.approx(1), "fid": pytest.approx(0, abs=1e-9), "kept": 1}
+    assert 0 < found.pop("agreement_by_chance") <= 1
+    assert found == {"mse": 0, "psnr": None, "ssim": pytest.approx(1), "fid": pytest.approx(0, abs=1e-9), "agreement": 1}
     assert re.search(r" not finite +psnr", done(*words).stdout)
 
 

@@ -28,7 +28,7 @@ from models.training.turn import Mover
 
 CPU = torch.device("cpu")
 SETS = {"glyphs": (16, 32), "street": (16, 32), "faces": (8, 16, 32)}  # widths
-# Those that map noise to codes compare codes, not images, and a BiGAN compares nothing: tests/objectives say what they learn.
+# Those that map noise to codes compare codes, not images, and a BiGAN compares nothing: tests/objectives and toy games say what they learn.
 NAMES = [
     name
     for name, cls in ((name, model_class(name)) for name in sorted(MODELS.entries()))

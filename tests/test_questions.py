@@ -297,6 +297,18 @@ def test_completions_are_measured_in_their_holes(straight: Callable[[str], Path]
     assert "kept" not in found
 
 
+def test_every_hole_has_noises_of_its_own(straight: Callable[[str], Path], pictures: Path) -> None:
+    trained = models.load(straight("cgml"), device="cpu")
+    data = load(parse(str(pictures)))
+    found = answers.measure(Evidence(None, None, 5, trained, Looks(), data, count=20), answers.Config(variants=3))
+    holes, images = completing.learned_holes(trained.model, range(20), 5), data.rows("image", np.arange(20))
+    several = trained.complete(images, holes, 60, seed=5)
+    made = [several[n, 3 * n : 3 * n + 3] for n in range(20)]
+    errors = [(((a / 255 - b / 255) ** 2)[:, hole]).mean((1, 2)) for a, b, hole in zip(made, images, holes)]
+    assert found["mse"] == pytest.approx(np.mean(errors), rel=1e-6)
+    assert found["best_mse"] == pytest.approx(np.mean([each.min() for each in errors]), rel=1e-6)
+
+
 def test_evaluate_measures_answers_and_says_where_there_are_none(
     run_of: Callable[..., Path], straight: Callable[[str], Path], colours: Path, pictures: Path, here: Path
 ) -> None:

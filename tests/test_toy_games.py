@@ -65,7 +65,7 @@ def built(name: str, **options: Any) -> LatentModel:
     cls = model_class(name)
     config = check(cls.Config, options, "test")
     torch.manual_seed(0)
-    if name in ("vae", "aegan", "wae", "gan"):
+    if name in ("vae", "aegan", "wae", "gan", "bigan"):
         return cls(config, DataSpec.of_images(1, 1, 2, NAMES))
     if name == "latent-constraints":
         spec = DataSpec.of_images(1, 1, 2, NAMES)
@@ -150,6 +150,7 @@ POINT_NETS = {"network": "mlp", "widths": (64, 64), "latent": 2}
         ("wae", 500, {**POINT_NETS, "penalty": "mmd", "penalty_weight": 10.0, "reconstruction_weight": 20.0}),
         ("aegan", 800, {**POINT_NETS, "hidden": (64, 64)}),
         ("gan", 800, {"widths": (64, 64), "latent": 4, "discriminator_widths": (64, 64), "lr": 1e-3}),
+        ("bigan", 1500, {"hidden": (64, 64), "latent": 4, "lr": 1e-3}),
         ("dcgan", 1000, {"latent": 4, "lr": 2e-3}),
         ("cgan", 400, {"latent": 4, "lr": 1e-3}),
         ("wgan", 1500, {"latent": 4, "lr": 1e-3, "weight_clip": 0.1, "critic_steps": 3}),

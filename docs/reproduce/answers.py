@@ -44,7 +44,7 @@ def toy(chosen: Any) -> None:
     inputs, targets = _toy_pairs(chosen.out / "toy-data")
     data = f"{inputs}[target={targets}]"
     nets = {"task": "pairs", "network": "mlp", "widths": (64, 64)}
-    walking = {"hidden": (64, 64), "latent": 2, "iterations": 20, "rate": 30.0, "judge_weight": 0.0}
+    walking = {"hidden": (64, 64), "latent": 2, "iterations": 20, "rate": 30.0, "judge_weight": 0.0}  # as the paper's
     runs = {
         "cgml": ("cgml", {**nets, **walking}),
         "cgml, Z not told the time": ("cgml", {**nets, **walking, "walk": "timeless", "rate": 3.0, "longest": 1e6}),
@@ -130,7 +130,7 @@ def mnist(chosen: Any) -> None:
     for kind in ("clean", "corrupted", "bar"):
         data = _sides(chosen.out / f"mnist-{kind}", train.rows("image", np.arange(count)), kind)
         for model in ("cgml", "regression"):
-            options = {"task": "pairs", **({"judge_weight": 0.0} if model == "cgml" else {})}
+            options = {"task": "pairs"} | ({"judge_weight": 0.0} if model == "cgml" else {})  # as the paper's
             trained = models.load(_trained(chosen, model, f"{data}[input=left]", options, f"mnist-{kind}-{model}", 40_000))
             made = trained.translate(_asked(digits), 20)  # (500, 20, 28, 28, 1)
             first = made[:, 0]
@@ -266,7 +266,7 @@ def _trained(chosen: Any, model: str, data: str, options: dict[str, Any], name: 
 
 def _measured(chosen: Any, name: str, test: str, count: int) -> dict[str, float]:
     """The metric `answers`, kept beside the run."""
-    path = chosen.out / name / "answers.json"
+    path = chosen.out / name / "answers-to-own-noises.json"  # an older one, "answers.json", has one noise for all questions
     if not path.exists():
         features = f"classifier:{chosen.classifier or chosen.out / 'classifier'}"
         settings = {"metrics": ["answers"], "features": features, "number": count, "data_root": chosen.data_root}

@@ -8,8 +8,8 @@ random where there are more than `-n`; a conditional model is told what they sho
 The least that can be asked of a code of K numbers is what the first K principal components of the training images do (`stats.components`):
 their error on the same images stands beside the model's, where the code is a vector shorter than the image and than their number.
 
-Where a classifier looks (`--features classifier:RUN`), `kept` is the share of reconstructions that it names as their originals, or the
-share of attributes in which it reads both alike; `kept_by_chance` is the same of two of the originals, drawn at random.
+Where a classifier looks (`--features classifier:RUN`), `agreement` is the share of reconstructions that it names as their originals, or the
+share of attributes in which it reads both alike; `agreement_by_chance` is the same of two of the originals, drawn at random.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def lacks(e: Evidence) -> str:
 
 
 def measure(e: Evidence, config: Config) -> dict[str, float]:
-    """{"mse", "pca_mse", "psnr", "ssim", "fid", "kept", "kept_by_chance"} of `e.count` held-out images; PSNR infinite where the error is 0.
+    """{"mse", "pca_mse", "psnr", "ssim", "fid", "agreement", "agreement_by_chance"} of held-out images; PSNR infinite where it is 0.
 
     No "pca_mse" where principal components are no match for the code; the last two where a classifier looks.
     """
@@ -56,6 +56,7 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
     linear = _linear(e, chosen[:1])
     moments = (Moments(e.features.dimensions), Moments(e.features.dimensions))
     errors, others, similarities = [], [], []
+    target = getattr(e.features, "target", None)
     named: tuple[list[Tensor], list[Tensor]] = ([], [])
     for start in range(0, len(chosen), _BATCH):
         items = chosen[start : start + _BATCH]
@@ -68,7 +69,7 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         for images, sums, answers in zip((part, again), moments, named, strict=True):
             for block in extract(ItemSource(ImageData("reconstructions", images)), e.features):
                 sums.add(block.features)
-                answers.append(block.logits)
+                answers.extend([block.logits] if target else [])
     mse = float(np.concatenate(errors).mean())
     return {
         "mse": mse,
@@ -76,22 +77,20 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         "psnr": 10 * math.log10(1 / mse) if mse else math.inf,
         "ssim": float(np.concatenate(similarities).mean()),
         "fid": frechet_distance(*moments),
-        **kept(getattr(e.features, "target", None), *map(torch.cat, named)),
+        **(agreement(target, *map(torch.cat, named)) if target else {}),
     }
 
 
-def kept(target: str | None, before: Tensor, after: Tensor) -> dict[str, float]:
-    """How often a classifier of `target` (None: it is none) answers alike: logits (N, K) of images and of their reconstructions."""
-    if target is None:
-        return {}
+def agreement(target: str, before: Tensor, after: Tensor) -> dict[str, float]:
+    """How often a classifier of `target` answers alike: logits (N, K) of images and of their reconstructions."""
     if target == "attributes":
         said, again = before > 0, after > 0
         share = said.double().mean(0)
         chance = share**2 + (1 - share) ** 2
-        return {"kept": float((said == again).double().mean()), "kept_by_chance": float(chance.mean())}
+        return {"agreement": float((said == again).double().mean()), "agreement_by_chance": float(chance.mean())}
     classes, again = before.argmax(1), after.argmax(1)
     share = torch.bincount(classes).double() / len(classes)
-    return {"kept": float((classes == again).double().mean()), "kept_by_chance": float((share**2).sum())}
+    return {"agreement": float((classes == again).double().mean()), "agreement_by_chance": float((share**2).sum())}
 
 
 def _linear(e: Evidence, item: np.ndarray) -> components.Components | None:

@@ -67,7 +67,7 @@ class MaxoutDiscriminator(nn.Module):
 
 
 class MlpEncoder(nn.Module):
-    """Images to vectors through fully connected layers: (B, C, H, W) -> (B, latent)."""
+    """Images to vectors through fully connected layers: (B, C, H, W) -> (B, latent). Batch norm, if any, follows each hidden layer."""
 
     def __init__(
         self,

@@ -10,9 +10,11 @@ of each code, and a discriminator tells (x, E(x)) from (G(z), z):
 Both pairs can only be alike where E and G are each other's inverse, so images come back without anyone comparing pixels. How near they come
 is another matter: a pair that is nearly right is told from a right one by little, and digits return as digits, not as themselves.
 
-The networks are those of the paper's permutation-invariant MNIST: two hidden layers each, batch norm in all but the first of each. Three
-things differ: the noise is normal instead of uniform, batch norm has its gain and bias, and the code enters the discriminator beside the
-image's first hidden layer (the paper adds it to every layer).
+The networks are about those of the paper's permutation-invariant MNIST, two hidden layers each; the discriminator sees the code beside its
+first hidden layer, so the second one compares the two. What differs: the noise is normal instead of uniform, the generator sees it once
+(theirs in both hidden layers), encoder and generator have batch norm with gain and bias in both hidden layers and the discriminator none
+(theirs, without gain and bias, in the generator's both and the others' second), and weights start as torch's. `network=conv` takes DCGAN's
+networks instead, the discriminator's for what it sees of the image.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class BiGAN(LatentModel):
     presets = {
         "quick": Preset(600_000, options={"hidden": (512, 512)}, about="a look within a few minutes"),
         "default": Preset(6_000_000),
-        "paper": Preset(24_000_000, options={"weight_decay": 2.5e-5}, about="MNIST, 400 epochs; there the rate falls in the second half"),
+        "paper": Preset(
+            24_000_000, options={"weight_decay": 2.5e-5}, about="MNIST, 400 epochs; the rate stays, theirs falls in the second half"
+        ),
     }
 
     def __init__(self, config: Config, spec: DataSpec) -> None:

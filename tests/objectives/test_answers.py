@@ -128,6 +128,11 @@ def test_a_discriminator_judges_what_z_finds_alone(monkeypatch: pytest.MonkeyPat
     assert next(step, None) is None
 
 
+def test_runs_from_before_have_no_discriminator(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = made("cgml", monkeypatch, GREY, **model_class("cgml").before)
+    assert list(model.players()) == ["explorer", "answers"]
+
+
 @pytest.mark.parametrize("walk", ["timed", "timeless"])
 def test_in_use_the_explorer_walks_alone(walk: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = made("cgml", monkeypatch, PAIRS, task="pairs", iterations=4, latent=5, walk=walk)

@@ -42,6 +42,7 @@ LATENT = {"optimizer": "adam", "betas": (0.0, 0.99)}
         ),
         ("dcgan", {"weight_decay": 0.5}, {p: (p, GAN | {"weight_decay": 0.5}) for p in ("discriminator", "generator")}),
         ("gan", {}, {p: (p, GAN) for p in ("discriminator", "generator")}),
+        ("bigan", {"weight_decay": 0.5}, {p: (p, GAN | {"weight_decay": 0.5}) for p in ("discriminator", "encoder", "generator")}),
         (
             "gan",
             {"optimizer": "sgd", "momentum": 0.7},
@@ -104,6 +105,7 @@ def test_players(
         ("wae", "encoder decoder"),
         ("aegan", "generator"),
         ("gan", "generator"),
+        ("bigan", "encoder generator"),
         ("dcgan", "generator"),
         ("cgan", "generator"),
         ("wgan", "generator"),
@@ -126,6 +128,7 @@ def test_what_generates_is_averaged(name: str, generating: str, monkeypatch: pyt
         ("cvae", "conditional variational auto-encoder", "autoencoder"),
         ("wae", "Wasserstein auto-encoder", "encoder decoder code_critic"),
         ("gan", "adversarial", "discriminator generator"),
+        ("bigan", "adversarial", "discriminator encoder generator"),
         ("dcgan", "adversarial", "discriminator generator"),
         ("cgan", "adversarial", "discriminator generator"),
         ("wgan", "adversarial", "critic generator"),
