@@ -49,23 +49,26 @@ def main() -> None:
 
 
 def contenders(shape: tuple[int, int, int]) -> dict[str, Callable[[], None]]:
-    cgml, regression = built("cgml", shape), built("regression", shape)
+    def alone() -> Any:
+        return built("cgml", shape, judge_weight=0.0)
+
     return {
-        "regression": stepping(regression, shape),
-        "cgml": stepping(cgml, shape),
-        "encoding in every iteration": stepping(built("cgml", shape), shape, encoding_again),
-        "slopes of the weights too": stepping(built("cgml", shape), shape, all_slopes),
+        "regression": stepping(built("regression", shape), shape),
+        "cgml": stepping(built("cgml", shape), shape),
+        "without a discriminator": stepping(alone(), shape),
+        "encoding in every iteration": stepping(alone(), shape, encoding_again),
+        "slopes of the weights too": stepping(alone(), shape, all_slopes),
     }
 
 
-def built(name: str, shape: tuple[int, int, int]) -> Any:
+def built(name: str, shape: tuple[int, int, int], **options: Any) -> Any:
     from models.base import DataSpec
     from models.config import check
     from models.registry import model_class
 
     cls = model_class(name)
     torch.manual_seed(0)
-    return cls(check(cls.Config, {}, name), DataSpec.of_images(shape[2], shape[0], shape[1])).to(memory_format=torch.channels_last)
+    return cls(check(cls.Config, options, name), DataSpec.of_images(shape[2], shape[0], shape[1])).to(memory_format=torch.channels_last)
 
 
 def stepping(model: Any, shape: tuple[int, int, int], change: Callable[[Any], None] | None = None) -> Callable[[], None]:
