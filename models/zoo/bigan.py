@@ -37,10 +37,7 @@ class BiGAN(LatentModel):
     class Config:
         network: Literal["mlp", "conv"] = "mlp"  # fully connected, as in the paper's table on MNIST; or convolutions, sized from the data
         latent: Annotated[int, Range(1, 8192)] = 50  # dimensions of the noise and of the code
-        hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (
-            1024,
-            1024,
-        )  # hidden layers of mlp, and of what sees image and code
+        hidden: Annotated[tuple[int, ...], Range(1, 8192)] = (1024, 1024)  # hidden layers of mlp, and of what sees image and code
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels of conv; small images use the first few
         lr: Annotated[float, Range(0, 10)] = 2e-4  # learning rate of all
         weight_decay: Annotated[float, Range(0, 1)] = 0.0  # of all; 2.5e-5 in the paper
