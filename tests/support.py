@@ -408,3 +408,11 @@ def after_step(images: int, do: Callable[[Any], None]) -> Iterator[None]:
         yield
     finally:
         loop._Trainer._step = original  # type: ignore[method-assign]
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """The distance of two sets of features (N, D) as the formula has it."""
+    mean, other = a.mean(0), b.mean(0)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    roots = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).astype(complex)).real.sum()
+    return float(((mean - other) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots)

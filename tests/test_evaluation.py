@@ -136,14 +136,6 @@ def pixels_of(folder: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)) for path in sorted(folder.rglob("*.png"))]
 
 
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """The distance of two sets of features (N, D) as the formula has it."""
-    mean, other = a.mean(0), b.mean(0)
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    roots = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).astype(complex)).real.sum()
-    return float(((mean - other) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots)
-
-
 # ---- lgm fid: what a side can be -----------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +167,7 @@ def test_every_kind_of_side(vae: Path, pictures: Path, features: str, look: Clas
     assert values["pictures.safetensors"] == pytest.approx(0, abs=1e-9)
     # What the command says is what the formula says.
     drawn, real = api.load(vae).sample(40), np.stack(pixels_of(pictures))[..., None]
-    expected = frechet(*(look.apply(look.prepare(list(side)))[0].double().numpy() for side in (drawn, real)))
+    expected = support.frechet(*(look.apply(look.prepare(list(side)))[0].double().numpy() for side in (drawn, real)))
     assert values[str(vae)] == pytest.approx(expected, rel=1e-4)
 
 
@@ -967,7 +959,7 @@ def test_reconstruction_by_hand(vae: Path, other: Path, features: str, look: Cla
     assert found["ssim"] == pytest.approx(
         np.mean([slow_ssim(a[..., 0] / 255, b[..., 0] / 255) for a, b in zip(originals, again)]), abs=1e-9
     )
-    expected = frechet(*(look.apply(look.prepare(list(side)))[0].double().numpy() for side in (again, originals)))
+    expected = support.frechet(*(look.apply(look.prepare(list(side)))[0].double().numpy() for side in (again, originals)))
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
     said, shown = (look.apply(look.prepare(list(side)))[1].argmax(1).tolist() for side in (originals, again))
     assert found["agreement"] == pytest.approx(np.mean([one == another for one, another in zip(said, shown)]))

@@ -81,6 +81,17 @@ def pictures_in_blocks(function: Callable[..., Tensor], device: torch.device, *i
     return in_blocks(lambda *parts: quantised(function(*parts)), device, *inputs).numpy()
 
 
+def variants_in_blocks(function: Callable[..., Tensor], device: torch.device, noise: Tensor, *given: Tensor) -> np.ndarray:
+    """What `function` makes of each of the N items `given` with every noise (K, D), or with those of its own (N, K, D).
+
+    uint8 (N, K, H, W, C).
+    """
+    number, count = len(given[0]), noise.shape[-2]
+    rows = [each.repeat_interleave(count, 0) for each in given]
+    made = pictures_in_blocks(function, device, *rows, noise.expand(number, -1, -1).flatten(0, 1))
+    return made.reshape(number, count, *made.shape[1:])
+
+
 def mapped(model: Maps, noise: Tensor) -> Tensor:
     """The codes that a model maps noise (N, ...) to, in blocks: (N, latent), on the CPU."""
     assert isinstance(model, nn.Module)

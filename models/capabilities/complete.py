@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.base import Completes, LatentModel
 from models.capabilities import masks, verb
-from models.capabilities.ask import device_of, evaluating, models_with, pictures_in_blocks, stepwise
+from models.capabilities.ask import device_of, evaluating, models_with, stepwise, variants_in_blocks
 from models.capabilities.inputs import checked
 from models.data.batches import to_float
 from models.errors import UserError
@@ -56,12 +56,11 @@ def through(model: LatentModel, images: np.ndarray, holes: np.ndarray, noise: Te
     What was known is as it was.
     """
     check_learned(model, holes)
-    way, count = stepwise(model, "complete", iterations), noise.shape[-2]
+    way = stepwise(model, "complete", iterations)
     real, hole = to_float(torch.from_numpy(images)), torch.from_numpy(holes.copy()).unsqueeze(1).float()
     with evaluating(model):
-        rows = (real.repeat_interleave(count, 0), hole.repeat_interleave(count, 0), noise.expand(len(real), -1, -1).flatten(0, 1))
-        made = pictures_in_blocks(way, device_of(model), *rows)
-    return np.where(holes[:, None, ..., None], made.reshape(len(images), count, *made.shape[1:]), images[:, None])
+        made = variants_in_blocks(way, device_of(model), noise, real, hole)
+    return np.where(holes[:, None, ..., None], made, images[:, None])
 
 
 def check_learned(model: LatentModel, holes: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.base import DataSpec, LatentModel, Translates, TranslatesBack
 from models.capabilities import verb
-from models.capabilities.ask import device_of, evaluating, models_with, pictures_in_blocks, stepwise
+from models.capabilities.ask import device_of, evaluating, models_with, stepwise, variants_in_blocks
 from models.capabilities.inputs import checked
 from models.capabilities.pictures import Captions, alike, grid
 from models.data.batches import to_float
@@ -58,12 +58,9 @@ def noises(model: LatentModel, count: int, seed: int, back: bool = False) -> Ten
 
 def through(model: LatentModel, images: np.ndarray, noise: Tensor, back: bool = False, iterations: int | None = None) -> np.ndarray:
     """Every image (N, H, W, C) with every noise (K, D), or with those of its own (N, K, D), uint8: (N, K, H', W', C')."""
-    way, count = stepwise(model, "translate_back" if back else "translate", iterations), noise.shape[-2]
-    real = to_float(torch.from_numpy(images))
+    way = stepwise(model, "translate_back" if back else "translate", iterations)
     with evaluating(model):
-        rows = (real.repeat_interleave(count, 0), noise.expand(len(real), -1, -1).flatten(0, 1))
-        found = pictures_in_blocks(way, device_of(model), *rows)
-    return found.reshape(len(images), count, *found.shape[1:])
+        return variants_in_blocks(way, device_of(model), noise, to_float(torch.from_numpy(images)))
 
 
 def picture(

@@ -25,6 +25,7 @@ from torch import Tensor
 from models.base import Encodes
 from models.data.dataset import ImageData
 from models.data.sources import ItemSource
+from models.metrics.class_balance import class_shares
 from models.metrics.features.extract import extract
 from models.metrics.stats import components
 from models.metrics.stats.evidence import Evidence
@@ -69,7 +70,8 @@ def measure(e: Evidence, config: Config) -> dict[str, float]:
         for images, sums, answers in zip((part, again), moments, named, strict=True):
             for block in extract(ItemSource(ImageData("reconstructions", images)), e.features):
                 sums.add(block.features)
-                answers.extend([block.logits] if target else [])
+                if target:
+                    answers.append(block.logits)
     mse = float(np.concatenate(errors).mean())
     return {
         "mse": mse,
@@ -88,9 +90,8 @@ def agreement(target: str, before: Tensor, after: Tensor) -> dict[str, float]:
         share = said.double().mean(0)
         chance = share**2 + (1 - share) ** 2
         return {"agreement": float((said == again).double().mean()), "agreement_by_chance": float(chance.mean())}
-    classes, again = before.argmax(1), after.argmax(1)
-    share = torch.bincount(classes).double() / len(classes)
-    return {"agreement": float((classes == again).double().mean()), "agreement_by_chance": float((share**2).sum())}
+    alike = (before.argmax(1) == after.argmax(1)).double().mean()
+    return {"agreement": float(alike), "agreement_by_chance": float(class_shares(before).square().sum())}
 
 
 def _linear(e: Evidence, item: np.ndarray) -> components.Components | None:

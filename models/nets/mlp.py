@@ -23,6 +23,11 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU, nor
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
+def leaky() -> nn.Module:
+    """The activation of most discriminators, and of what is trained like one."""
+    return nn.LeakyReLU(0.2)
+
+
 class ResidualMlp(nn.Module):
     """x + net(x): (B, D) -> (B, D). The net is an MLP with batch norm; its last layer starts small, so the whole starts as the identity."""
 
@@ -79,9 +84,8 @@ class MlpEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.features = widths[-1]
-        hidden = mlp([spec.channels * spec.height * spec.width, *widths], activation, norm)
-        self.trunk = nn.Sequential(nn.Flatten(), hidden, *([nn.BatchNorm1d(widths[-1])] if norm == "batch" else []), activation())
-        self.head = nn.Linear(self.features, latent)
+        layers = mlp([spec.channels * spec.height * spec.width, *widths, latent], activation, norm)
+        self.trunk, self.head = nn.Sequential(nn.Flatten(), layers[:-1]), layers[-1]
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.trunk(image))

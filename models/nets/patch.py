@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from models.base import DataSpec
 from models.nets.conv import depth_for
 from models.nets.halving import HalvingConv
-from models.nets.mlp import mlp
-from models.nets.unet import Network, group_norm, leaky
+from models.nets.mlp import leaky, mlp
+from models.nets.unet import Network, group_norm
 
 
 class PatchDiscriminator(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.base import DataSpec
 from models.nets.conv import depth_for, halvings, start_at_zero
 from models.nets.halving import DoublingConv, HalvingConv
-from models.nets.mlp import mlp
+from models.nets.mlp import leaky, mlp
 
 Network = Literal["unet", "mlp"]
 
@@ -131,11 +131,6 @@ def networks_for(network: Network, seen: DataSpec, widths: Sequence[int], latent
     if network == "mlp":
         return MlpQuestion(seen, widths), MlpAnswer(seen, widths, latent, out)
     return UNetEncoder(seen, widths, out), UNetDecoder(seen, widths, latent, out)
-
-
-def leaky() -> nn.Module:
-    """The activation of all of these nets."""
-    return nn.LeakyReLU(0.2)
 
 
 def group_norm(channels: int, affine: bool = True) -> nn.Module:

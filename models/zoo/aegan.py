@@ -32,7 +32,7 @@ from models.nets.autoencoder import code_of, code_size, decoder_for, encoder_for
 from models.nets.components import Components
 from models.nets.conv import ConvDiscriminator
 from models.nets.flow import Velocity, carried, flow_loss, guidance_for
-from models.nets.mlp import ResidualMlp, mlp
+from models.nets.mlp import ResidualMlp, leaky, mlp
 from models.nets.whitening import unwhiten, whiten
 
 DRAWN = 2**13  # codes of the prior that the decoder is sharpened on: through a flow, each costs as much as a dozen decoded images
@@ -135,7 +135,7 @@ class AEGAN(LatentModel):
         self.register_buffer("code_scale", torch.eye(latent))  # maps whitened codes to codes
         if config.prior == "gan":
             self.generator = ResidualMlp(latent, config.hidden)
-            self.code_critic = mlp([latent, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
+            self.code_critic = mlp([latent, *config.hidden, 1], leaky)
             if config.image_weight:
                 self.image_critic = ConvDiscriminator(spec, config.image_widths)
         elif config.prior == "flow":

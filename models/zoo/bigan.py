@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss
 from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder
-from models.nets.mlp import MlpDecoder, MlpEncoder, mlp
+from models.nets.mlp import MlpDecoder, MlpEncoder, leaky, mlp
 
 
 class BiGAN(LatentModel):
@@ -57,7 +57,7 @@ class BiGAN(LatentModel):
         super().__init__(config, spec)
         c = config
         if c.network == "mlp":
-            self.encoder: nn.Module = MlpEncoder(spec, c.hidden, c.latent, _leaky, "batch")
+            self.encoder: nn.Module = MlpEncoder(spec, c.hidden, c.latent, leaky, "batch")
             self.generator: nn.Module = MlpDecoder(spec, c.hidden, c.latent, nn.ReLU, "batch")
         else:
             self.encoder = ConvEncoder(spec, c.widths, c.latent)
@@ -115,12 +115,8 @@ class PairDiscriminator(nn.Module):
             self.look: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, first))
         else:
             self.look = ConvDiscriminator(spec, config.widths, outputs=first)
-        self.activation = _leaky()
-        self.compare = mlp([first + config.latent, *others, 1], _leaky)
+        self.activation = leaky()
+        self.compare = mlp([first + config.latent, *others, 1], leaky)
 
     def forward(self, image: Tensor, code: Tensor) -> Tensor:
         return self.compare(torch.cat([self.activation(self.look(image)), code], 1))
-
-
-def _leaky() -> nn.Module:
-    return nn.LeakyReLU(0.2)

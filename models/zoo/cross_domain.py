@@ -31,7 +31,7 @@ from models.losses import fake_loss, judged_right, r1_penalty, real_loss
 from models.nets.autoencoder import code_size
 from models.nets.gated import GatedMap
 from models.nets.matching import Members, check_partners, class_map, groups
-from models.nets.mlp import mlp
+from models.nets.mlp import leaky, mlp
 from models.nets.whitening import rescaled, unwhiten, whiten
 
 
@@ -91,8 +91,8 @@ class CrossDomain(LatentModel):
         self.translation_noise, self.return_noise = (other,), (one,)
         self.there, self.back = GatedMap(one, other, config.hidden), GatedMap(other, one, config.hidden)
         seen = 0 if config.pairs == "none" else 1  # whether a critic sees the code that was translated
-        self.judge_there = mlp([seen * one + other, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
-        self.judge_back = mlp([seen * other + one, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
+        self.judge_there = mlp([seen * one + other, *config.hidden, 1], leaky)
+        self.judge_back = mlp([seen * other + one, *config.hidden, 1], leaky)
         for side, size in (("from", one), ("to", other)):
             self.register_buffer(f"mean_{side}", torch.zeros(size))
             self.register_buffer(f"scale_{side}", torch.eye(size))  # maps whitened codes to codes

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.base import Batch, Clock, DataSpec, LatentModel, Player, Preset, Range, Stage, Turn
 from models.losses import fake_loss, judged_right, real_loss, saturating_loss
 from models.nets.augment import differentiable
-from models.nets.mlp import MaxoutDiscriminator, MlpDecoder, MlpEncoder
+from models.nets.mlp import MaxoutDiscriminator, MlpDecoder, MlpEncoder, leaky
 
 
 class GAN(LatentModel):
@@ -59,12 +59,12 @@ class GAN(LatentModel):
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        leaky = config.discriminator == "leaky"
-        self.generator = MlpDecoder(spec, config.widths, config.latent, _leaky if leaky else nn.ReLU, config.norm)
+        modern = config.discriminator == "leaky"
+        self.generator = MlpDecoder(spec, config.widths, config.latent, leaky if modern else nn.ReLU, config.norm)
         self.discriminator = (
-            MlpEncoder(spec, config.discriminator_widths, 1, _leaky) if leaky else MaxoutDiscriminator(spec, config.discriminator_widths)
+            MlpEncoder(spec, config.discriminator_widths, 1, leaky) if modern else MaxoutDiscriminator(spec, config.discriminator_widths)
         )
-        if not leaky:
+        if not modern:
             for network, reach in ((self.generator, 0.05), (self.discriminator, 0.005)):
                 for parameter in network.parameters():
                     nn.init.uniform_(parameter, -reach, reach)
@@ -102,7 +102,3 @@ class GAN(LatentModel):
     def sample(self, noise: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W) in [-1, 1]."""
         return torch.tanh(self.generator(noise))
-
-
-def _leaky() -> nn.Module:
-    return nn.LeakyReLU(0.2)

@@ -34,7 +34,7 @@ from models.losses import fake_loss, judged_right, one_centred_penalty, r1_penal
 from models.nets.autoencoder import code_size
 from models.nets.conditions import Condition, as_vector, condition_size, shown_by
 from models.nets.gated import GatedMap
-from models.nets.mlp import mlp
+from models.nets.mlp import leaky, mlp
 from models.nets.whitening import rescaled, unwhiten, whiten
 
 FLOOR = 0.1  # of the codes' own deviation, below which no estimated deviation goes
@@ -100,10 +100,10 @@ class LatentConstraints(LatentModel):
             told = condition_size(spec, self.condition)
         self.latent = code_size(self.base, spec)
         self.actor = GatedMap(told, self.latent, config.hidden)
-        self.critic = mlp([told + self.latent, *config.hidden, 1], lambda: nn.LeakyReLU(0.2))
+        self.critic = mlp([told + self.latent, *config.hidden, 1], leaky)
         self.reader: nn.Module | None = None
         if told:
-            self.reader = mlp([self.latent, *config.hidden, told], lambda: nn.LeakyReLU(0.2))
+            self.reader = mlp([self.latent, *config.hidden, told], leaky)
             self.averaged += ("reader",)
         self.means: Tensor | None  # (told, latent), of whitened codes: as `ways`, but not yet on the codes' scale
         self.register_buffer("means", torch.zeros(told, self.latent) if told and config.ways else None)
