@@ -1,8 +1,10 @@
-"""Several answers to one question: cGML's toy and its experiments on MNIST, faces and facades, against regression, a GAN and a VAE.
+"""Several answers to one question: cGML's toy and its experiments on MNIST, faces, house numbers and facades, against regression, a GAN
+and a VAE.
 
     python docs/reproduce/answers.py toy                            # two branches: the share of starts on each, and how near they come
     python docs/reproduce/answers.py mnist                          # corrupted answers, two modes, half a digit missing
     python docs/reproduce/answers.py faces                          # CelebA, 9,000 faces and 1,000 held out: a hole, and colours
+    python docs/reproduce/answers.py street                         # house numbers: a hole, and colours
     python docs/reproduce/answers.py facades                        # label maps to photographs
 
 Every experiment trains what is missing in `--out`, prints its tables, and writes its pictures there. All models of a table have the same
@@ -203,20 +205,32 @@ def _convergence(trained: Trained, images: np.ndarray) -> str:
     return common.markdown(["steps of Z", "error of one", "of the best of 10", "distance of two"], rows)
 
 
-# ---- faces and facades -----------------------------------------------------------------------------------------------------------------
+# ---- faces, house numbers and facades ----------------------------------------------------------------------------------------------------
+
+ASKED = {"hole": {"task": "inpaint", "mask": "center"}, "colours": {"task": "colourise"}}
+FACES = "celeba[first=9000]"
+JUDGED = {"size": (32, 32), "images": 100_000, "precision": "fp32", **QUIET}  # how the classifiers that look are trained
 
 
 def faces(chosen: Any) -> None:
-    settings = {"size": (32, 32), "images": 100_000, "precision": "fp32", "options": {"target": "attributes"}, **QUIET}
-    common.judge(_with(chosen, data="celeba[first=9000]"), **settings)
-    tasks = {"hole": {"task": "inpaint", "mask": "center"}, "colours": {"task": "colourise"}}
-    for name, options in tasks.items():
-        _rivals(chosen, name, "celeba[first=9000]", "celeba[last=1000]", options, 100_000, (32, 32))
+    common.judge(_with(chosen, data=FACES), options={"target": "attributes"}, **JUDGED)
+    for name, options in ASKED.items():
+        _rivals(chosen, name, FACES, "celeba[last=1000]", options, 100_000, (32, 32))
+
+
+def street(chosen: Any) -> None:
+    common.judge(_with(chosen, data="street"), **JUDGED)
+    for name, options in ASKED.items():
+        _rivals(chosen, name, "street", "street:test", options, 40_000, (32, 32))
 
 
 def facades(chosen: Any) -> None:
+    """Facades have no labels: the classifier of faces looks, shared with that experiment."""
+    judge = chosen.classifier or chosen.out.with_name("faces") / "classifier"
+    common.judge(_with(chosen, data=FACES, classifier=judge), options={"target": "attributes"}, **JUDGED)
     root = Path(chosen.data_root or ".") / "facades"
-    _rivals(chosen, "facades", f"{root}[input=right]", f"{root}:test[input=right]", {"task": "pairs"}, 30_000, (64, 64))
+    pairs = f"{root}[input=right]", f"{root}:test[input=right]"
+    _rivals(_with(chosen, classifier=judge), "facades", *pairs, {"task": "pairs"}, 30_000, (64, 64))
 
 
 def _rivals(chosen: Any, name: str, data: str, test: str, options: dict[str, Any], images: int, size: tuple[int, int]) -> None:
@@ -224,7 +238,7 @@ def _rivals(chosen: Any, name: str, data: str, test: str, options: dict[str, Any
     for model in RIVALS:
         run = _trained(chosen, model, data, options, f"{name}-{model}", images, size=size)
         trained = models.load(run)
-        asked = trained.data(test if "[input" in test or options["task"] == "inpaint" else f"{test[:-1]};input=grey]", chosen.data_root)
+        asked = trained.data(_with_inputs(test) if options["task"] == "colourise" else test, chosen.data_root)
         found = _measured(chosen, f"{name}-{model}", asked.name, 1000)
         rows.append([model, *_cells(found)])
         shown = asked.rows("image", np.arange(8))
@@ -239,6 +253,11 @@ def _rivals(chosen: Any, name: str, data: str, test: str, options: dict[str, Any
             print(f"{name}: {_hues(trained, asked):.0%} of what differs between starts is the start's own, whatever the input")
     print(common.markdown([name, *HEADINGS], rows))
     _write(chosen.out / f"{name}.png", [wanted, shown, *columns])
+
+
+def _with_inputs(data: str) -> str:
+    """The data with grey images as what is asked."""
+    return f"{data[:-1]};input=grey]" if data.endswith("]") else f"{data}[input=grey]"
 
 
 def _hues(trained: Trained, asked: Any) -> float:
@@ -291,13 +310,16 @@ def _write(path: Path, columns: list[np.ndarray]) -> None:
     print(path)
 
 
+EXPERIMENTS = {"toy": toy, "mnist": mnist, "faces": faces, "street": street, "facades": facades}
+
+
 def main() -> None:
     parser = common.arguments(__doc__, data="", test="", out="runs/answers")
-    parser.add_argument("experiment", choices=("toy", "mnist", "faces", "facades"))
+    parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--images", type=int, help="that each model sees, instead of the experiment's own number")
     chosen = parser.parse_args()
     chosen.out = chosen.out / chosen.experiment
-    {"toy": toy, "mnist": mnist, "faces": faces, "facades": facades}[chosen.experiment](chosen)
+    EXPERIMENTS[chosen.experiment](chosen)
 
 
 if __name__ == "__main__":
