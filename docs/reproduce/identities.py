@@ -47,7 +47,7 @@ def main() -> None:
     rows = []
     for weight in chosen.weights.split(","):
         options = {"other_weight": float(weight)}
-        run = common.finished(chosen.out / f"ip-gan-{weight}", "ip-gan", chosen, images=chosen.images, batch=64, options=options, **sized)
+        run = common.finished(chosen.out / f"ip-gan-{weight}", "ip-gan", chosen, images=chosen.images, options=options, **sized)
         trained = models.load(run)
         reader = _reader(trained.data(whole, chosen.data_root))
         for name, people in (("seen", SEEN), ("unseen", UNSEEN)):

@@ -66,8 +66,8 @@ class IPGAN(LatentModel):
     }
     layer_groups: Mapping[str, tuple[int, ...]] = {"attributes": (1,), "identity": (0,)}
     presets = {
-        "quick": Preset(100_000, batch=64, about="a first look"),
-        "default": Preset(600_000, batch=64),
+        "quick": Preset(100_000, batch=16, about="a first look"),
+        "default": Preset(600_000, batch=16),
         "paper": Preset(
             20_000_000,
             batch=64,

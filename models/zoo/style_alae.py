@@ -42,8 +42,8 @@ class StyleALAE(LatentModel):
         mixing: Annotated[float, Range(0, 1)] = 0.9  # how often two codes are mixed in the adversary's steps
         growth: Annotated[float, Range(0, 0.95)] = 0.4  # of the run's images, for all sizes below the full one; 0: no growth
         fade: Annotated[float, Range(0, 1)] = 0.5  # of a stage, for fading its new layers in
-        batches: Annotated[tuple[int, ...], Range(2, 100_000)] = (64,)  # images a step at each size, the smallest first; the last stays
-        lrs: Annotated[tuple[float, ...], Range(0, 10)] = (1.5e-3,)  # learning rates at each size, the same way
+        batches: Annotated[tuple[int, ...], Range(2, 100_000)] = (64, 32, 16)  # images a step at each size, the smallest first; the last stays
+        lrs: Annotated[tuple[float, ...], Range(0, 10)] = (6e-3,)  # learning rates at each size, the same way
         reciprocity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of the mean squared distance of E(G(w)) from w
         penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # gamma: of half the squared slope of the discriminator at real images
         penalty_every: Annotated[int, Range(1, 1000)] = 4  # steps from one penalty to the next, which then counts as many times
@@ -63,6 +63,7 @@ class StyleALAE(LatentModel):
                 "mapping": 8,
                 "growth": 0.4,
                 "batches": (512, 256, 128, 64, 32),
+                "lrs": (1.5e-3,),
                 "penalty_weight": 10.0,
                 "penalty_every": 1,
             },
