@@ -42,7 +42,7 @@ class StyleALAE(LatentModel):
         mixing: Annotated[float, Range(0, 1)] = 0.9  # how often two codes are mixed in the adversary's steps
         growth: Annotated[float, Range(0, 0.95)] = 0.4  # of the run's images, for all sizes below the full one; 0: no growth
         fade: Annotated[float, Range(0, 1)] = 0.5  # of a stage, for fading its new layers in
-        batches: Annotated[tuple[int, ...], Range(2, 100_000)] = (64, 32, 16)  # images a step at each size, the smallest first; the last stays
+        batches: Annotated[tuple[int, ...], Range(2, 100_000)] = (64, 32, 16)  # images a step at each size, smallest first; the last stays
         lrs: Annotated[tuple[float, ...], Range(0, 10)] = (6e-3,)  # learning rates at each size, the same way
         reciprocity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of the mean squared distance of E(G(w)) from w
         penalty_weight: Annotated[float, Range(0, 1e6)] = 1.0  # gamma: of half the squared slope of the discriminator at real images
