@@ -38,15 +38,15 @@ class ALAE(LatentModel):
         reciprocity: Literal["code", "noise", "image", "none"] = "code"  # who returns: E(G(w)) to w, or to z; G(E(x)) to x; or nobody
         reciprocity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of its mean squared error
         penalty_weight: Annotated[float, Range(0, 1e6)] = 10.0  # gamma: of half the squared slope of the discriminator at real images
-        lr: Annotated[float, Range(0, 10)] = 2e-3  # learning rate of all
+        lr: Annotated[float, Range(0, 10)] = 6e-3  # learning rate of all
         schedule: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rates
 
     config: Config
     averaged = ("mapping", "generator", "encoder")
     presets = {
-        "quick": Preset(600_000, options={"widths": (512, 512)}, about="a look within a few minutes"),
-        "default": Preset(6_000_000),
-        "paper": Preset(36_000_000, options={"critic": "linear"}, about="MNIST, 600 epochs"),
+        "quick": Preset(600_000, batch=32, options={"widths": (512, 512)}, about="digits within a quarter of an hour"),
+        "default": Preset(6_000_000, batch=32),
+        "paper": Preset(36_000_000, options={"critic": "linear", "lr": 2e-3}, about="MNIST, 600 epochs"),
     }
 
     def __init__(self, config: Config, spec: DataSpec) -> None:

@@ -52,7 +52,7 @@ class StyleALAE(LatentModel):
     config: Config
     averaged = ("mapping", "generator", "encoder")
     presets = {
-        "quick": Preset(200_000, options={"widest": 64}, about="faces at 32x32 in half an hour on two cores"),
+        "quick": Preset(200_000, options={"widest": 64}, about="faces at 32x32 in an hour of one core"),
         "default": Preset(1_000_000, about="64x64 in a night on two cores"),
         "paper": Preset(
             15_000_000,
