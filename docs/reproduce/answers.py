@@ -32,6 +32,7 @@ from models.capabilities.trained import Trained
 from models.data.batches import to_float
 from models.data.images import atomic_file
 from models.data.load import load, parse
+from models.training.sources import paired
 
 RIVALS = ("cgml", "regression", "pix2pix", "image-cvae")
 QUIET = {"sample_every": 10**9, "save_every": 10**9}
@@ -213,7 +214,7 @@ JUDGED = {"size": (32, 32), "images": 100_000, "precision": "fp32", **QUIET}  # 
 
 
 def faces(chosen: Any) -> None:
-    common.judge(_with(chosen, data=FACES), options={"target": "attributes"}, **JUDGED)
+    _judge_of_faces(chosen)
     for name, options in ASKED.items():
         _rivals(chosen, name, FACES, "celeba[last=1000]", options, 100_000, (32, 32))
 
@@ -226,11 +227,15 @@ def street(chosen: Any) -> None:
 
 def facades(chosen: Any) -> None:
     """Facades have no labels: the classifier of faces looks, shared with that experiment."""
-    judge = chosen.classifier or chosen.out.with_name("faces") / "classifier"
-    common.judge(_with(chosen, data=FACES, classifier=judge), options={"target": "attributes"}, **JUDGED)
+    chosen = _with(chosen, classifier=chosen.classifier or chosen.out.with_name("faces") / "classifier")
+    _judge_of_faces(chosen)
     root = Path(chosen.data_root or ".") / "facades"
     pairs = f"{root}[input=right]", f"{root}:test[input=right]"
-    _rivals(_with(chosen, classifier=judge), "facades", *pairs, {"task": "pairs"}, 30_000, (64, 64))
+    _rivals(chosen, "facades", *pairs, {"task": "pairs"}, 30_000, (64, 64))
+
+
+def _judge_of_faces(chosen: Any) -> None:
+    common.judge(_with(chosen, data=FACES), options={"target": "attributes"}, **JUDGED)
 
 
 def _rivals(chosen: Any, name: str, data: str, test: str, options: dict[str, Any], images: int, size: tuple[int, int]) -> None:
@@ -238,7 +243,7 @@ def _rivals(chosen: Any, name: str, data: str, test: str, options: dict[str, Any
     for model in RIVALS:
         run = _trained(chosen, model, data, options, f"{name}-{model}", images, size=size)
         trained = models.load(run)
-        asked = trained.data(_with_inputs(test) if options["task"] == "colourise" else test, chosen.data_root)
+        asked = trained.data(paired(test, type(trained.model).pairs_by(trained.model.config)), chosen.data_root)
         found = _measured(chosen, f"{name}-{model}", asked.name, 1000)
         rows.append([model, *_cells(found)])
         shown = asked.rows("image", np.arange(8))
@@ -253,11 +258,6 @@ def _rivals(chosen: Any, name: str, data: str, test: str, options: dict[str, Any
             print(f"{name}: {_hues(trained, asked):.0%} of what differs between starts is the start's own, whatever the input")
     print(common.markdown([name, *HEADINGS], rows))
     _write(chosen.out / f"{name}.png", [wanted, shown, *columns])
-
-
-def _with_inputs(data: str) -> str:
-    """The data with grey images as what is asked."""
-    return f"{data[:-1]};input=grey]" if data.endswith("]") else f"{data}[input=grey]"
 
 
 def _hues(trained: Trained, asked: Any) -> float:

@@ -46,8 +46,7 @@ def main() -> None:
     said, kept = read(images), read(again)
     own, foreign = _share(said == kept), _share(said == np.roll(kept, 1, 0))
     print(f"{count} images: the reconstruction keeps {own} of the attributes, another's {foreign}")
-    headings = (*names, "colour")
-    print(f"{'layers':<8}{'all':>8}" + "".join(f"  {name:>8}" for name in headings))
+    rows = []
     codes = trained.encode(images)
     of_one, of_other = kept[::2], kept[1::2]
     for group, layers in trained.model.layer_groups.items():
@@ -55,8 +54,8 @@ def main() -> None:
         follows, differ = read(made) == of_other, of_one != of_other
         each = [_share(follows[:, n][differ[:, n]]) for n in range(len(names))]
         colour = _share_of_way(made, again[::2], again[1::2])
-        cells = zip((*each, f"{colour:.0%}"), headings)
-        print(f"{group:<8}{_share(follows[differ]):>8}" + "".join(f"  {value:>{max(8, len(name))}}" for value, name in cells))
+        rows.append([group, _share(follows[differ]), *each, f"{colour:.0%}"])
+    print(common.markdown(["layers", "all", *names, "colour"], rows))
 
 
 def _share(true: np.ndarray) -> str:
