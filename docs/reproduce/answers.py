@@ -61,7 +61,7 @@ def toy(chosen: Any) -> None:
             model,
             _with(chosen, data=data),
             images=chosen.images or 150_000,
-            batch=16,
+            batch=chosen.batch,
             options=options,
             average_images=2000,
             precision="fp32",
@@ -279,7 +279,7 @@ HEADINGS = ("error", "best of 10", "distance of two", "in features", "FID")
 
 
 def _trained(chosen: Any, model: str, data: str, options: dict[str, Any], name: str, images: int, **more: Any) -> Path:
-    settings = {"images": chosen.images or images, "batch": 16, "options": options, "average_images": 5000, "precision": "fp32"}
+    settings = {"images": chosen.images or images, "batch": chosen.batch, "options": options, "average_images": 5000, "precision": "fp32"}
     return common.finished(chosen.out / name, model, _with(chosen, data=data), **settings, **QUIET, **more)
 
 
@@ -317,6 +317,7 @@ def main() -> None:
     parser = common.arguments(__doc__, data="", test="", out="runs/answers")
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--images", type=int, help="that each model sees, instead of the experiment's own number")
+    parser.add_argument("--batch", type=int, default=16, help="of all models")
     chosen = parser.parse_args()
     chosen.out = chosen.out / chosen.experiment
     EXPERIMENTS[chosen.experiment](chosen)

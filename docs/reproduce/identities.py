@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200_000, help="that each IP-GAN sees")
     parser.add_argument("--judge-images", type=int, default=150_000)
     parser.add_argument("--weights", default="0.1", help="lambdas, with commas between")
+    parser.add_argument("--batch", type=int, help="of IP-GAN")
+    parser.add_argument("--kl-weight", type=float, help="of IP-GAN's code of all else")
     chosen = parser.parse_args()
     sized = {"size": (chosen.size, chosen.size), **QUIET}
     judges = {
@@ -46,8 +48,9 @@ def main() -> None:
     whole, chosen.data = chosen.data, f"{chosen.data}{SEEN}"
     rows = []
     for weight in chosen.weights.split(","):
-        options = {"other_weight": float(weight)}
-        run = common.finished(chosen.out / f"ip-gan-{weight}", "ip-gan", chosen, images=chosen.images, options=options, **sized)
+        options = {"other_weight": float(weight)} | ({} if chosen.kl_weight is None else {"kl_weight": chosen.kl_weight})
+        settings = sized | {"images": chosen.images, "batch": chosen.batch, "options": options}
+        run = common.finished(chosen.out / f"ip-gan-{weight}", "ip-gan", chosen, **settings)
         trained = models.load(run)
         reader = _reader(trained.data(whole, chosen.data_root))
         for name, people in (("seen", SEEN), ("unseen", UNSEEN)):

@@ -50,7 +50,7 @@ class IPGAN(LatentModel):
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels; small images use the first few
         features: Annotated[int, Range(1, 8192)] = 256  # of the discriminator's and the classifier's last hidden layer
         other_weight: Annotated[float, Range(0, 1e6)] = 0.1  # lambda: of the pixels where subject and attributes are two images
-        kl_weight: Annotated[float, Range(0, 1e6)] = 0.3  # of what the attributes' code may say
+        kl_weight: Annotated[float, Range(0, 1e6)] = 0.03  # of what the attributes' code may say
         identity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of C's features
         game_weight: Annotated[float, Range(0, 1e6)] = 0.3  # of D's features
         decay: Annotated[float, Range(0, 1)] = 0.98  # of the moving averages of the people's vectors
@@ -71,7 +71,15 @@ class IPGAN(LatentModel):
         "paper": Preset(
             20_000_000,
             batch=64,
-            options={"widths": (64, 128, 256, 512), "identity": 512, "latent": 256, "features": 512, "lr": 2e-4, "schedule": "constant"},
+            options={
+                "widths": (64, 128, 256, 512),
+                "identity": 512,
+                "latent": 256,
+                "features": 512,
+                "kl_weight": 1.0,
+                "lr": 2e-4,
+                "schedule": "constant",
+            },
             about="wide nets, for 128x128; the paper's are VGGs, its batch and learning rate are not known",
         ),
     }
