@@ -1,9 +1,11 @@
-"""Means over the latest batches."""
+"""Statistics of the latest batches."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from models.nets.precision import full_precision
 
 
 class MovingMeans(nn.Module):
@@ -37,6 +39,50 @@ class MovingMeans(nn.Module):
     def means(self) -> Tensor:
         """Those of now, 0 for groups that never came: (K, D)."""
         return self.totals / self.counts.clamp_min(torch.finfo(self.counts.dtype).tiny)
+
+
+class MovingGaussian(nn.Module):
+    """The Gaussian that the latest batches' codes are fitted best by; sums are kept for the reason that `MovingMeans` gives.
+
+    Args:
+        size: numbers of a code.
+        decay: how much of the sums so far stays when a batch comes.
+    """
+
+    totals: Tensor
+    products: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("totals", torch.zeros(size))
+        self.register_buffer("products", torch.zeros(size, size))
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def follow(self, codes: Tensor) -> None:
+        """Let it follow a batch's codes, (B, D)."""
+        with full_precision(codes.device):
+            codes = codes.float()
+            self.totals.mul_(self.decay).add_(codes.sum(0))
+            self.products.mul_(self.decay).add_(codes.T @ codes)
+            self.count.mul_(self.decay).add_(len(codes))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Noise from N(0, I) as a draw of it: (B, D) -> (B, D), float32; the noise itself where no batch has come yet.
+
+        By the symmetric root of the covariance, which changes the noise least of all roots, and stands also where codes vary in a few
+        directions only. Computed in doubles on the CPU, because not every device has them.
+        """
+        if not self.count:
+            return noise
+        totals, products, count = (kept.cpu().double() for kept in (self.totals, self.products, self.count))
+        mean = totals / count
+        variances, directions = torch.linalg.eigh(products / count - torch.outer(mean, mean))
+        root = directions * variances.clamp_min(0).sqrt() @ directions.T
+        with full_precision(noise.device):
+            return torch.addmm(mean.float().to(noise.device), noise.float(), root.float().to(noise.device))
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ x^s = x^a, and as x^a of people who are known.
 Differences: the vector that says who it is has the length of a normal of its size, and the logits of I are cosines, so that unseen people's
 vectors lie where those of seen ones do. Features count in the unit of the pixels, as if they varied among images as much as these do: their
 own size depends on the network and grows while it learns. C sees made images as it is in use, with the batch-norm statistics of real ones.
+The KL term weighs so little that A's codes are far from N(0, I): all else is drawn from the Gaussian fitted to them (`draws`).
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from models.losses import fake_loss, judged_right, kl_to_standard_normal, real_l
 from models.nets.batch_norm import as_in_use
 from models.nets.conditions import condition_size, shares
 from models.nets.conv import ConvDecoder, ConvDiscriminator, ConvEncoder
-from models.nets.moving import MovingMeans
+from models.nets.moving import MovingGaussian, MovingMeans
 from models.nets.posterior import bounded, drawn
 from models.nets.units import half_square, spread
 
+CODES_DECAY = 0.995  # of the moving Gaussian of the codes of all else: it remembers the last 200 batches
 SHARPNESS = 16.0  # of I's logits: its largest cosine is this many nats
 
 
@@ -53,6 +55,7 @@ class IPGAN(LatentModel):
         kl_weight: Annotated[float, Range(0, 1e6)] = 0.03  # of what the attributes' code may say
         identity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of C's features
         game_weight: Annotated[float, Range(0, 1e6)] = 0.3  # of D's features
+        draws: Literal["fitted", "standard"] = "fitted"  # what all else is drawn from: the Gaussian of the images' codes, or N(0, I)
         decay: Annotated[float, Range(0, 1)] = 0.98  # of the moving averages of the people's vectors
         lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of all players
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rates
@@ -64,6 +67,7 @@ class IPGAN(LatentModel):
     takes = {
         "identity": Part((Classifies,), "a classifier of people, whose features say who it is", optional=True, decides=("identity",)),
     }
+    before = {"draws": "standard"}
     layer_groups: Mapping[str, tuple[int, ...]] = {"attributes": (1,), "identity": (0,)}
     presets = {
         "quick": Preset(100_000, batch=16, about="a first look"),
@@ -77,6 +81,7 @@ class IPGAN(LatentModel):
                 "latent": 256,
                 "features": 512,
                 "kl_weight": 1.0,
+                "draws": "standard",
                 "lr": 2e-4,
                 "schedule": "constant",
             },
@@ -111,6 +116,7 @@ class IPGAN(LatentModel):
         self.logit = nn.Linear(c.features, 1)
         self.centres = MovingMeans(people, self.size, c.decay)  # of the vectors of each person's images
         self.register_buffer("somebody", torch.randn(people, self.size))  # for people whom no batch has shown yet
+        self.codes = MovingGaussian(c.latent, CODES_DECAY) if c.draws == "fitted" else None  # all else that images show
 
     @property
     def part(self) -> Any:
@@ -147,7 +153,10 @@ class IPGAN(LatentModel):
             losses["recogniser"] = F.cross_entropy(SHARPNESS * cosines.float(), label)
         self.follow(vector[known], label)
         mean, log_variance = self.posterior(look)
-        made = torch.tanh(self.generator(torch.cat([vector.detach(), drawn(mean, log_variance)], 1))).float()
+        code = drawn(mean, log_variance)
+        if self.codes is not None:
+            self.codes.follow(code)
+        made = torch.tanh(self.generator(torch.cat([vector.detach(), code], 1))).float()
 
         losses["classifier"] = F.cross_entropy(self.logits(self.named(subject[known])), label)
         seen_real, seen_made = self.seen(look), self.seen(made)
@@ -216,15 +225,19 @@ class IPGAN(LatentModel):
         return self.decode(torch.cat([(how if place in layers else who)[place] for place in (0, 1)], 1))
 
     def sample(self, noise: Tensor, label: Tensor | None = None, identity: Tensor | None = None) -> Tensor:
-        """Somebody of the training images, all else from N(0, I): (B, latent), and who, (B,) or shares (B, K) -> (B, C, H, W)."""
+        """Somebody of the training images, all else drawn: noise (B, latent), and who, (B,) or shares (B, K) -> (B, C, H, W)."""
         told = label if label is not None else identity
         if told is None:
             raise ValueError("it has to be told whom to show")
         counts = self.centres.counts
         centres = torch.where(counts > 0, self.centres.means, self.get_buffer("somebody"))
         vector = sqrt(self.size) * F.normalize(shares(told, len(counts)) @ F.normalize(centres))
-        return self.decode(torch.cat([vector, noise], 1))
+        return self.decode(torch.cat([vector, self.all_else(noise)], 1))
 
     def resemble(self, image: Tensor, noise: Tensor) -> Tensor:
-        """Who an image shows, all else from N(0, I): (B, C, H, W) and (B, latent) -> (B, C, H, W) in [-1, 1]."""
-        return self.decode(torch.cat([self.vector(image), noise], 1))
+        """Who an image shows, all else drawn: (B, C, H, W) and noise (B, latent) -> (B, C, H, W) in [-1, 1]."""
+        return self.decode(torch.cat([self.vector(image), self.all_else(noise)], 1))
+
+    def all_else(self, noise: Tensor) -> Tensor:
+        """The codes that noise from N(0, I) stands for: (B, latent) -> (B, latent)."""
+        return noise if self.codes is None else self.codes(noise)
