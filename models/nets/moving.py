@@ -69,7 +69,7 @@ class MovingGaussian(nn.Module):
             self.products.mul_(self.decay).add_(codes.T @ codes)
             self.count.mul_(self.decay).add_(len(codes))
 
-    def forward(self, noise: Tensor) -> Tensor:
+    def draw(self, noise: Tensor) -> Tensor:
         """Noise from N(0, I) as a draw of it: (B, D) -> (B, D), float32; the noise itself where no batch has come yet.
 
         By the symmetric root of the covariance, which changes the noise least of all roots, and stands also where codes vary in a few

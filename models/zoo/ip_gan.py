@@ -240,4 +240,4 @@ class IPGAN(LatentModel):
 
     def all_else(self, noise: Tensor) -> Tensor:
         """The codes that noise from N(0, I) stands for: (B, latent) -> (B, latent)."""
-        return noise if self.codes is None else self.codes(noise)
+        return noise if self.codes is None else self.codes.draw(noise)

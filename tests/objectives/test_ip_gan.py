@@ -134,17 +134,17 @@ def test_a_moving_gaussian_draws_what_the_latest_codes_are() -> None:
     codes = 3 * torch.randn(500, 4) @ torch.randn(4, 4) + torch.tensor([5.0, 0.0, -2.0, 1.0])
     whole, lately = MovingGaussian(4, decay=1.0), MovingGaussian(4, decay=0.5)
     noise = torch.randn(3, 4)
-    assert whole(noise) is noise, "nothing has come yet"
+    assert whole.draw(noise) is noise, "nothing has come yet"
     for some in codes.split(50):
         whole.follow(some)
-    mean, root = whole(torch.zeros(1, 4)), whole(torch.eye(4)) - whole(torch.zeros(1, 4))
+    mean, root = whole.draw(torch.zeros(1, 4)), whole.draw(torch.eye(4)) - whole.draw(torch.zeros(1, 4))
     close(mean[0], codes.mean(0))
     close(root, root.T)
     torch.testing.assert_close(root @ root, torch.cov(codes.T, correction=0), rtol=1e-3, atol=1e-3)
     lately.follow(codes[:2])
     lately.follow(codes[2:6])  # of fewer directions than a code has
-    close(lately(torch.zeros(1, 4))[0], (0.5 * codes[:2].sum(0) + codes[2:6].sum(0)) / 5)
-    assert lately(noise).isfinite().all()
+    close(lately.draw(torch.zeros(1, 4))[0], (0.5 * codes[:2].sum(0) + codes[2:6].sum(0)) / 5)
+    assert lately.draw(noise).isfinite().all()
 
 
 def test_all_else_is_drawn_from_the_gaussian_of_the_codes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_all_else_is_drawn_from_the_gaussian_of_the_codes(monkeypatch: pytest.Mo
     close(model.codes.totals, codes.sum(0))
     model.eval()
     subject, noise = data[""]["image"], torch.randn(COUNT, 4)
-    close(model.resemble(subject, noise), torch.tanh(model.generator(torch.cat([who(model, subject), model.codes(noise)], 1))))
+    close(model.resemble(subject, noise), torch.tanh(model.generator(torch.cat([who(model, subject), model.codes.draw(noise)], 1))))
     faithful, _, _, _ = draws(monkeypatch, condition="identity", draws="standard")
     assert faithful.eval().all_else(noise) is noise
 
@@ -168,7 +168,7 @@ def test_a_sample_shows_the_mean_vector_of_a_person(monkeypatch: pytest.MonkeyPa
     noise = torch.randn(2, 4)
     means = [model.centres.totals[person] / model.centres.counts[person] for person in (3, 0)]
     vectors = torch.stack([mean / mean.norm() for mean in means]) * means[0].shape[0] ** 0.5
-    wanted = torch.tanh(model.generator(torch.cat([vectors, model.codes(noise)], 1)))
+    wanted = torch.tanh(model.generator(torch.cat([vectors, model.codes.draw(noise)], 1)))
     close(model.sample(noise, identity=torch.tensor([3, 0])), wanted)
 
 
