@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.nets.precision import full_precision
+from models.nets.whitening import unwhiten
 
 
 class MovingMeans(nn.Module):
@@ -81,8 +82,7 @@ class MovingGaussian(nn.Module):
         mean = totals / count
         variances, directions = torch.linalg.eigh(products / count - torch.outer(mean, mean))
         root = directions * variances.clamp_min(0).sqrt() @ directions.T
-        with full_precision(noise.device):
-            return torch.addmm(mean.float().to(noise.device), noise.float(), root.float().to(noise.device))
+        return unwhiten(noise, mean.float().to(noise.device), root.float().to(noise.device))
 
 
 @torch.no_grad()
