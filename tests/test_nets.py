@@ -13,6 +13,7 @@ from models.nets.conv import ConvDecoder, ConvDiscriminator, ToMaps, ToVector, s
 from models.nets.halving import DoublingConv, HalvingConv
 from models.nets.mlp import Maxout
 from models.nets.residual_gan import ClassBatchNorm, ResidualCritic, ResidualGenerator, start_glorot
+from models.nets.style import Blur, standardised
 from models.nets.whitening import unwhiten, whiten
 
 
@@ -168,3 +169,29 @@ def test_codes_come_back_from_whitening_in_full_precision_under_autocast() -> No
         again = unwhiten(white, mean, scale)
     assert again.dtype == torch.float32
     torch.testing.assert_close(again, codes, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_standardised_maps_have_the_slopes_of_their_formula_and_these_have_theirs(layout: torch.memory_format) -> None:
+    x = (2 * torch.randn(2, 3, 5, 4) + 1).to(memory_format=layout).requires_grad_()
+    weights = [torch.randn(2, 3, 5, 4), torch.randn(2, 3, 1, 1), torch.randn(2, 3, 1, 1)]
+
+    def by_formula(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+        return (x - mean) / (variance + 1e-5).sqrt(), mean, variance
+
+    for which in ([0], [1], [2], [0, 1, 2]):
+        found = []
+        for made in (by_formula(x), standardised(x)):
+            (slope,) = torch.autograd.grad(sum((made[n] * weights[n]).sin().sum() for n in which), x, create_graph=True)
+            found.append([*made, slope, *torch.autograd.grad(slope.square().sum(), x)])
+        for expected, got in zip(*found, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_blur_spreads_a_point_by_one_two_one_and_is_dark_outside() -> None:
+    point = torch.zeros(1, 2, 5, 5)
+    point[0, 0, 2, 2] = 16
+    assert Blur()(point)[0, 0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    assert not Blur()(point)[0, 1].any()
+    assert Blur()(torch.ones(1, 1, 3, 3))[0, 0].tolist() == [[9 / 16, 12 / 16, 9 / 16], [12 / 16, 1, 12 / 16], [9 / 16, 12 / 16, 9 / 16]]

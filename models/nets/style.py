@@ -44,10 +44,11 @@ def groups_for(levels: int) -> dict[str, tuple[int, ...]]:
 
 
 class Standardised(torch.autograd.Function):
-    """Maps with their mean and deviation over the pixels taken out, these means, and the variances: (B, C, H, W) -> the same, (B, C, 1, 1) twice.
+    """Maps with their mean and deviation over the pixels taken out, and what was taken out: means and variances.
 
-    All float32. A map that hardly varies stays small, or its noise would be all that is left. With a gradient of its own (which has one in
-    turn) because `torch.var_mean` and the gradients of means, where the channels run fastest, took a fifth of a step on a CPU.
+    (B, C, H, W) -> (B, C, H, W), (B, C, 1, 1), (B, C, 1, 1), float32. A map that hardly varies stays small, or its noise would be all that
+    is left. The gradient is written out (and has one in turn), because `torch.var_mean` and the gradient of `mean` took a quarter of a step
+    on a CPU where channels run fastest.
     """
 
     @staticmethod
