@@ -16,6 +16,8 @@ Differences: the vector that says who it is has the length of a normal of its si
 vectors lie where those of seen ones do. Features count in the unit of the pixels, as if they varied among images as much as these do: their
 own size depends on the network and grows while it learns. C sees made images as it is in use, with the batch-norm statistics of real ones.
 The KL term weighs so little that A's codes are far from N(0, I): all else is drawn from the Gaussian fitted to them (`draws`).
+C's features show more than the person, beards, say, and x' is not to share these with x^s: what x' is compared with are the features of
+x^a, moved by the way from the mean of its person's to that of x^s's (`target`). They are f_C(x^s) where x^s = x^a.
 """
 
 from __future__ import annotations
@@ -51,12 +53,13 @@ class IPGAN(LatentModel):
         latent: Annotated[int, Range(1, 8192)] = 64  # numbers that say all else
         widths: Annotated[tuple[int, ...], Range(1, 8192)] = (32, 64, 128, 256)  # channels; small images use the first few
         features: Annotated[int, Range(1, 8192)] = 256  # of the discriminator's and the classifier's last hidden layer
-        other_weight: Annotated[float, Range(0, 1e6)] = 0.1  # lambda: of the pixels where subject and attributes are two images
+        other_weight: Annotated[float, Range(0, 1e6)] = 0.01  # lambda: of the pixels where subject and attributes are two images
         kl_weight: Annotated[float, Range(0, 1e6)] = 0.03  # of what the attributes' code may say
         identity_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of C's features
+        target: Literal["mixture", "subject"] = "mixture"  # C's features of x^a, moved from its person to that of x^s; or those of x^s
         game_weight: Annotated[float, Range(0, 1e6)] = 0.3  # of D's features
         draws: Literal["fitted", "standard"] = "fitted"  # what all else is drawn from: the Gaussian of the images' codes, or N(0, I)
-        decay: Annotated[float, Range(0, 1)] = 0.98  # of the moving averages of the people's vectors
+        decay: Annotated[float, Range(0, 1)] = 0.98  # of the moving averages of the people's vectors and features
         lr: Annotated[float, Range(0, 10)] = 1e-3  # learning rate of all players
         schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of the learning rates
 
@@ -67,7 +70,7 @@ class IPGAN(LatentModel):
     takes = {
         "identity": Part((Classifies,), "a classifier of people, whose features say who it is", optional=True, decides=("identity",)),
     }
-    before = {"draws": "standard"}
+    before = {"draws": "standard", "target": "subject"}
     layer_groups: Mapping[str, tuple[int, ...]] = {"attributes": (1,), "identity": (0,)}
     presets = {
         "quick": Preset(100_000, batch=16, about="a first look"),
@@ -80,7 +83,9 @@ class IPGAN(LatentModel):
                 "identity": 512,
                 "latent": 256,
                 "features": 512,
+                "other_weight": 0.1,
                 "kl_weight": 1.0,
+                "target": "subject",
                 "draws": "standard",
                 "lr": 2e-4,
                 "schedule": "constant",
@@ -99,7 +104,9 @@ class IPGAN(LatentModel):
                 what = f"the images of {name} are {spec[name].shape}, those of the data {spec.shape}"
                 raise UserError(what, f"--data {name}=", "give --size and --channels")
         self.extra = condition not in spec["unlabelled"].fields
-        self.needs = frozenset({"image", condition, "other.image", *(["unlabelled.image"] if self.extra else [])})
+        self.moves = config.target == "mixture" and spec["other"].fields == spec.fields  # others' numbers would be other people's
+        further = (("other.image", True), (f"other.{condition}", self.moves), ("unlabelled.image", self.extra))
+        self.needs = frozenset({"image", condition, *(key for key, needed in further if needed)})
         self.averaged = ("attributes", "generator")
         if "identity" in self.parts:
             with torch.no_grad():
@@ -115,6 +122,7 @@ class IPGAN(LatentModel):
         self.discriminator = ConvDiscriminator(spec, c.widths, outputs=c.features)
         self.logit = nn.Linear(c.features, 1)
         self.centres = MovingMeans(people, self.size, c.decay)  # of the vectors of each person's images
+        self.faces = MovingMeans(people, c.features, c.decay) if self.moves else None  # of C's features of each person's images
         self.register_buffer("somebody", torch.randn(people, self.size))  # for people whom no batch has shown yet
         self.codes = MovingGaussian(c.latent, CODES_DECAY) if c.draws == "fitted" else None  # all else that images show
 
@@ -151,7 +159,7 @@ class IPGAN(LatentModel):
         if "identity" not in self.parts:
             cosines = F.linear(vector[known] / sqrt(self.size), F.normalize(self.people.weight))
             losses["recogniser"] = F.cross_entropy(SHARPNESS * cosines.float(), label)
-        self.follow(vector[known], label)
+        follow(self.centres, vector[known], label)
         mean, log_variance = self.posterior(look)
         code = drawn(mean, log_variance)
         if self.codes is not None:
@@ -165,11 +173,17 @@ class IPGAN(LatentModel):
 
         with as_in_use(self.classifier):
             named_real, named_made = self.named(subject).detach(), self.named(made)
+            wanted = named_real
+            if self.faces is not None:
+                follow(self.faces, named_real[known], label)
+                if not extra:
+                    person = getattr(batch["other"], self.condition)[half:]
+                    wanted = torch.cat([named_real[:half], self.moved(look[half:], person, label[half:], named_real[half:])])
         same = torch.arange(len(subject), device=batch.device) < half
         # Half the squared distance of images in [-1, 1], and features in that unit.
         pixels = (2 * squared_error(made, look) * torch.where(same, 1.0, c.other_weight)).mean()
         unit = spread(look)
-        who = unit / spread(torch.cat([named_real, named_made])) * half_square(named_made - named_real)
+        who = unit / spread(torch.cat([named_real, named_made])) * half_square(named_made - wanted)
         game = unit / spread(torch.cat([seen_real, seen_made])) * half_square(seen_made - seen_real.detach())
         kl = kl_to_standard_normal(mean, log_variance).mean()
         losses["generator"] = pixels + c.identity_weight * who + c.game_weight * game
@@ -178,10 +192,14 @@ class IPGAN(LatentModel):
         yield Turn(losses, logs)
 
     @torch.no_grad()
-    def follow(self, vector: Tensor, label: Tensor) -> None:
-        """Let the people's mean vectors follow a batch: (B, size) and (B,)."""
-        told = shares(label, len(self.centres.counts))
-        self.centres(told.T @ vector.float(), told.sum(0).unsqueeze(1))
+    def moved(self, image: Tensor, person: Tensor, to: Tensor, otherwise: Tensor) -> Tensor:
+        """C's features of images, moved from their own people's to others: (B, C, H, W), numbers (B,) twice -> (B, features).
+
+        Those of `otherwise` for people whom no batch has shown yet.
+        """
+        assert self.faces is not None
+        means = self.faces.means
+        return torch.where(self.faces.counts[person] > 0, self.named(image) + means[to] - means[person], otherwise)
 
     def vector(self, image: Tensor) -> Tensor:
         """Who an image shows: (B, C, H, W) -> (B, size), as long as a normal of that size."""
@@ -241,3 +259,10 @@ class IPGAN(LatentModel):
     def all_else(self, noise: Tensor) -> Tensor:
         """The codes that noise from N(0, I) stands for: (B, latent) -> (B, latent)."""
         return noise if self.codes is None else self.codes.draw(noise)
+
+
+@torch.no_grad()
+def follow(means: MovingMeans, rows: Tensor, label: Tensor) -> None:
+    """Let the people's means follow a batch: rows (B, D) of people (B,)."""
+    told = shares(label, len(means.counts))
+    means(told.T @ rows.float(), told.sum(0).unsqueeze(1))

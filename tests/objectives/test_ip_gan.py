@@ -25,6 +25,7 @@ def draws(
     """A tiny model, what it drew, its sources' items and a batch of them."""
     model, drawn = made("ip-gan", monkeypatch, spec, **options)
     data = {"": items(), "other": items(seed=5), "unlabelled": items(seed=6)}
+    data["other"]["identity"] = data["other"]["identity"].roll(1)  # other people than those they meet
 
     def batch(name: str) -> Batch:
         others = (lambda source: batch(source)) if not name else None
@@ -56,11 +57,22 @@ def variation(x: Tensor) -> Tensor:
     return ((flat - flat.mean(0)) ** 2).sum() / len(flat)
 
 
+def met(model: Any) -> dict[int, list[Tensor]]:
+    """Features of people 0 and 1 whom an earlier batch has shown, put into the model as well; nothing is forgotten."""
+    model.faces.decay = 1.0
+    rows = {person: list(torch.rand(2, model.faces.totals.shape[1])) if person < 2 else [] for person in range(4)}
+    for person in (0, 1):
+        model.faces.totals[person], model.faces.counts[person] = sum(rows[person]), 2
+    return rows
+
+
+@pytest.mark.parametrize("target", ["mixture", "subject"])
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
 @pytest.mark.parametrize("spec", [LABELLED, STRANGERS], ids=["labelled", "strangers"])
-def test_five_networks_on_one_graph(spec: DataSpec, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_five_networks_on_one_graph(spec: DataSpec, step: int, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = {"kl_weight": 2.0, "other_weight": 0.3, "identity_weight": 0.7, "game_weight": 0.4}
-    model, drawn, data, batch = draws(monkeypatch, spec, condition="identity", **weights)
+    model, drawn, data, batch = draws(monkeypatch, spec, condition="identity", target=target, **weights)
+    seen_before = met(model) if target == "mixture" else {}  # the people's features of an earlier batch
     [turn] = model.turns(batch, Clock(step))
 
     strange = spec is STRANGERS and step % 2 == 1
@@ -87,6 +99,16 @@ def test_five_networks_on_one_graph(spec: DataSpec, step: int, monkeypatch: pyte
 
     # The running statistics are those that the model's own look at the subjects has left: another one would move them.
     named_real, named_made = named(subject, False).detach(), named(image, False)
+    wanted = named_real.clone()
+    if target == "mixture" and not strange:
+        rows = {person: [*seen_before[person]] for person in range(4)}
+        for n in known:
+            rows[int(label[n])].append(named_real[n])
+        theirs = named(look, False).detach()
+        for n in range(HALF, COUNT):
+            mine, of_look = (rows[int(data[name]["identity"][n])] for name in ("", "other"))
+            if of_look:
+                wanted[n] = theirs[n] - torch.stack(of_look).mean(0) + torch.stack(mine).mean(0)
     logits = model.class_logits(named(subject[known], True))
     seen_real, seen_made = seen(look), seen(image)
     on_real, on_made = model.logit(seen_real), model.logit(seen_made)
@@ -96,7 +118,7 @@ def test_five_networks_on_one_graph(spec: DataSpec, step: int, monkeypatch: pyte
         pixels = pixels + (1.0 if n < HALF else 0.3) * ((look[n] - image[n]) ** 2).sum() / 2 / COUNT
     c_unit = variation(look) / variation(torch.cat([named_real, named_made]))
     d_unit = variation(look) / variation(torch.cat([seen_real, seen_made]))
-    same_person = c_unit * ((named_made - named_real) ** 2).sum() / 2 / COUNT
+    same_person = c_unit * ((named_made - wanted) ** 2).sum() / 2 / COUNT
     same_look = d_unit * ((seen_made - seen_real.detach()) ** 2).sum() / 2 / COUNT
     kl = half_kl(mean, log_variance)
     plain = {
@@ -115,6 +137,15 @@ def test_five_networks_on_one_graph(spec: DataSpec, step: int, monkeypatch: pyte
         assert float(model.centres.counts[person]) == len(mine)
         if mine:
             close(model.centres.totals[person] / len(mine), vector[mine].mean(0))
+
+
+def test_an_image_of_somebody_new_moves_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _, data, _ = draws(monkeypatch, condition="identity")
+    met(model)
+    otherwise, image = torch.randn(2, model.faces.totals.shape[1]), data[""]["image"][:2]
+    found = model.moved(image, torch.tensor([2, 0]), torch.tensor([1, 1]), otherwise)
+    close(found[0], otherwise[0])
+    assert not torch.allclose(found[1], otherwise[1])
 
 
 def test_a_mixture_is_who_of_one_and_how_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,9 +219,12 @@ def test_a_trained_classifier_can_say_who_it_is(monkeypatch: pytest.MonkeyPatch)
 def test_people_are_classes_where_there_are_no_identities(monkeypatch: pytest.MonkeyPatch) -> None:
     classes = DataSpec.of_images(1, 16, 16, classes=("a", "b", "c"))
     model, *_ = draws(monkeypatch, dataclasses.replace(classes, others={"other": classes, "unlabelled": classes}))
-    assert model.needs == {"image", "label", "other.image"}
+    assert model.needs == {"image", "label", "other.image", "other.label"}
     model, *_ = draws(monkeypatch, STRANGERS)
+    assert model.needs == {"image", "identity", "other.image", "other.identity", "unlabelled.image"}
+    model, *_ = draws(monkeypatch, dataclasses.replace(LABELLED, others={**STRANGERS.others, "other": DataSpec.of_images(*SPEC.shape)}))
     assert model.needs == {"image", "identity", "other.image", "unlabelled.image"}
+    assert model.faces is None, "nobody says who is on the other images"
     wide = dataclasses.replace(SPEC, others={"other": SPEC, "unlabelled": DataSpec.of_images(1, 16, 20)})
     with pytest.raises(UserError, match=r"the images of unlabelled are \(1, 16, 20\), those of the data \(1, 16, 16\)"):
         draws(monkeypatch, wide)
