@@ -1,11 +1,13 @@
 """Identities: whose face, and everything else, in mixtures of two images; people who were seen in training, and people who were not.
 
-    python docs/reproduce/identities.py --weights 0.1                       # the portraits' people 0 to 89 are seen, 90 to 99 are not
+    python docs/reproduce/identities.py                                     # the portraits' people 0 to 89 are seen, 90 to 99 are not
     python docs/reproduce/identities.py --weights 0.01,0.1,1                # lambda
+    python docs/reproduce/identities.py --target subject --weights 0.1      # as the paper compares a mixture's features
 
 Trains two classifiers, of all people and of attributes, that judge; then IP-GAN on the seen people. For each lambda: the swap table, and
 how well pose and light of the mixture can be read, by a small network that learns both from real training images: the correlation with
-those of the image that they were taken from; and how far a face that looks aside is turned to the front by a frontal one.
+those of the image that they were taken from; how far a face that looks aside is turned to the front by a frontal one; and the FID of people
+who were seen, with all else drawn.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--images", type=int, default=200_000, help="that each IP-GAN sees")
     parser.add_argument("--judge-images", type=int, default=150_000)
-    parser.add_argument("--weights", default="0.1", help="lambdas, with commas between")
+    parser.add_argument("--weights", default="0.01", help="lambdas, with commas between")
     parser.add_argument("--batch", type=int, help="of IP-GAN")
     parser.add_argument("--kl-weight", type=float, help="of IP-GAN's code of all else")
+    parser.add_argument("--target", choices=["mixture", "subject"], help="of IP-GAN's classifier's features")
     chosen = parser.parse_args()
     sized = {"size": (chosen.size, chosen.size), **QUIET}
     judges = {
@@ -48,10 +51,14 @@ def main() -> None:
     whole, chosen.data = chosen.data, f"{chosen.data}{SEEN}"
     rows = []
     for weight in chosen.weights.split(","):
-        options = {"other_weight": float(weight)} | ({} if chosen.kl_weight is None else {"kl_weight": chosen.kl_weight})
+        asked = {"other_weight": float(weight), "kl_weight": chosen.kl_weight, "target": chosen.target}
+        options = {name: value for name, value in asked.items() if value is not None}
         settings = sized | {"images": chosen.images, "batch": chosen.batch, "options": options}
         run = common.finished(chosen.out / f"ip-gan-{weight}", "ip-gan", chosen, **settings)
         trained = models.load(run)
+        looks = {"features": f"classifier:{judges['attributes']}", "data_root": chosen.data_root}
+        fid = evaluation.evaluate(run, data=f"{chosen.test}{SEEN}", metrics=["fid"], number=5000, **looks)["metrics"]["fid"]
+        print(f"lambda {weight}: FID of seen people, all else drawn: {fid:.3g}")
         reader = _reader(trained.data(whole, chosen.data_root))
         for name, people in (("seen", SEEN), ("unseen", UNSEEN)):
             test = f"{chosen.test}{people}"
