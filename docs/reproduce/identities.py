@@ -57,7 +57,7 @@ def main() -> None:
         run = common.finished(chosen.out / f"ip-gan-{weight}", "ip-gan", chosen, **settings)
         trained = models.load(run)
         looks = {"features": f"classifier:{judges['attributes']}", "data_root": chosen.data_root}
-        fid = evaluation.evaluate(run, data=f"{chosen.test}{SEEN}", metrics=["fid"], number=5000, **looks)["metrics"]["fid"]
+        fid = evaluation.evaluate(run, data=f"{chosen.test}{SEEN}", metrics=["fid"], number=5000, **looks)["metrics"]["fid"]["fid"]
         print(f"lambda {weight}: FID of seen people, all else drawn: {fid:.3g}")
         reader = _reader(trained.data(whole, chosen.data_root))
         for name, people in (("seen", SEEN), ("unseen", UNSEEN)):
