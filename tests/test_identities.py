@@ -66,7 +66,7 @@ def test_a_run_draws_from_its_data_a_second_time_and_from_strangers(
         data = {"": str(pictures), "unlabelled": str(place)}  # of which nobody has to say anything, and what somebody says does not count
         support.call(support.train, "ip-gan", data, str(tmp_path / name), support.tiny("ip-gan", images=32))
         model = models.load(tmp_path / name).model
-        assert model.needs == {"image", "label", "other.image", "unlabelled.image"}
+        assert model.needs == {"image", "label", "other.image", "other.label", "unlabelled.image"}
         assert set(model.spec["unlabelled"].fields) == {"image"}
 
 
